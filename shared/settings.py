@@ -1,0 +1,123 @@
+"""Every setting of every service, read from the environment in this one place (`TUNESMITH_<NAME>`).
+
+A setting is a field below; its variable is `TUNESMITH_` and the field's name in capitals. Lists are split at commas.
+Nothing here opens a file or a socket: `Settings.from_env()` only reads and converts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from shared.errors import TunesmithError
+
+
+class InvalidSetting(TunesmithError):
+    """An environment variable has a value that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    #: Folder of everything the embedded platform writes: ledger, artifacts, logs, broker data.
+    home: Path = Path(".tunesmith")
+    #: SQLAlchemy URL of the ledger. Empty: SQLite at <home>/ledger.sqlite3.
+    database_url: str = ""
+    #: Redis URL of the Celery broker. Empty: the broker that `tunesmith up` starts, on a unix socket below home.
+    broker_url: str = ""
+    #: fsspec URL or folder where artifacts lie. Empty: <home>/artifacts.
+    storage_url: str = ""
+    #: Folder for attempts, caches and device locks of this machine. Empty: <home>/run.
+    run_dir: Path = Path("")
+    #: Address the gateway binds; 127.0.0.1 keeps it on this machine.
+    host: str = "127.0.0.1"
+    port: int = 8000
+    #: Address under which replicas bind and are reached by the gateway.
+    replica_host: str = "127.0.0.1"
+    #: Folders from which `model` and `dataset` paths may be taken. Empty: none.
+    import_roots: list[Path] = field(default_factory=list)
+    #: Models (catalog names or hub ids) that may run code of their own.
+    trust_remote_code: list[str] = field(default_factory=list)
+    #: Whether model and dataset names may be looked up on the Hugging Face Hub.
+    hub: bool = True
+    #: Largest body of an upload, bytes.
+    max_upload_bytes: int = 2 * 1024**3
+    #: Largest body of any other request, bytes.
+    max_body_bytes: int = 8 * 1024**2
+    #: Python that runs training and export children. Empty: .venvs/trainer/bin/python, else this interpreter.
+    trainer_python: str = ""
+    #: Python that runs vLLM. Empty: .venvs/inference/bin/python, else this interpreter.
+    inference_python: str = ""
+    #: Device names this machine offers, e.g. `cpu` or GPU UUIDs. Empty: found out (nvidia-smi, else `cpu`).
+    devices: list[str] = field(default_factory=list)
+    #: Stable name of this worker; empty: <host name>-<service>.
+    worker_id: str = ""
+    #: A job whose beat did not move for this long, by the sweep's own clock, is taken from its worker.
+    lease_seconds: float = 30.0
+    #: How often the holder of a job renews its lease.
+    renew_seconds: float = 3.0
+    #: A keeper that got no renewal for this long kills its child; shorter than the lease.
+    keeper_seconds: float = 20.0
+    #: How often beat sweeps the ledger.
+    sweep_seconds: float = 5.0
+    #: How long a cancelled child may take to end by itself.
+    cancel_seconds: float = 5.0
+    #: How long a child may take to write its checkpoint when paused or when its worker shuts down.
+    pause_timeout_seconds: float = 600.0
+    #: How long a vLLM server may take until it answers /health.
+    replica_start_seconds: float = 900.0
+    #: Memory for vLLM's KV cache per replica on machines without a GPU, GiB.
+    cpu_kv_cache_gib: int = 1
+    #: Port of a worker's Prometheus metrics; 0: none.
+    metrics_port: int = 0
+    #: Address a worker's metrics server binds.
+    metrics_host: str = "127.0.0.1"
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        environ = os.environ if environ is None else environ
+        hints = get_type_hints(cls)
+        given = {f.name: environ[name] for f in fields(cls) if (name := f"TUNESMITH_{f.name.upper()}") in environ}
+        return cls(**{name: _convert(name, text, hints[name]) for name, text in given.items()})
+
+    def __post_init__(self) -> None:
+        home = Path(self.home).absolute()
+        object.__setattr__(self, "home", home)
+        object.__setattr__(self, "run_dir", (home / "run" if self.run_dir == Path("") else self.run_dir).absolute())
+        object.__setattr__(self, "database_url", self.database_url or f"sqlite:///{home / 'ledger.sqlite3'}")
+        object.__setattr__(self, "storage_url", self.storage_url or str(home / "artifacts"))
+        object.__setattr__(self, "broker_url", self.broker_url or f"redis+socket://{home / 'broker' / 'redis.sock'}")
+        object.__setattr__(self, "import_roots", [Path(root).resolve() for root in self.import_roots])
+        if not self.keeper_seconds < self.lease_seconds:
+            raise InvalidSetting(
+                f"TUNESMITH_KEEPER_SECONDS is {self.keeper_seconds}: it must be below TUNESMITH_LEASE_SECONDS "
+                f"({self.lease_seconds}), or a lost child would still run when the job starts again"
+            )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make a service started with them see these same settings."""
+        return {f"TUNESMITH_{f.name.upper()}": _text(getattr(self, f.name)) for f in fields(self)}
+
+
+def process_environment(*names: str) -> dict[str, str]:
+    """The variables of this process's environment among `names`; the only other place where it is read."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _convert(name: str, text: str, kind: Any) -> Any:
+    try:
+        if kind is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[text.lower()]
+        if kind in (int, float, str, Path):
+            return kind(text)
+        item = kind.__args__[0]
+        return [item(part.strip()) for part in text.split(",") if part.strip()]
+    except (KeyError, ValueError) as error:
+        raise InvalidSetting(f"TUNESMITH_{name.upper()} is {text!r}: expected {getattr(kind, '__name__', kind)}") from error
+
+
+def _text(value: Any) -> str:
+    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
