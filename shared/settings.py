@@ -1,7 +1,8 @@
 """Every setting of every service, read from the environment in this one place (`TUNESMITH_<NAME>`).
 
 A setting is a field below; its variable is `TUNESMITH_` and the field's name in capitals. Lists are split at commas.
-Nothing here opens a file or a socket: `Settings.from_env()` only reads and converts.
+`TUNESMITH_<NAME>_FILE` names a file that holds the value: how containers hand over secrets such as the database URL.
+Importing does nothing; `Settings.from_env()` reads, converts and checks.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         environ = os.environ if environ is None else environ
         hints = get_type_hints(cls)
-        given = {f.name: environ[name] for f in fields(cls) if (name := f"TUNESMITH_{f.name.upper()}") in environ}
+        texts = {f.name: _given(environ, f"TUNESMITH_{f.name.upper()}") for f in fields(cls)}
+        given = {name: text for name, text in texts.items() if text is not None}
         return cls(**{name: _convert(name, text, hints[name]) for name, text in given.items()})
 
     def __post_init__(self) -> None:
@@ -105,6 +107,16 @@ class Settings:
 def process_environment(*names: str) -> dict[str, str]:
     """The variables of this process's environment among `names`; the only other place where it is read."""
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _given(environ: Mapping[str, str], variable: str) -> str | None:
+    if variable in environ or f"{variable}_FILE" not in environ:
+        return environ.get(variable)
+    path = Path(environ[f"{variable}_FILE"])
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise InvalidSetting(f"{variable}_FILE is {str(path)!r}: cannot be read ({error.strerror})") from error
 
 
 def _convert(name: str, text: str, kind: Any) -> Any:

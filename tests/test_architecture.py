@@ -74,10 +74,10 @@ def test_children_know_nothing_of_broker_ledger_or_http_server() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["shared.spec", "shared.schema", "shared.attempt", "shared.keeper", "shared.settings"])
+@pytest.mark.parametrize("module", ["spec", "schema", "attempt", "keeper", "settings"])
 def test_what_every_image_loads_stays_light(module: str) -> None:
     heavy = HEAVY | {"flask", "celery", "sqlalchemy", "redis"}
-    code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, shared.{module}; print(sorted({heavy!r} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 
