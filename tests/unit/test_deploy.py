@@ -1,4 +1,4 @@
-"""Deployment files: every service has its image, every secret its file, every panel and alert asks for a metric that exists."""
+"""Deployment files: every service has its image, every panel and alert asks for a metric that is declared."""
 
 from __future__ import annotations
 

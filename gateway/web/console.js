@@ -1,0 +1,257 @@
+// The console: a plain client of the HTTP API. It knows nothing that curl could not do.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const state = { key: sessionStorage.getItem("key") || "", job: null, follow: null, points: [] };
+
+// --- HTTP ---------------------------------------------------------------------------------------------------------
+
+async function api(path, options = {}) {
+  const headers = { Authorization: `Bearer ${state.key}`, ...(options.headers || {}) };
+  const response = await fetch(path, { ...options, headers });
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  const error = body.error || { message: `${response.status} ${response.statusText}` };
+  throw Object.assign(new Error(error.message), { issues: error.issues || [], status: response.status });
+}
+
+const get = async (path) => (await api(path)).json();
+const post = async (path, body) =>
+  (await api(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+
+// Reads a server-sent event stream with fetch: EventSource cannot send the Authorization header.
+async function* sse(path, options) {
+  const reader = (await api(path, options)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    const parts = text.split(/\r?\n\r?\n/);
+    text = parts.pop();
+    for (const part of parts) {
+      const event = { id: null, type: "message", data: "" };
+      for (const line of part.split(/\r?\n/)) {
+        if (line.startsWith("id:")) event.id = line.slice(3).trim();
+        if (line.startsWith("event:")) event.type = line.slice(6).trim();
+        if (line.startsWith("data:")) event.data += line.slice(5).trimStart();
+      }
+      if (event.data) yield event;
+    }
+  }
+}
+
+function notice(error) {
+  $("notice").hidden = !error;
+  $("notice").textContent = error ? error.message : "";
+}
+
+const guarded = (work) => async (...args) => {
+  try { notice(null); await work(...args); } catch (error) { notice(error); }
+};
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+const badge = (status) => element("span", { class: `status ${status}` }, status);
+const number = (value, digits = 4) => (typeof value === "number" ? value.toFixed(digits) : "");
+
+// --- Jobs ---------------------------------------------------------------------------------------------------------
+
+const showJobs = guarded(async () => {
+  const { data } = await get("v1/jobs?limit=50");
+  $("no-jobs").hidden = data.length > 0;
+  $("job-rows").replaceChildren(...data.map(jobRow));
+});
+
+function jobRow(job) {
+  const progress = job.progress || {};
+  const total = progress.total_steps || progress.total;
+  const done = job.status === "succeeded" ? total : progress.step ?? progress.done ?? 0;
+  const held = ["queued", "running", "pausing", "paused"].includes(job.status);
+  const cancel = guarded(async (event) => {
+    event.stopPropagation();
+    await api(`v1/jobs/${job.id}/cancel`, { method: "POST" });
+    await showJobs();
+  });
+  return element("tr", { class: "pick", onclick: () => openJob(job.id) },
+    element("td", {}, job.name || job.id), element("td", {}, job.kind), element("td", {}, badge(job.status)),
+    element("td", {}, total ? element("progress", { max: total, value: done }) : null, total ? ` ${done}/${total}` : ""),
+    element("td", {}, number(progress.loss)), element("td", {}, new Date(job.created_at).toLocaleString()),
+    element("td", {}, held ? element("button", { onclick: cancel }, "Cancel") : null));
+}
+
+async function openJob(id) {
+  if (state.follow) state.follow.abort();
+  state.follow = new AbortController();
+  Object.assign(state, { job: id, points: [] });
+  $("job-detail").hidden = false;
+  $("detail-title").textContent = id;
+  $("detail-log").textContent = "";
+  drawLoss();
+  await follow(id, state.follow.signal);
+}
+
+async function follow(id, signal, after = 0) {
+  try {
+    for await (const event of sse(`v1/jobs/${id}/events/stream?after=${after}`, { signal })) {
+      after = Number(event.id) || after;
+      onJobEvent(event, JSON.parse(event.data));
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    if (error.status && error.status < 500) return notice(error);
+    setTimeout(() => follow(id, signal, after), 2000);
+  }
+}
+
+function onJobEvent(event, body) {
+  const data = body.data || {};
+  if (event.type === "metrics" && typeof data.loss === "number") {
+    state.points = state.points.filter((point) => point.step < data.step);
+    state.points.push({ step: data.step, loss: data.loss });
+    drawLoss();
+  }
+  const log = $("detail-log");
+  log.textContent += `${new Date(body.created_at).toLocaleTimeString()}  ${body.level.padEnd(7)} ${body.message}\n`;
+  log.scrollTop = log.scrollHeight;
+}
+
+function drawLoss() {
+  const [width, height, left, bottom] = [720, 240, 46, 24];
+  const svg = $("loss");
+  svg.replaceChildren();
+  svg.style.display = state.points.length ? "" : "none";
+  if (!state.points.length) return;
+  const steps = state.points.map((p) => p.step), losses = state.points.map((p) => p.loss);
+  const [low, high, last] = [Math.min(...losses), Math.max(...losses), Math.max(...steps)];
+  const x = (step) => left + (width - left - 10) * (step / Math.max(last, 1));
+  const y = (loss) => 12 + (height - bottom - 12) * (1 - (loss - low) / Math.max(high - low, 1e-9));
+  const make = (tag, attributes, text = "") => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.textContent = text;
+    svg.append(node);
+  };
+  for (const level of [low, (low + high) / 2, high]) {
+    make("line", { x1: left, x2: width - 10, y1: y(level), y2: y(level) });
+    make("text", { x: 4, y: y(level) + 4 }, level.toFixed(3));
+  }
+  make("text", { x: left, y: height - 6 }, "step 0");
+  make("text", { x: width - 70, y: height - 6 }, `step ${last}`);
+  make("polyline", { points: state.points.map((p) => `${x(p.step).toFixed(1)},${y(p.loss).toFixed(1)}`).join(" ") });
+}
+
+// --- Training -----------------------------------------------------------------------------------------------------
+
+const showDatasets = guarded(async () => {
+  const { data } = await get("v1/datasets?limit=50");
+  $("dataset-list").replaceChildren(...data.map((set) =>
+    element("li", {}, `${set.name || set.filename}: ${set.num_rows} rows, ${set.format} (${set.id})`)));
+});
+
+const listIssues = (error) => $("train-issues").replaceChildren(
+  ...(error.issues || []).map((issue) =>
+    element("li", {}, `${issue.line ? `line ${issue.line}: ` : ""}${issue.field || ""} ${issue.message}`)));
+
+$("upload-form").addEventListener("submit", guarded(async (event) => {
+  event.preventDefault();
+  const form = new FormData();
+  form.append("file", $("upload-file").files[0]);
+  $("train-issues").replaceChildren();
+  try {
+    await api("v1/datasets", { method: "POST", body: form });
+  } catch (error) { listIssues(error); throw error; }
+  await showDatasets();
+}));
+
+$("train-form").addEventListener("submit", guarded(async (event) => {
+  event.preventDefault();
+  $("train-issues").replaceChildren();
+  try {
+    const options = { method: "POST", headers: { "Content-Type": "application/yaml" }, body: $("train-yaml").value };
+    const job = await (await api("v1/jobs", options)).json();
+    show("jobs");
+    openJob(job.id);
+  } catch (error) { listIssues(error); throw error; }
+}));
+
+// --- Models -------------------------------------------------------------------------------------------------------
+
+const size = (bytes) => (bytes ? `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 27 ? 1 : 0)} MiB` : "");
+
+const showModels = guarded(async () => {
+  const [models, deployments] = await Promise.all([get("v1/models"), get("v1/deployments")]);
+  const served = new Map(deployments.data.map((item) => [item.model, item]));
+  $("model-rows").replaceChildren(...models.data.map((model) => modelRow(model, served.get(model.id))));
+});
+
+function modelRow(model, deployment) {
+  const deploy = guarded(async () => { await post("v1/deployments", { model: model.id }); await showModels(); });
+  const remove = guarded(async () => { await api(`v1/deployments/${deployment.id}`, { method: "DELETE" }); await showModels(); });
+  const act = deployment ? element("button", { onclick: remove }, "Stop") : element("button", { onclick: deploy }, "Deploy");
+  return element("tr", {}, element("td", {}, model.id), element("td", {}, model.kind || ""),
+    element("td", {}, model.base_model || ""), element("td", {}, size(model.size_bytes)),
+    element("td", {}, deployment ? badge(deployment.status) : ""), element("td", {}, act));
+}
+
+// --- Chat ---------------------------------------------------------------------------------------------------------
+
+const showChat = guarded(async () => {
+  const { data } = await get("v1/deployments");
+  const ready = data.filter((item) => item.status === "ready").map((item) => item.model);
+  const options = () => ready.map((name) => element("option", { value: name }, name));
+  $("chat-model").replaceChildren(...options());
+  $("chat-other").replaceChildren(element("option", { value: "" }, "nothing"), ...options());
+});
+
+async function answer(model) {
+  const text = element("p");
+  $("answers").append(element("div", { class: "card answer" }, element("h3", {}, model), text));
+  const body = {
+    model, stream: true, temperature: Number($("chat-temperature").value), max_tokens: Number($("chat-max").value),
+    messages: [{ role: "user", content: $("chat-prompt").value }],
+  };
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  for await (const { data } of sse("v1/chat/completions", options)) {
+    if (data === "[DONE]") return;
+    const chunk = JSON.parse(data);
+    if (chunk.error) throw new Error(chunk.error.message);
+    text.textContent += chunk.choices[0]?.delta?.content || "";
+  }
+}
+
+$("chat-form").addEventListener("submit", guarded(async (event) => {
+  event.preventDefault();
+  $("answers").replaceChildren();
+  await Promise.all([...new Set([$("chat-model").value, $("chat-other").value])].filter(Boolean).map(answer));
+}));
+
+// --- Start --------------------------------------------------------------------------------------------------------
+
+const tabs = { jobs: showJobs, train: showDatasets, models: showModels, chat: showChat };
+
+function show(name) {
+  for (const tab of Object.keys(tabs)) $(tab).hidden = tab !== name;
+  for (const button of document.querySelectorAll("[data-tab]")) button.classList.toggle("on", button.dataset.tab === name);
+  if (state.key) tabs[name]();
+  else notice(new Error("Enter an API key: `tunesmith up` printed one at its first start, `tunesmith keys create` makes more."));
+}
+
+$("tabs").addEventListener("click", (event) => event.target.dataset.tab && show(event.target.dataset.tab));
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  state.key = $("key").value.trim();
+  sessionStorage.setItem("key", state.key);
+  show("jobs");
+});
+$("key").value = state.key;
+setInterval(() => { if (state.key && !$("jobs").hidden) showJobs(); if (state.key && !$("models").hidden) showModels(); }, 3000);
+show("jobs");
