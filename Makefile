@@ -1,0 +1,44 @@
+# Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint locks clean
+MAKEFLAGS += --no-print-directory
+PYTHON ?= python3
+export PYTHON
+BIN := .venvs/tunesmith/bin
+READY := $(foreach name,tunesmith trainer inference,.venvs/$(name)/.ready)
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## Make the three virtual environments in .venvs (about 5 GB; nothing to do when they are up to date)
+	@$(MAKE) -j3 $(READY)
+
+demo: setup ## Train, export, serve and ask a small model through the API (ARGS=--keep leaves the platform running)
+	@$(BIN)/python -m gateway.demo $(ARGS)
+
+up: setup ## Start the platform; Ctrl-C stops it
+	@$(BIN)/tunesmith up
+
+test: setup lint ## Lint, types, import contracts, all tests
+	$(BIN)/python -m pytest
+	.venvs/trainer/bin/python -m pytest tests/child
+
+lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+locks: ## Write deploy/locks from what is installed in .venvs
+	$(BIN)/python deploy/locks/freeze.py
+
+clean: ## Remove the virtual environments and caches; your data in .tunesmith stays
+	rm -rf .venvs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venvs/tunesmith/.ready: $(foreach lock,tunesmith dev broker,deploy/locks/$(lock).txt) pyproject.toml deploy/setup
+	@deploy/setup tunesmith
+
+.venvs/trainer/.ready: deploy/locks/trainer.txt pyproject.toml deploy/setup
+	@deploy/setup trainer
+
+.venvs/inference/.ready: deploy/locks/inference.txt deploy/locks/inference-gpu.txt pyproject.toml deploy/setup
+	@deploy/setup inference
