@@ -1,0 +1,31 @@
+"""`python -m export_worker.child <attempt folder>`: one export, told by run.json and answered in events.jsonl."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from shared.attempt import Attempt
+
+
+def main(folder: Path) -> int:
+    attempt = Attempt(folder)
+    try:
+        # Imported here so that a broken environment is reported as a failed job, not as a crash.
+        from export_worker.child.export import Order, export
+        from export_worker.child.watch import Stopped, Watch
+    except ImportError as error:
+        attempt.fail(error)
+        return 1
+    try:
+        attempt.emit("done", **export(Order.from_run(attempt.run), Watch(attempt)))
+    except Stopped as stopped:
+        attempt.emit("stopped", step=None, reason=stopped.reason)
+    except Exception as error:
+        attempt.fail(error, field=getattr(error, "field", None))
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,99 @@
+"""README.md of an exported model: where it comes from, what was measured, how to serve it. Text only, no decisions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    #: Name in the catalog.
+    name: str
+    base_name: str
+    #: Name of the model that was exported, e.g. an adapter's.
+    source_name: str
+    #: Names of the datasets it was trained on.
+    datasets: list[str] = field(default_factory=list)
+    format: str
+    #: Spec of the training, by wire name; empty when not known.
+    training: Mapping[str, Any] = field(default_factory=dict)
+    verification: Mapping[str, Any]
+    quantization: Mapping[str, Any] | None = None
+    licence: str | None = None
+
+
+def find_licence(model: Path) -> str | None:
+    """What the base's own card says, else the title of its licence file."""
+    card = model / "README.md"
+    if card.is_file() and (found := re.search(r"^licen[sc]e:\s*(\S.*)$", card.read_text(errors="replace")[:4000], re.M)):
+        return found[1].strip()
+    for file in sorted([*model.glob("LICENSE*"), *model.glob("LICENCE*")]):
+        lines = (line.strip() for line in file.read_text(errors="replace").splitlines())
+        return next((line for line in lines if line), None)
+    return None
+
+
+def render(card: Card) -> str:
+    parts = [front_matter(card), f"# {card.name}\n", origin(card), figures(card), serving(card)]
+    if card.training:
+        spec = json.dumps(dict(card.training), indent=2, sort_keys=True)
+        parts.append(f"## Training parameters\n\n```json\n{spec}\n```\n")
+    return "\n".join(parts)
+
+
+def front_matter(card: Card) -> str:
+    lines = ["---", f"base_model: {json.dumps(card.base_name)}"]
+    # The Hub's list of licences is lower-case identifiers; a title taken from a file is not one.
+    if card.licence and re.fullmatch(r"[a-z0-9.\-]+", card.licence):
+        lines.append(f"license: {card.licence}")
+    if card.datasets:
+        lines += ["datasets:", *(f"- {json.dumps(name)}" for name in card.datasets)]
+    return "\n".join([*lines, "library_name: transformers", "pipeline_tag: text-generation", "---", ""])
+
+
+def origin(card: Card) -> str:
+    rows = {
+        "Base model": card.base_name,
+        "Exported from": card.source_name,
+        "Trained on": ", ".join(card.datasets) or "not known",
+        "Licence of the base": card.licence or "not known: ask whoever published the base",
+        "Format": card.format + (f" ({quantized(card.quantization)})" if card.quantization else ""),
+    }
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+
+
+def quantized(details: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details.items())
+
+
+def figures(card: Card) -> str:
+    """The comparison that every export has to pass before it is published."""
+    rows = []
+    for title, key in (("merged against trained", "merge"), ("quantized against merged", "quantized")):
+        if found := card.verification.get(key):
+            rows.append(
+                f"| {title} | {found['relative_difference']:.4f} | {found['max_abs_difference']:.3f} "
+                f"| {found['top1_agreement']:.1%} | {found['loss_reference']:.4f} | {found['loss']:.4f} |\n"
+            )
+    rows_from = card.verification.get("rows_from", "")
+    return (
+        "## Verification\n\n"
+        f"On {card.verification.get('num_rows')} rows ({rows_from}).\n\n"
+        "| | relative difference of logits | largest difference | same likeliest token | loss before | loss after |\n"
+        "|---|---|---|---|---|---|\n" + "".join(rows)
+    )
+
+
+def serving(card: Card) -> str:
+    return (
+        "## Serving\n\n"
+        "With Tunesmith:\n\n```\n"
+        f"curl -H 'Authorization: Bearer ...' -d '{{\"model\": \"{card.name}\"}}' .../v1/deployments\n```\n\n"
+        "With vLLM, from this folder:\n\n```\n"
+        f"python -m vllm.entrypoints.openai.api_server --model . --served-model-name '{card.name}'\n```\n"
+    )

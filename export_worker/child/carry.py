@@ -1,0 +1,86 @@
+"""The small files that make weights a model: tokenizer, chat template, generation config, licence, config.json.
+
+Copied as they are rather than loaded and saved again: a tokenizer that went through a library may answer differently (a
+lost eos, another pre-tokenizer), and then the prompt at serving is no longer the prompt at training.
+Not here: weights (merge.py), the model card (card.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from export_worker.child.source import Source
+from shared import templates
+
+#: Files that belong to the tokenizer. One that the adapter was trained with replaces the base's, all of them together.
+TOKENIZER = (
+    "tokenizer*.json",
+    "tokenizer.model",
+    "spiece.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.tiktoken",
+    "chat_template.*",
+    "additional_chat_templates/*",
+    "tokenization_*.py",
+)
+#: Files that belong to the model.
+MODEL = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "USE_POLICY*",
+    "configuration_*.py",
+    "modeling_*.py",
+    "processing_*.py",
+)
+
+
+def carry_over(source: Source, out: Path, *, untied: bool = False, template: str | None = None) -> None:
+    """Complete the folder of merged weights; `template` names one of ours to answer with instead of the model's own."""
+    trained_with = next((one for one in reversed(source.adapters) if (one / "tokenizer_config.json").is_file()), None)
+    copy(source.model, out, MODEL)
+    copy(trained_with or source.model, out, TOKENIZER)
+    if not (out / "config.json").is_file():
+        write_config(source.model, out, untied=untied)
+    if template:
+        set_template(out, template)
+
+
+def carry_unchanged(model: Path, out: Path) -> None:
+    """The same for a quantized model made from a merged one: everything but weights and config.json."""
+    copy(model, out, (*MODEL, *TOKENIZER))
+
+
+def copy(folder: Path, out: Path, patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        for file in sorted(folder.glob(pattern)):
+            if file.is_file():
+                target = out / file.relative_to(folder)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)
+
+
+def write_config(model: Path, out: Path, *, untied: bool) -> None:
+    config = json.loads((model / "config.json").read_text())
+    if untied:
+        config["tie_word_embeddings"] = False
+    (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def set_template(out: Path, name: str) -> None:
+    """Make this the model's chat template, in the one place where transformers and vLLM look first."""
+    (out / "chat_template.jinja").write_text(templates.get(name).jinja)
+    file = out / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    if config.pop("chat_template", None) is not None:
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,48 @@
+"""One file per quantized format, paired by name with its declaration in shared/formats.
+
+Each has `quantize(work: Quantization) -> dict`: it reads the merged model's folder, writes weights and config.json into the
+empty folder `work.out`, reports progress and raises Stopped through `work.watch`, and returns what it did for the result
+and the model card. Tokenizer, chat template and generation config are carried over by the caller.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from export_worker.child.rows import Sample
+from export_worker.child.source import CannotExport
+from export_worker.child.watch import Watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    #: Folder of the merged model, with its tokenizer.
+    model: Path
+    out: Path
+    #: Texts like those the model will see; empty when none are known.
+    samples: Sequence[Sample]
+    #: Largest file of the output, decimal gigabytes.
+    max_shard_gb: float
+    #: The export's spec by wire name, for what only one format reads.
+    spec: dict[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    watch: Watch
+
+
+def names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def quantize(format_name: str, work: Quantization) -> dict[str, Any]:
+    """Run the quantizer of this name; it is imported only now, because the libraries take seconds."""
+    if format_name not in names():
+        raise CannotExport(
+            f"this export worker cannot write {format_name!r}; it can write merged, {', '.join(names())}",
+            field="export_format",
+        )
+    return importlib.import_module(f"{__name__}.{format_name}").quantize(work)

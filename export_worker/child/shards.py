@@ -1,0 +1,144 @@
+"""Safetensors checkpoints read and written one tensor at a time, so that memory is the largest tensor, not the model.
+
+The format is eight bytes of header length, a JSON header and the raw data. Reading a slice with `readinto` instead of
+mapping the file keeps the resident memory down too: mapped pages count until the kernel takes them back. What is
+written is what `safetensors.torch.save_file` would hold; the tests read it back with that library.
+Not here: any change of a tensor's values (merge.py), and pickled `.bin` checkpoints (transformers reads those).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+#: A header longer than this is no safetensors file (the library's own limit).
+MAX_HEADER_BYTES = 100_000_000
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One tensor of a checkpoint: what it is and where its bytes lie."""
+
+    name: str
+    #: Safetensors' word for the type, e.g. "BF16".
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    #: Offset of the first byte in the file.
+    offset: int
+    num_bytes: int
+
+    def named(self, name: str) -> Entry:
+        return replace(self, name=name)
+
+
+def is_safetensors(folder: Path) -> bool:
+    return (folder / INDEX).is_file() or (folder / SINGLE).is_file()
+
+
+def list_entries(folder: Path) -> dict[str, Entry]:
+    """Every tensor of the checkpoint by name, in the order of its files; only headers are read."""
+    if (folder / INDEX).is_file():
+        files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    else:
+        files = [SINGLE]
+    return {entry.name: entry for file in files for entry in read_header(folder / Path(file).name)}
+
+
+def read_header(path: Path) -> Iterator[Entry]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER_BYTES:
+            raise ValueError(f"{path.name} is not a safetensors file: its header claims {length} bytes")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    for name, value in header.items():
+        begin, end = value["data_offsets"]
+        yield Entry(
+            name=name,
+            dtype=value["dtype"],
+            shape=tuple(value["shape"]),
+            file=path,
+            offset=8 + length + begin,
+            num_bytes=end - begin,
+        )
+
+
+def read(entry: Entry) -> torch.Tensor:
+    """The tensor in memory of its own: changing it does not touch the file."""
+    if not entry.num_bytes:
+        return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+    buffer = bytearray(entry.num_bytes)
+    with entry.file.open("rb") as file:
+        file.seek(entry.offset)
+        if file.readinto(buffer) != entry.num_bytes:
+            raise ValueError(f"{entry.file.name} ends before the tensor {entry.name} does: the file is cut off")
+    return torch.frombuffer(buffer, dtype=DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def plan_shards(entries: Iterable[Entry], max_bytes: int) -> list[list[Entry]]:
+    """The entries in files of at most `max_bytes`; a single larger tensor gets a file of its own."""
+    shards: list[list[Entry]] = [[]]
+    filled = 0
+    for entry in entries:
+        if shards[-1] and filled + entry.num_bytes > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(entry)
+        filled += entry.num_bytes
+    # Wide types first, so that every tensor lies at a multiple of its own width and can be mapped without a copy.
+    return [sorted(shard, key=lambda entry: -DTYPES[entry.dtype].itemsize) for shard in shards]
+
+
+def shard_names(count: int) -> list[str]:
+    return [SINGLE] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
+
+
+def write_index(folder: Path, shards: Sequence[Sequence[Entry]]) -> None:
+    """The map from tensors to files that a checkpoint of several files needs; nothing for one file."""
+    if len(shards) == 1:
+        return
+    weight_map = {
+        entry.name: name for name, shard in zip(shard_names(len(shards)), shards, strict=True) for entry in shard
+    }
+    total = sum(entry.num_bytes for shard in shards for entry in shard)
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
+    (folder / INDEX).write_text(text + "\n")
+
+
+def write_header(file: BinaryIO, shard: Sequence[Entry]) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begin = 0
+    for entry in shard:
+        end = begin + entry.num_bytes
+        header[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(struct.pack("<Q", len(text)) + text)
+
+
+def write_tensor(file: BinaryIO, tensor: torch.Tensor) -> None:
+    file.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))

@@ -1,0 +1,164 @@
+"""The streamed merge equals peft's bit for bit, says when it cannot, and refuses what would be dropped in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from export_worker.child import shards
+from export_worker.child.adapter import BadAdapter
+from export_worker.child.merge import Merged, merge
+from export_worker.child.source import Source
+from export_worker.child.watch import Stopped, Watch
+from tests.child.export_fixtures import ATTENTION, Recorder, gpt2, llama, loaded, lora, merge_with_peft
+
+
+def run_merge(
+    base: Path, adapters: list[Path], out: Path, *, gb: float = 5, recorder: Recorder | None = None
+) -> Merged:
+    """Merge and complete the folder so that transformers loads it."""
+    out.mkdir()
+    source = Source(model=base, adapters=tuple(adapters))
+    merged = merge(source, out, max_shard_gb=gb, watch=Watch(recorder or Recorder()))
+    if not (out / "config.json").is_file():
+        config = json.loads((base / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps(config | ({"tie_word_embeddings": False} if merged.untied else {})))
+    return merged
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert torch.equal(found[name], tensor), name
+
+
+ALL = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
+CASES: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "every linear layer": {"targets": ALL},
+    "rslora": {"use_rslora": True, "r": 6, "lora_alpha": 7},
+    "patterns": {"rank_pattern": {"layers.0.*q_proj": 2, "v_proj": 8}, "alpha_pattern": {"k_proj": 3}},
+    "modules_to_save": {"modules_to_save": ["lm_head", "embed_tokens"]},
+    "trained norms": {"modules_to_save": ["input_layernorm"]},
+    "embedding": {"targets": [*ATTENTION, "embed_tokens"]},
+    "head": {"targets": [*ATTENTION, "lm_head"]},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("case", CASES)
+def test_streamed_merge_equals_peft_bit_for_bit(case: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", dtype=dtype)
+    adapter = lora(base, tmp_path / "adapter", **CASES[case])
+
+    merged = run_merge(base, [adapter], tmp_path / "out")
+
+    assert merged.method == "streamed"
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
+    changed = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(loaded(base)[changed], loaded(tmp_path / "out")[changed])
+
+
+@pytest.mark.parametrize("saved", [None, ["embed_tokens"], ["lm_head"]])
+def test_tied_embeddings_stay_tied_unless_one_of_them_was_trained(saved: list[str] | None, tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", tied=True)
+    adapter = lora(base, tmp_path / "adapter", modules_to_save=saved)
+
+    merged = run_merge(base, [adapter], tmp_path / "out")
+
+    assert merged.untied == (saved is not None)
+    assert ("lm_head.weight" in shards.list_entries(tmp_path / "out")) == merged.untied
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_lora_on_one_of_two_tied_embeddings_changes_only_that_one(target: str, tmp_path: Path) -> None:
+    """Here peft changes both; the model that was trained is the reference, and its logits are met."""
+    base = llama(tmp_path / "base", tied=True, dtype=torch.float32)
+    adapter = lora(base, tmp_path / "adapter", targets=[target])
+    ids = torch.arange(2, 40)[None]
+
+    merged = run_merge(base, [adapter], tmp_path / "out")
+
+    assert merged == Merged(method="streamed", untied=True)
+    trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(written(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_two_adapters_in_a_row_and_many_small_files(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    adapters = [lora(base, tmp_path / f"adapter{n}", seed=n) for n in (1, 2)]
+    recorder = Recorder()
+
+    run_merge(base, adapters, tmp_path / "out", gb=50_000 / 1e9, recorder=recorder)
+
+    files = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
+    assert len(files) > 3
+    assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, *adapters))
+    last = recorder.of_type("progress")[-1]["data"]
+    assert last["done"] == last["total"] == sum(len(t.untyped_storage()) for t in loaded(base).values())
+
+
+def test_layers_stored_as_in_by_out(tmp_path: Path) -> None:
+    base = gpt2(tmp_path / "base")
+    adapter = lora(base, tmp_path / "adapter", targets=["c_attn", "c_proj"], fan_in_fan_out=True)
+
+    assert run_merge(base, [adapter], tmp_path / "out").method == "streamed"
+
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [({"use_dora": True}, "use_dora"), ({"init_lora_weights": "pissa"}, "'pissa' changes the base")],
+    ids=["dora", "pissa"],
+)
+def test_what_is_not_plain_lora_goes_through_peft_and_says_so(
+    config: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    base = llama(tmp_path / "base", dtype=torch.float32)
+    adapter = lora(base, tmp_path / "adapter", **config)
+    recorder = Recorder()
+
+    merged = run_merge(base, [adapter], tmp_path / "out", recorder=recorder)
+
+    assert merged.method == "peft"
+    [warning] = recorder.of_type("message")
+    assert warning["level"] == "warning"
+    assert reason in warning["message"]
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
+
+
+def test_files_are_what_the_library_writes(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    run_merge(base, [], tmp_path / "out")
+    save_file(load_file(tmp_path / "out" / "model.safetensors"), tmp_path / "again.safetensors", {"format": "pt"})
+    assert_equal(load_file(tmp_path / "again.safetensors"), load_file(base / "model.safetensors"))
+
+
+def test_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    wider = lora(llama(tmp_path / "wider", hidden_size=128), tmp_path / "a")
+    deeper = lora(llama(tmp_path / "deeper", num_hidden_layers=3), tmp_path / "b")
+
+    with pytest.raises(BadAdapter, match="trained on another base"):
+        run_merge(base, [wider], tmp_path / "out1")
+    with pytest.raises(BadAdapter, match=r"have no place in the base, the first is model\.layers\.2"):
+        run_merge(base, [deeper], tmp_path / "out2")
+
+
+def test_cancel_between_tensors(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    with pytest.raises(Stopped):
+        run_merge(base, [lora(base, tmp_path / "adapter")], tmp_path / "out", recorder=Recorder(stop_after=0))
