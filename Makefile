@@ -11,7 +11,7 @@ help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: ## Make the three virtual environments in .venvs (about 5 GB; nothing to do when they are up to date)
-	@$(MAKE) -j3 $(READY)
+	@$(MAKE) -s -j3 $(READY)
 
 demo: setup ## Train, export, serve and ask a small model through the API (ARGS=--keep leaves the platform running)
 	@$(BIN)/python -m gateway.demo $(ARGS)

@@ -1,0 +1,62 @@
+"""The `tunesmith` command: clients of the HTTP API, and what runs on the server (up, keys, migrate).
+
+A command is a module in commands/ with HELP, add_arguments(parser) and run(args, console) -> exit code; its name is the
+file's. Exit codes: 0 done, 1 the job or deployment failed, 2 the request was refused, 3 the platform cannot be reached,
+130 Ctrl-C. Client commands import no server code; server commands import theirs when they run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from types import ModuleType
+
+from rich.console import Console
+
+from gateway.cli import commands, show
+from gateway.cli.client import ApiError, Unreachable
+from shared.errors import TunesmithError
+
+FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    args = parser(arguments).parse_args(arguments)
+    try:
+        return int(args.run(args, console))
+    except ApiError as error:
+        show.refusal(errors, error.message, error.issues, field=error.field)
+        return FAILED if error.status >= 500 else REFUSED
+    except TunesmithError as error:
+        show.refusal(errors, error.message, [complaint.as_dict() for complaint in error.complaints], field=error.field)
+        return REFUSED
+    except Unreachable as error:
+        show.refusal(errors, str(error), [], advice="Start the platform with `tunesmith up`, or set TUNESMITH_URL.")
+        return UNREACHABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def parser(arguments: Sequence[str]) -> ArgumentParser:
+    """Commands with their help; the arguments of the one that is asked for (the others have 100 flags not to be built)."""
+    top = ArgumentParser(prog="tunesmith", description="Fine-tune, export and serve large language models.")
+    choices = top.add_subparsers(metavar="COMMAND", required=True)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
+        module = importlib.import_module(f"{commands.__name__}.{name}")
+        command = choices.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=RawDescriptionHelpFormatter
+        )
+        if name == asked:
+            _complete(command, module)
+    return top
+
+
+def _complete(command: ArgumentParser, module: ModuleType) -> None:
+    module.add_arguments(command)
+    command.set_defaults(run=module.run)

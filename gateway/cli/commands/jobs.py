@@ -1,0 +1,51 @@
+"""List jobs, show one, or ask for one to be cancelled, paused or resumed."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from rich.console import Console
+
+from gateway.cli import show
+from gateway.cli.client import Client, connect
+from shared.job import Kind, Status
+from shared.settings import Settings
+
+HELP = "list, show, cancel, pause or resume jobs"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", default="list", choices=["list", "show", "cancel", "pause", "resume"])
+    parser.add_argument("job", nargs="?", metavar="JOB", help="id of the job, for all but list")
+    parser.add_argument("--kind", choices=[kind.value for kind in Kind])
+    parser.add_argument("--status", choices=[status.value for status in Status])
+    parser.add_argument("--limit", type=int, default=20, help="how many to list, newest first (default 20)")
+    show.add_json(parser)
+    parser.set_defaults(parser=parser)
+
+
+def run(args: Namespace, console: Console) -> int:
+    if args.action != "list" and not args.job:
+        args.parser.error(f"{args.action} needs the id of a job")
+    with connect(Settings.from_env()) as client:
+        if args.action == "list":
+            return _list(client, console, args)
+        if args.action == "show":
+            show.as_json(console, client.get(f"/v1/jobs/{args.job}"))
+            return 0
+        job = client.post(f"/v1/jobs/{args.job}/{args.action}")
+    console.print(f"{job['id']}: {show.status(job['status'])}, wanted: {job.get('wanted')}", soft_wrap=True)
+    return 0
+
+
+def _list(client: Client, console: Console, args: Namespace) -> int:
+    jobs = list(client.pages("/v1/jobs", args.limit, kind=args.kind, status=args.status))
+    if args.json:
+        show.as_json(console, jobs)
+        return 0
+    rows = [
+        (job["id"], job["kind"], job["status"], show.progress(job), show.moment(job["created_at"]), job.get("name"))
+        for job in jobs
+    ]
+    show.table(console, ("id", "kind", "status", "progress", "created", "name"), rows, "no jobs")
+    return 0

@@ -1,0 +1,86 @@
+"""How the command line shows things: tables of records, refusals with their field and advice, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+COLORS = {
+    "succeeded": "green",
+    "ready": "green",
+    "running": "cyan",
+    "starting": "cyan",
+    "failed": "red",
+    "cancelled": "yellow",
+    "paused": "yellow",
+}
+
+
+def add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the server's JSON")
+
+
+def as_json(console: Console, value: Any) -> None:
+    console.out(json.dumps(value, indent=2, ensure_ascii=False), highlight=False)
+
+
+def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+    if not rows:
+        console.print(empty)
+        return
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*("" if cell is None else status(cell) if cell in COLORS else escape(str(cell)) for cell in row))
+    console.print(grid)
+
+
+def status(name: str) -> str:
+    return f"[{COLORS[name]}]{name}[/]" if name in COLORS else escape(name)
+
+
+def refusal(
+    console: Console, message: str, issues: Sequence[dict[str, Any]], *, field: str | None = None, advice: str = ""
+) -> None:
+    """What was refused and why: the message, then every complaint under its field or line."""
+    place = f" [dim]({escape(field)})[/]" if field and field not in message and not issues else ""
+    console.print(f"[red]error:[/] {escape(message)}{place}", soft_wrap=True)
+    for issue in issues:
+        line = f"line {issue['line']}: " if issue.get("line") else ""
+        console.print(f"  {line}[bold]{escape(issue.get('field', ''))}[/] {escape(issue['message'])}", soft_wrap=True)
+    if advice:
+        console.print(f"  {escape(advice)}", soft_wrap=True)
+
+
+def size(num_bytes: int | None) -> str:
+    if num_bytes is None:
+        return ""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes} B"
+
+
+def moment(value: str | int | None) -> str:
+    """Local time of what the API gives: RFC 3339 text, or unix seconds on OpenAI's objects."""
+    if value is None:
+        return ""
+    when = datetime.fromtimestamp(value, UTC) if isinstance(value, int) else datetime.fromisoformat(value)
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def progress(job: dict[str, Any]) -> str:
+    """`step/total  loss` of a job, as far as it has them."""
+    values = job.get("progress") or {}
+    done, total = values.get("step", values.get("done")), values.get("total_steps", values.get("total"))
+    steps = f"{done}/{total}" if done is not None and total else ""
+    loss = f"loss {values['loss']:.4f}" if isinstance(values.get("loss"), float) else ""
+    return "  ".join(part for part in (steps, loss) if part)
