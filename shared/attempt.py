@@ -1,0 +1,111 @@
+"""The child's side of the attempt folder: what to do (`run.json`), what is wanted now (`control.json`), what happened
+(`events.jsonl`).
+
+Standard library only: every child (training, export, generation) imports it, whatever else its interpreter has. It
+knows nothing of ledger or broker. Only rank 0 emits; other ranks leave an `error-rank<n>.json` when they fail. The
+last line emitted is the outcome (`done`, `stopped` or `failed`); a child that leaves none has crashed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import traceback
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+#: Types of the last line of a phase.
+OUTCOMES = frozenset({"done", "stopped", "failed", "phase_done"})
+#: Errors that deserve a code of their own, by class name: torch's is known here by its name only.
+CODES = {"OutOfMemoryError": "out_of_memory", "MemoryError": "host_out_of_memory"}
+#: Longest message of an event; a compiler's error can be megabytes.
+MAX_MESSAGE_CHARACTERS = 4000
+
+
+class Attempt:
+    """One attempt at one job, as its child sees it."""
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folder = Path(folder)
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """What to do: spec, inputs as local paths, devices, output folder, where to resume from."""
+        run: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        return run
+
+    def wanted(self) -> str:
+        """`run`, `pause` or `cancel`. Cheap enough to ask after every step."""
+        return self.control().get("wanted", "run")
+
+    def control(self) -> dict[str, str]:
+        """`{"wanted", "reason"}`, empty while nobody wants anything but to go on."""
+        try:
+            control: dict[str, str] = json.loads((self.folder / "control.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return control
+
+    def emit(self, type: str, /, message: str = "", level: str = "info", **data: Any) -> None:
+        """Append one event; `data` is plain JSON, numbers that JSON lacks (nan, inf) become null."""
+        event = {"time": time.time(), "type": type, "level": level, "message": message[:MAX_MESSAGE_CHARACTERS]}
+        line = json.dumps(event | {"data": _plain(data)}, allow_nan=False, separators=(",", ":"))
+        _append(self.folder / "events.jsonl", line.encode() + b"\n")
+
+    def done(self, **result: Any) -> None:
+        """The outcome: all is done, this is what came of it."""
+        self.emit("done", **result)
+
+    def stopped(self, step: int) -> None:
+        """The outcome: stopped because it was asked to, its last checkpoint is of `step`."""
+        self.emit("stopped", step=step, reason=self.control().get("reason", "user"))
+
+    def fail(self, error: BaseException, field: str | None = None, code: str | None = None) -> None:
+        """The outcome: failed, as `error` says; `field` is the parameter that the user should change."""
+        described = describe(error, field, code)
+        self.emit("failed", message=described["message"], level="error", error=described)
+
+    def leave_error(self, rank: int, error: BaseException, field: str | None = None) -> None:
+        """For every rank: the error stays readable when the process dies before rank 0 could tell it."""
+        path = self.folder / f"error-rank{rank}.json"
+        path.write_text(json.dumps(describe(error, field) | {"traceback": "".join(traceback.format_exception(error))}))
+
+
+def describe(error: BaseException, field: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """An error as the ledger keeps it: code, class, message, field."""
+    name = type(error).__name__
+    own = getattr(error, "code", None)
+    return {
+        "code": code or (own if isinstance(own, str) else CODES.get(name, "child_failed")),
+        "class": name,
+        "message": (str(error) or name)[:MAX_MESSAGE_CHARACTERS],
+        "field": field or getattr(error, "field", None),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it; numpy and torch scalars through their `item()`, paths as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def _append(path: Path, line: bytes) -> None:
+    """One write for the whole line, so that a reader never sees two lines mixed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        while line:  # a full disk may take a part
+            line = line[os.write(descriptor, line) :]
+    finally:
+        os.close(descriptor)

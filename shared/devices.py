@@ -1,0 +1,110 @@
+"""Devices of this machine and who holds them.
+
+A holder has an flock on `<run_dir>/devices/<name>.lock` for each device; its keeper inherits the descriptors, so the
+kernel frees them when the last process of the job is gone, however it died. All of a job's devices or none. A machine
+without GPUs has one device, `cpu`, which stands for any number: train and export take it one after another, replicas
+share it and take no lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.settings import Settings
+from shared.telemetry import query_gpus
+
+CPU = "cpu"
+#: How many devices a machine without GPUs says it has: processes on a CPU are not bounded by devices.
+CPU_COUNT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """Devices held, as long as one of the descriptors (or a copy in another process) is open."""
+
+    names: tuple[str, ...]
+    descriptors: tuple[int, ...]
+
+    def close(self) -> None:
+        """Let go of our own copies; a keeper that inherited them holds on."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Busy:
+    """Not enough devices are free; what their holders said of themselves, by device."""
+
+    holders: Mapping[str, Mapping[str, Any]]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} is held by {who.get('id', 'another process')}" for name, who in self.holders.items())
+
+
+def find(settings: Settings) -> tuple[str, ...]:
+    """The devices of this machine: as set, else the GPUs by UUID, else `cpu`."""
+    gpus = tuple(sorted(row[0] for row in query_gpus("uuid")))
+    return tuple(sorted(settings.devices)) or gpus or (CPU,)
+
+
+def take(run_dir: Path, names: Sequence[str], count: int, holder: Mapping[str, Any]) -> Taken | Busy:
+    """Take `count` of the devices, or none. `holder` ({"id", "kind"}) is what others read while they wait."""
+    count = 1 if tuple(names) == (CPU,) else count
+    taken: dict[str, int] = {}
+    busy: dict[str, Mapping[str, Any]] = {}
+    for name in sorted(names):  # sorted: two jobs never wait for each other
+        if len(taken) == count:
+            break
+        descriptor = _try_lock(run_dir, name)
+        if descriptor is None:
+            busy[name] = _holder(run_dir, name)
+        else:
+            taken[name] = descriptor
+    held = Taken(names=tuple(taken), descriptors=tuple(taken.values()))
+    if len(taken) < count:
+        held.close()
+        return Busy(holders=busy)
+    for descriptor in held.descriptors:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(dict(holder)).encode(), 0)
+    return held
+
+
+def num_free(run_dir: Path, names: Sequence[str]) -> int:
+    """How many could be taken now; CPU_COUNT for a free CPU."""
+    free = 0
+    for name in names:
+        if (descriptor := _try_lock(run_dir, name)) is not None:
+            os.close(descriptor)
+            free += CPU_COUNT if name == CPU else 1
+    return free
+
+
+def _path(run_dir: Path, name: str) -> Path:
+    folder = run_dir / "devices"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name.replace('/', '_')}.lock"
+
+
+def _try_lock(run_dir: Path, name: str) -> int | None:
+    descriptor = os.open(_path(run_dir, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _holder(run_dir: Path, name: str) -> Mapping[str, Any]:
+    try:
+        holder: dict[str, Any] = json.loads(_path(run_dir, name).read_text())
+    except (OSError, ValueError):
+        return {}
+    return holder

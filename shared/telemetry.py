@@ -1,0 +1,179 @@
+"""JSON logs, and the declaration of every Prometheus metric of every service.
+
+A service makes one `Metrics` on a registry of its own and passes it on; nothing here is global. Gauges that the
+ledger knows better than any process (jobs by state, queue depth, workers) are read from it at each scrape.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from shared.store import Store
+
+#: What every log record has; the rest came through `extra=`.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: Training takes hours, an export minutes.
+_JOB_SECONDS = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, service, logger, message, then what `extra=` gave."""
+
+    def __init__(self, service: str):
+        super().__init__()
+        self.service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self.service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(service: str, level: str = "INFO") -> None:
+    """Send every log of this process to standard error as JSON. For entry points only."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+class Metrics:
+    """Every metric that a process counts itself. Labels are few and bounded; job ids live only while the job runs."""
+
+    def __init__(self, registry: CollectorRegistry):
+        self.registry = registry
+        self._gateway(registry)
+        self._training(registry)
+        self._jobs(registry)
+        self._inference(registry)
+
+    def _gateway(self, registry: CollectorRegistry) -> None:
+        self.http_requests = Counter(
+            "tunesmith_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self.http_request_duration = Histogram(
+            "tunesmith_http_request_duration_seconds",
+            "Time to answer a request; for a stream, to its end.",
+            ["method", "route"],
+            registry=registry,
+        )
+
+    def _training(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, doc: str) -> Gauge:
+            return Gauge(f"tunesmith_training_{name}", doc, ["job_id"], registry=registry)
+
+        self.training_loss = gauge("loss", "Last training loss of a running job.")
+        self.training_step = gauge("step", "Optimizer steps done by a running job.")
+        self.training_tokens_per_second = gauge("tokens_per_second", "Unpadded tokens trained per second.")
+        self.training_learning_rate = gauge("learning_rate", "Learning rate of a running job.")
+        self.training_tokens = Counter("tunesmith_training_tokens", "Unpadded tokens trained.", registry=registry)
+
+    def _jobs(self, registry: CollectorRegistry) -> None:
+        self.jobs_finished = Counter(
+            "tunesmith_jobs_finished", "Jobs that this worker finished.", ["kind", "status"], registry=registry
+        )
+        self.job_duration = Histogram(
+            "tunesmith_job_duration_seconds", "From claim to finish.", ["kind"], buckets=_JOB_SECONDS, registry=registry
+        )
+        self.events_written = Counter("tunesmith_events_written", "Job events committed.", registry=registry)
+        self.leases_lost = Counter(
+            "tunesmith_leases_lost", "Jobs and replicas taken from a worker that went silent.", registry=registry
+        )
+        self.lease_age = Gauge(
+            "tunesmith_job_lease_age_seconds",
+            "Longest time for which the beat of a held job stood still.",
+            registry=registry,
+        )
+
+    def _inference(self, registry: CollectorRegistry) -> None:
+        self.generated_tokens = Counter("tunesmith_generated_tokens", "Tokens generated.", ["model"], registry=registry)
+        self.prompt_tokens = Counter("tunesmith_prompt_tokens", "Tokens of prompts.", ["model"], registry=registry)
+        self.time_to_first_token = Histogram(
+            "tunesmith_time_to_first_token_seconds", "From request to first token.", ["model"], registry=registry
+        )
+
+    def show_training(self, job_id: str, data: dict[str, Any]) -> None:
+        """Set the gauges of a running job from the data of a metrics event."""
+        for name in ("loss", "step", "tokens_per_second", "learning_rate"):
+            if isinstance(value := data.get(name), int | float):
+                getattr(self, f"training_{name}").labels(job_id).set(value)
+
+    def forget_training(self, job_id: str) -> None:
+        """Take the gauges of a job away: it runs no more."""
+        for name in ("loss", "step", "tokens_per_second", "learning_rate"):
+            getattr(self, f"training_{name}").remove_by_labels({"job_id": job_id})
+
+
+class LedgerCollector(Collector):
+    """Jobs, queue depth and replicas as the ledger has them, read at each scrape. For one service: the gateway."""
+
+    def __init__(self, store: Store, kinds: Iterable[str] = ("train", "export", "generate", "evaluate")):
+        self._store = store
+        self._kinds = tuple(kinds)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # registering must not ask the ledger
+
+    def collect(self) -> Iterable[Metric]:
+        jobs = GaugeMetricFamily("tunesmith_jobs", "Jobs by kind and status.", labels=["kind", "status"])
+        for (kind, status), count in self._store.jobs.counts().items():
+            jobs.add_metric([str(kind), str(status)], count)
+        depth = GaugeMetricFamily("tunesmith_queue_depth", "Jobs that wait for a worker.", labels=["kind"])
+        waiting = {str(kind): count for kind, count in self._store.jobs.queue_depth().items()}
+        for kind in self._kinds:
+            depth.add_metric([kind], waiting.get(kind, 0))
+        return jobs, depth
+
+
+class GpuCollector(Collector):
+    """Memory of each GPU, asked of nvidia-smi at each scrape; says nothing on a machine without one."""
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        used = GaugeMetricFamily("tunesmith_gpu_memory_used_bytes", "GPU memory in use.", labels=["device"])
+        total = GaugeMetricFamily("tunesmith_gpu_memory_total_bytes", "GPU memory there is.", labels=["device"])
+        for uuid, used_mib, total_mib in query_gpus("uuid", "memory.used", "memory.total"):
+            used.add_metric([uuid], float(used_mib) * 1024**2)
+            total.add_metric([uuid], float(total_mib) * 1024**2)
+        return (used, total) if total.samples else ()
+
+
+def query_gpus(*fields: str) -> list[list[str]]:
+    """One row per GPU, from nvidia-smi; none when there is no such program or it fails."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [[cell.strip() for cell in line.split(",")] for line in answer.stdout.splitlines() if line.strip()]
+
+
+def serve_metrics(port: int, host: str, registry: CollectorRegistry) -> tuple[WSGIServer, threading.Thread]:
+    """Serve /metrics from a thread of this process; port 0 takes a free one. Ends with `shutdown()`."""
+    registry.register(GpuCollector())
+    server, thread = start_http_server(port, addr=host, registry=registry)
+    return server, thread
