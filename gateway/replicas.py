@@ -1,0 +1,93 @@
+"""Which replica answers next: the ready ones of the ledger (kept for a second), least busy first, broken ones left out.
+
+Does not talk to replicas (gateway/proxy.py) and does not start any (inference_worker).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+#: How old the list of ready replicas may be: a deployment that became ready answers within this time.
+CACHE_SECONDS = 1.0
+#: How long a replica that refused a connection is left alone; its worker needs about that long to notice and say so.
+EJECT_SECONDS = 5.0
+
+
+class Ready(Protocol):
+    """What is used of a replica's record; the ledger's own type has more."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def served_name(self) -> str: ...
+    @property
+    def url(self) -> str | None: ...
+    @property
+    def api_key(self) -> str | None: ...
+    @property
+    def load(self) -> float: ...
+
+
+class Directory:
+    """The ready replicas of each project, read at most once in `CACHE_SECONDS`."""
+
+    def __init__(self, read: Callable[[str], Sequence[Ready]], clock: Callable[[], float] = time.monotonic):
+        self._read = read
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, Sequence[Ready]]] = {}
+
+    def ready(self, project_id: str) -> Sequence[Ready]:
+        # The lock is held while reading: 64 threads must not ask the ledger the same thing at once.
+        with self._lock:
+            read_at, replicas = self._known.get(project_id, (float("-inf"), ()))
+            if self._clock() - read_at >= CACHE_SECONDS:
+                replicas = self._read(project_id)
+                self._known[project_id] = (self._clock(), replicas)
+            return replicas
+
+    def forget(self, project_id: str) -> None:
+        """Reads the ledger again next time: after a replica failed, what we know is stale."""
+        with self._lock:
+            self._known.pop(project_id, None)
+
+
+class Balancer:
+    """Counts our own requests in flight per replica and remembers which replica broke a moment ago."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._in_flight: Counter[str] = Counter()
+        self._ejected_until: dict[str, float] = {}
+
+    def take(self, replicas: Sequence[Ready], tried: Collection[str] = ()) -> Ready | None:
+        """The least busy replica, counted as busy with one more until `give_back`; None when none is left."""
+        with self._lock:
+            now = self._clock()
+            usable = [r for r in replicas if r.id not in tried and self._ejected_until.get(r.id, now) <= now]
+            if not usable:
+                return None
+            chosen = min(usable, key=lambda replica: (replica.load + self._in_flight[replica.id], replica.id))
+            self._in_flight[chosen.id] += 1
+            return chosen
+
+    def give_back(self, replica: Ready) -> None:
+        with self._lock:
+            self._in_flight[replica.id] -= 1
+            if self._in_flight[replica.id] <= 0:
+                del self._in_flight[replica.id]
+
+    def eject(self, replica: Ready) -> None:
+        with self._lock:
+            now = self._clock()
+            self._ejected_until = {id: until for id, until in self._ejected_until.items() if until > now}
+            self._ejected_until[replica.id] = now + EJECT_SECONDS
+
+    def num_in_flight(self, replica_id: str) -> int:
+        with self._lock:
+            return self._in_flight[replica_id]

@@ -1,0 +1,237 @@
+"""The proxy against real sockets: bytes pass unchanged, broken replicas are left out, no stream ends silently."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
+from gateway.replicas import CACHE_SECONDS, EJECT_SECONDS, Balancer, Directory
+from shared.errors import InvalidRequest, Unavailable
+from tests.unit.upstream import Upstream, closed_port, event, serving
+
+MODEL = "ft:smol:local::12345678"
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True)
+class FakeReplica:
+    id: str
+    url: str | None
+    served_name: str = MODEL
+    api_key: str | None = "secret"
+    load: float = 0.0
+
+
+@dataclass
+class Recorder:
+    """A meter that keeps what it was told."""
+
+    first: list[float] = field(default_factory=list)
+    usages: list[Usage] = field(default_factory=list)
+
+    def first_token(self, model: str, seconds: float) -> None:
+        self.first.append(seconds)
+
+    def finished(self, model: str, usage: Usage) -> None:
+        self.usages.append(usage)
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with make_client() as client:
+        yield client
+
+
+@pytest.fixture
+def meter() -> Recorder:
+    return Recorder()
+
+
+def proxy_to(client: httpx.Client, meter: Recorder, *replicas: FakeReplica) -> Proxy:
+    return Proxy(Directory(lambda project_id: replicas), client, meter)
+
+
+def call(*, stream: bool = False, include_usage: bool = False, body: bytes = b"{}", model: str = MODEL) -> Call:
+    return Call(
+        project_id="proj-1", model=model, path="/v1/chat/completions", body=body, stream=stream,
+        include_usage=include_usage, request_id="req_1",
+    )  # fmt: skip
+
+
+def streamed(answer: Answer) -> bytes:
+    assert isinstance(answer.body, EventStream)
+    return b"".join(answer.body)
+
+
+def test_the_body_reaches_the_replica_unchanged_and_with_its_key(client: httpx.Client, meter: Recorder) -> None:
+    answer_body = b'{"usage":{"prompt_tokens":7,"completion_tokens":3},  "model": "x"}'
+    with serving(Upstream(body=answer_body)) as upstream:
+        answer = proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(body=b'{ "top_k" : 5}'))
+
+    assert answer.body == answer_body
+    [seen] = upstream.requests
+    assert seen["path"] == "/v1/chat/completions"
+    assert seen["body"] == b'{ "top_k" : 5}'
+    assert seen["headers"]["Authorization"] == "Bearer secret"
+    assert seen["headers"]["X-Request-Id"] == "req_1"
+    assert meter.usages == [Usage(prompt_tokens=7, completion_tokens=3)]
+
+
+def test_a_stream_passes_unchanged_and_its_events_are_counted(client: httpx.Client, meter: Recorder) -> None:
+    pieces: list[bytes | int] = [event("a"), event("b"), event("c"), DONE]
+    with serving(Upstream(pieces=pieces)) as upstream:
+        proxy = proxy_to(client, meter, FakeReplica("a", upstream.url))
+        answer = proxy.send(call(stream=True))
+        assert proxy.balancer.num_in_flight("a") == 1
+        body = streamed(answer)
+
+    assert body == event("a") + event("b") + event("c") + DONE
+    assert answer.content_type == "text/event-stream; charset=utf-8"
+    assert meter.usages == [Usage(completion_tokens=3)]
+    assert len(meter.first) == 1
+    assert proxy.balancer.num_in_flight("a") == 0
+
+
+def test_events_cut_anywhere_by_the_network_arrive_whole(client: httpx.Client, meter: Recorder) -> None:
+    whole = event("one") + event("two") + DONE
+    pieces: list[bytes | int] = [whole[i : i + 7] for i in range(0, len(whole), 7)]
+    with serving(Upstream(pieces=pieces)) as upstream:
+        answer = proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
+        assert isinstance(answer.body, EventStream)
+        parts = list(answer.body)
+
+    assert b"".join(parts) == whole
+    assert all(part.startswith(b"data: ") and part.endswith(b"\n\n") for part in parts)
+
+
+def test_usage_is_read_from_the_stream_where_the_client_asked_for_it(client: httpx.Client, meter: Recorder) -> None:
+    last = event("", usage={"prompt_tokens": 11, "completion_tokens": 42, "total_tokens": 53})
+    with serving(Upstream(pieces=[event("a", usage=None), last, DONE])) as upstream:
+        streamed(proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True, include_usage=True)))
+
+    assert meter.usages == [Usage(prompt_tokens=11, completion_tokens=42)]
+
+
+@pytest.mark.parametrize("half", [b"", b'data: {"choices":[{"de'])
+def test_a_replica_lost_in_mid_stream_ends_with_an_error_event(
+    client: httpx.Client, meter: Recorder, half: bytes
+) -> None:
+    pieces: list[bytes | int] = [event("a"), *([half] if half else []), 0]
+    with serving(Upstream(pieces=pieces)) as upstream:
+        body = streamed(proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True)))
+
+    first, second, rest = body.split(b"\n\n")
+    assert first + b"\n\n" == event("a")
+    assert json.loads(second.removeprefix(b"data: "))["error"]["code"] == "upstream_lost"
+    assert rest == b""
+    assert b"id:" not in body.replace(b'"id":', b"") and b"retry:" not in body
+
+
+def test_a_stream_that_ends_in_good_order_but_without_done_is_not_taken_for_finished(
+    client: httpx.Client, meter: Recorder
+) -> None:
+    with serving(Upstream(pieces=[event("a")])) as upstream:
+        body = streamed(proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True)))
+
+    assert b"upstream_lost" in body
+
+
+def test_closing_the_stream_hangs_up_on_the_replica(client: httpx.Client, meter: Recorder) -> None:
+    many: list[bytes | int] = [event("x")] * 500
+    with serving(Upstream(pieces=many, pause_seconds=0.01)) as upstream:
+        proxy = proxy_to(client, meter, FakeReplica("a", upstream.url))
+        answer = proxy.send(call(stream=True))
+        assert isinstance(answer.body, EventStream)
+        answer.body.close()  # before its first step: what a server does when the client is gone already
+
+        assert upstream.hung_up.wait(3)
+    assert proxy.balancer.num_in_flight("a") == 0
+    assert list(answer.body) == []
+
+
+def test_another_replica_answers_when_one_refuses_the_connection(client: httpx.Client, meter: Recorder) -> None:
+    with serving(Upstream(body=b'{"ok":1}')) as upstream:
+        dead = FakeReplica("a", f"http://127.0.0.1:{closed_port()}")
+        proxy = proxy_to(client, meter, dead, FakeReplica("b", upstream.url, load=9))
+        assert proxy.send(call()).body == b'{"ok":1}'
+        assert proxy.balancer.take([dead]) is None  # left out for a while
+
+
+def test_another_replica_answers_when_one_dies_before_its_first_event(client: httpx.Client, meter: Recorder) -> None:
+    with serving(Upstream(pieces=[0])) as dying, serving(Upstream(pieces=[event("a"), DONE])) as healthy:
+        proxy = proxy_to(client, meter, FakeReplica("a", dying.url), FakeReplica("b", healthy.url, load=9))
+        assert streamed(proxy.send(call(stream=True))) == event("a") + DONE
+
+
+def test_a_stranger_on_the_port_of_a_replica_is_left_out(client: httpx.Client, meter: Recorder) -> None:
+    with serving(Upstream(status=401, body=b'{"error":"Unauthorized"}')) as stranger:
+        with pytest.raises(Unavailable) as caught:
+            proxy_to(client, meter, FakeReplica("a", stranger.url)).send(call())
+    assert not isinstance(caught.value, NoReplica)
+
+
+def test_a_request_brings_down_three_replicas_at_most(client: httpx.Client, meter: Recorder) -> None:
+    dead = [FakeReplica(str(i), f"http://127.0.0.1:{closed_port()}") for i in range(4)]
+    proxy = proxy_to(client, meter, *dead)
+    with pytest.raises(Unavailable):
+        proxy.send(call())
+    assert sum(proxy.balancer.take([replica]) is not None for replica in dead) == 1
+
+
+def test_without_a_replica_of_that_name_there_is_none(client: httpx.Client, meter: Recorder) -> None:
+    proxy = proxy_to(client, meter, FakeReplica("a", "http://127.0.0.1:1", served_name="other"))
+    with pytest.raises(NoReplica):
+        proxy.send(call())
+
+
+def test_what_vllm_refuses_is_told_in_our_envelope_with_the_field(client: httpx.Client, meter: Recorder) -> None:
+    body = b'{"error":{"message":"maximum context length is 64","type":"BadRequestError","param":"prompt","code":400}}'
+    with serving(Upstream(status=400, body=body)) as upstream:
+        with pytest.raises(InvalidRequest) as caught:
+            proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
+    assert caught.value.field == "prompt"
+    assert "maximum context length" in caught.value.message
+
+
+def test_the_ledger_is_read_once_in_a_while_only() -> None:
+    now, reads = [0.0], []
+    directory = Directory(lambda project_id: reads.append(project_id) or (), clock=lambda: now[0])
+
+    for _ in range(5):
+        directory.ready("proj-1")
+    assert reads == ["proj-1"]
+    now[0] += CACHE_SECONDS
+    directory.ready("proj-1")
+    assert len(reads) == 2
+    directory.forget("proj-1")
+    directory.ready("proj-1")
+    assert len(reads) == 3
+
+
+def test_the_least_busy_replica_is_taken_and_a_broken_one_comes_back() -> None:
+    now = [0.0]
+    balancer = Balancer(clock=lambda: now[0])
+    busy, idle = FakeReplica("a", "http://a", load=2), FakeReplica("b", "http://b", load=0.5)
+
+    assert [balancer.take([busy, idle]) for _ in range(3)] == [idle, idle, busy]
+    balancer.eject(idle)
+    assert balancer.take([busy, idle]) is busy
+    now[0] += EJECT_SECONDS
+    balancer.give_back(idle)
+    assert balancer.take([busy, idle]) is idle
+
+
+def test_a_slow_stream_is_passed_on_event_by_event(client: httpx.Client, meter: Recorder) -> None:
+    with serving(Upstream(pieces=[event("a"), event("b"), DONE], pause_seconds=0.15)) as upstream:
+        answer = proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
+        assert isinstance(answer.body, EventStream)
+        times = []
+        for _ in answer.body:
+            times.append(time.monotonic())
+    assert times[1] - times[0] > 0.1

@@ -1,0 +1,101 @@
+"""A tiny HTTP server on a real socket that answers as a replica of vLLM does, well or badly. For tests of the proxy."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def event(text: str, **extra: Any) -> bytes:
+    chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}], **extra}
+    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+@dataclass
+class Upstream:
+    """What it answers next, and what it saw."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    #: Pieces of a stream, each one write; an int closes the socket there without a proper end.
+    pieces: list[bytes | int] = field(default_factory=list)
+    #: Pause before each piece after the first, seconds.
+    pause_seconds: float = 0.0
+    port: int = 0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    #: Set when the other side closed the connection in mid-stream.
+    hung_up: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def seen(self, handler: BaseHTTPRequestHandler) -> None:
+        length = int(handler.headers.get("Content-Length", "0"))
+        self.requests.append(
+            {"path": handler.path, "headers": dict(handler.headers), "body": handler.rfile.read(length)}
+        )
+
+
+@contextmanager
+def serving(upstream: Upstream) -> Iterator[Upstream]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            upstream.seen(self)
+            if upstream.pieces:
+                stream(self, upstream)
+            else:
+                self.send_response(upstream.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(upstream.body)))
+                self.end_headers()
+                self.wfile.write(upstream.body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    upstream.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield upstream
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def stream(handler: BaseHTTPRequestHandler, upstream: Upstream) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    try:
+        for piece in upstream.pieces:
+            if isinstance(piece, int):
+                handler.connection.shutdown(socket.SHUT_RDWR)
+                handler.close_connection = True
+                return
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            handler.wfile.flush()
+            time.sleep(upstream.pause_seconds)
+        handler.wfile.write(b"0\r\n\r\n")
+    except (BrokenPipeError, ConnectionResetError):
+        upstream.hung_up.set()
+
+
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
