@@ -1,0 +1,94 @@
+"""DeepSpeed configurations that we ship, and the check of one that a client sends.
+
+Presets are named as in LF's examples (`ds_z3_config.json`), and a path of LF is taken by its base name. An inline
+object may hold only what is listed below: DeepSpeed has keys that name files to read and write, and a client never
+chooses those. What it does not do: fill in the "auto" values, which the trainer does when it knows the model.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+from marshmallow import fields
+
+from shared.fields import refuse, shown
+from shared.nearest import did_you_mean
+
+#: Top-level keys of an inline configuration.
+ALLOWED = frozenset({
+    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
+    "zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "fp16", "bf16", "amp",
+    "steps_per_print", "wall_clock_breakdown", "prescale_gradients", "gradient_predivide_factor",
+    "communication_data_type", "data_types", "activation_checkpointing", "optimizer", "scheduler",
+    "dump_state", "sparse_gradients", "tensor_parallel",
+})  # fmt: skip
+#: Where optimizer state and weights may be offloaded to; "nvme" would need a path.
+OFFLOAD_DEVICES = ("none", "cpu")
+
+
+def names() -> list[str]:
+    """Presets, by file name."""
+    return sorted(entry.name for entry in resources.files(__name__).iterdir() if entry.name.endswith(".json"))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The preset of this file name. Raises KeyError."""
+    if name not in names():
+        raise KeyError(name)
+    made: dict[str, Any] = json.loads(resources.files(__name__).joinpath(name).read_text())
+    return made
+
+
+def for_stage(zero_stage: int) -> dict[str, Any]:
+    """The preset that `zero_stage` stands for."""
+    return preset(f"ds_z{zero_stage}_config.json")
+
+
+class DeepSpeedConfig(fields.Dict):
+    """A preset's name (a path counts by its base name) or an object; becomes the object."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        if isinstance(value, str):
+            return _named(value)
+        if not isinstance(value, dict):
+            raise refuse(f"is {shown(value)}: must be a preset's name or an object", "invalid_type")
+        _check(value)
+        return value
+
+
+def _named(value: str) -> dict[str, Any]:
+    base = value.replace("\\", "/").rsplit("/", 1)[-1]
+    name = base if base.endswith(".json") else f"{base}.json"
+    if name not in names():
+        near = did_you_mean(name, names())
+        raise refuse(f"is {shown(value)}: must be an object, or one of {', '.join(names())}{near}", "invalid_choice")
+    return preset(name)
+
+
+def _check(config: dict[str, Any]) -> None:
+    for key in config:
+        if key not in ALLOWED and not str(key).startswith("_comment"):
+            near = did_you_mean(str(key), ALLOWED)
+            raise refuse(f"has the key {shown(key)}: not allowed{near}", "unknown_field")
+    zero = config.get("zero_optimization", {})
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else None
+    if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
+        raise refuse("needs zero_optimization with a stage of 0, 1, 2 or 3")
+    _refuse_paths(config, "")
+
+
+def _refuse_paths(value: Any, where: str) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _refuse_paths(item, where)
+    if not isinstance(value, dict):
+        return
+    for key, inner in value.items():
+        place = f"{where}.{key}" if where else str(key)
+        if "path" in str(key) or "dir" in str(key).split("_") or "file" in str(key):
+            raise refuse(f"names a place on the server at {place}: not allowed")
+        if str(key) == "device" and inner not in OFFLOAD_DEVICES:
+            raise refuse(f"offloads to {shown(inner)} at {place}: must be one of {', '.join(OFFLOAD_DEVICES)}")
+        _refuse_paths(inner, place)

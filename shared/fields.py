@@ -1,0 +1,166 @@
+"""Strict Marshmallow fields: JSON types are meant as they are written, and every message says what would be right.
+
+A string "4" is not an integer and `true` is not 1. Only what LLaMA Factory's own files need is taken two ways: a list
+of names may be one string with commas. What the fields do not do: rules between fields (see `shared/rules.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate
+
+from shared.nearest import did_you_mean
+
+#: Longest string that any field takes, characters; longer ones are data, not parameters.
+MAX_TEXT_CHARS = 65_536
+#: Longest list of names.
+MAX_ITEMS = 1_024
+
+
+class Message(str):
+    """A complaint's text that also carries the complaint's code through Marshmallow's error store."""
+
+    code: str
+
+    def __new__(cls, text: str, code: str = "invalid_value") -> Message:
+        message = super().__new__(cls, text)
+        message.code = code
+        return message
+
+
+def refuse(text: str, code: str = "invalid_value") -> ValidationError:
+    return ValidationError([Message(text, code)])  # type: ignore[list-item]
+
+
+def shown(value: Any) -> str:
+    """The value as a message may repeat it: short, in quotes when it is text."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class StrictInteger(fields.Integer):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise refuse(f"is {shown(value)}: must be a whole number", "invalid_type")
+        if abs(value) > 2**63 - 1:
+            raise refuse("is too large: must fit in 64 bits")
+        return value
+
+
+class StrictFloat(fields.Float):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise refuse(f"is {shown(value)}: must be a number", "invalid_type")
+        if isinstance(value, int) and abs(value) > 2**63 - 1:
+            raise refuse("is too large: must fit in 64 bits")
+        if not math.isfinite(value):
+            raise refuse(f"is {value}: must be finite")
+        return float(value)
+
+
+class StrictBoolean(fields.Boolean):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise refuse(f"is {shown(value)}: must be true or false", "invalid_type")
+        return value
+
+
+class StrictString(fields.String):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise refuse(f"is {shown(value)}: must be text", "invalid_type")
+        return checked_text(value)
+
+
+class Names(fields.List):
+    """A list of names, or LF's one string with commas; empty names are dropped."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(StrictString(), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+        if isinstance(value, str):
+            value = value.split(",")
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise refuse(f"is {shown(value)}: must be a list of names, or names with commas between", "invalid_type")
+        if len(value) > MAX_ITEMS:
+            raise refuse(f"has {len(value)} entries: at most {MAX_ITEMS}")
+        return [checked_text(item).strip() for item in value if item.strip()]
+
+
+class Texts(fields.List):
+    """A list of texts, or one text: commas belong to the text (stop strings)."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(StrictString(), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            raise refuse(f"is {shown(value)}: must be a text or a list of texts", "invalid_type")
+        return [checked_text(item) for item in value]
+
+
+class StrictObject(fields.Dict):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise refuse(f"is {shown(value)}: must be an object", "invalid_type")
+        return value
+
+
+class Above(validate.Range):
+    """A range whose message names the value and the bound."""
+
+    def __call__(self, value: Any) -> Any:
+        low, high = self.min, self.max
+        if low is not None and (value < low or (value == low and not self.min_inclusive)):
+            raise refuse(f"is {value}: must be {'at least' if self.min_inclusive else 'above'} {low}", "out_of_range")
+        if high is not None and (value > high or (value == high and not self.max_inclusive)):
+            raise refuse(f"is {value}: must be {'at most' if self.max_inclusive else 'below'} {high}", "out_of_range")
+        return value
+
+
+class OneOf(validate.OneOf):
+    """A closed choice whose message names what is allowed and the nearest."""
+
+    def __call__(self, value: Any) -> Any:
+        if value not in self.choices:
+            allowed = ", ".join(str(choice) for choice in self.choices)
+            near = did_you_mean(str(value), [str(choice) for choice in self.choices])
+            raise refuse(f"is {shown(value)}: must be one of {allowed}{near}", "invalid_choice")
+        return value
+
+
+class Check:
+    """A function of the value that returns a complaint, as a Marshmallow validator."""
+
+    def __init__(self, check: Callable[[Any], Message | None]):
+        self.check = check
+
+    def __call__(self, value: Any) -> Any:
+        if (message := self.check(value)) is not None:
+            raise ValidationError([message])  # type: ignore[list-item]
+        return value
+
+
+def checked_text(value: str) -> str:
+    if len(value) > MAX_TEXT_CHARS:
+        raise refuse(f"has {len(value)} characters: at most {MAX_TEXT_CHARS}")
+    if "\x00" in value:
+        raise refuse("holds a NUL character: not allowed")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise refuse("holds half of a surrogate pair: not valid text")
+    return value
+
+
+def validators(*, low: Any, high: Any, choices: Sequence[Any], above: bool, below: bool) -> list[Any]:
+    """The Marshmallow validators of a range and a closed choice; apispec reads minimum, maximum and enum from them."""
+    found: list[Any] = []
+    if low is not None or high is not None:
+        found.append(Above(min=low, max=high, min_inclusive=not above, max_inclusive=not below))
+    if choices:
+        found.append(OneOf(list(choices)))
+    return found

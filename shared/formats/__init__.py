@@ -1,0 +1,40 @@
+"""Export formats: one declaration a file; a quantized one has its quantizer under the same name in the export's child."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared import registry
+from shared.fields import Message
+from shared.formats._declaration import Format
+
+__all__ = ["BITS", "LATER", "TABLE", "Format", "complaint", "get", "names", "of_bits"]
+
+#: Formats that are planned: what to do instead.
+LATER: Mapping[str, str] = {
+    "gptq": "use w4a16, which is quantized by the same algorithm and loads in vLLM",
+    "awq": "use w4a16",
+    "gguf": "use merged",
+    "fp8": "use w4a16",
+    "w8a8": "use w4a16",
+}
+TABLE: Mapping[str, Format] = registry.load(__name__, __path__, "FORMAT")
+#: What `export_quantization_bit` may be.
+BITS: tuple[int, ...] = tuple(sorted({made.bits for made in TABLE.values() if made.bits is not None}))
+
+
+def names() -> list[str]:
+    return list(TABLE)
+
+
+def get(name: str) -> Format:
+    return TABLE[name]
+
+
+def of_bits(bits: int | None) -> str:
+    """The format that LF's `export_quantization_bit` asks for; None: merged, nothing quantized."""
+    return next(made.name for made in TABLE.values() if made.bits == bits and made.default)
+
+
+def complaint(value: str) -> Message | None:
+    return registry.complaint(value, TABLE, {name: why for name, why in LATER.items() if name not in TABLE})

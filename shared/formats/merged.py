@@ -1,0 +1,7 @@
+"""The model as one: adapters merged into the weights, nothing quantized."""
+
+from __future__ import annotations
+
+from shared.formats._declaration import Format
+
+FORMAT = Format(name="merged", doc="One model in safetensors, adapters merged in.", default=True, makes="merged")

@@ -1,0 +1,13 @@
+"""4-bit weights, 16-bit activations, in compressed-tensors form (made by llmcompressor): vLLM loads it as it is."""
+
+from __future__ import annotations
+
+from shared.formats._declaration import Format
+
+FORMAT = Format(
+    name="w4a16",
+    doc="4-bit weights chosen by GPTQ with calibration texts, compressed-tensors files.",
+    bits=4,
+    default=True,
+    calibrated=True,
+)

@@ -1,0 +1,19 @@
+"""The nearest valid name to a wrong one, for messages that help."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar known name, or None when none is similar."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name[:200].lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that names the nearest, or nothing."""
+    close = nearest(name, known)
+    return f"; did you mean {close!r}?" if close else ""

@@ -1,0 +1,213 @@
+"""The only door: outside data becomes a frozen spec here, or every complaint about it at once.
+
+`load` checks types, ranges and choices (Marshmallow, one field per parameter), then the rules between fields, then
+writes out the defaults that depend on other values. `from_stored` trusts what `to_wire` wrote: today's defaults and
+rules never touch a spec that was accepted before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from marshmallow import RAISE, Schema, ValidationError
+
+from shared import methods, stages
+from shared.errors import Complaint, InvalidSpec, TunesmithError
+from shared.nearest import nearest
+from shared.param import Param
+from shared.rules import INVALID, Invalid, broken, complaint
+from shared.unsupported import UNSUPPORTED, is_off
+
+#: Version of what `to_wire` writes; raised together with an entry in UPGRADES.
+SCHEMA_VERSION = 1
+#: From a version to the next: a function of the stored dict. None yet.
+UPGRADES: dict[int, Any] = {}
+#: What a secret looks like from outside.
+MASK = "***"
+
+Spec = TypeVar("Spec")
+
+
+class UnreadableSpec(TunesmithError):
+    """A stored spec was written by another version of the platform."""
+
+    code = "unreadable_spec"
+
+
+def load(spec_type: type[Spec], body: Mapping[str, Any], *, partial: bool = False) -> Spec:
+    """The spec that the body describes. Raises InvalidSpec with every complaint; `partial` lets required ones lack."""
+    given, complaints = _named(spec_type, body)
+    values, wrong = _checked(spec_type, given, partial)
+    spec = _built(spec_type, values)
+    complaints += [*wrong, *_broken_rules(spec)]
+    if complaints:
+        raise InvalidSpec(_summary(complaints), complaints=complaints)
+    resolved: Spec = spec.resolved()  # type: ignore[attr-defined]
+    return resolved
+
+
+def to_wire(spec: Any) -> dict[str, Any]:
+    """The spec as one flat JSON object, every default written out, secrets masked."""
+    wire: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+    for param in params(type(spec)):
+        value = _value(spec, param)
+        wire[param.wire] = MASK if param.secret and value is not None else value
+    return wire
+
+
+def secrets(spec: Any) -> dict[str, str]:
+    """The secret values by wire name, to be sealed apart from the spec."""
+    held = {param.wire: _value(spec, param) for param in params(type(spec)) if param.secret}
+    return {name: value for name, value in held.items() if value is not None}
+
+
+def from_stored(spec_type: type[Spec], stored: Mapping[str, Any]) -> Spec:
+    """The spec that `to_wire` wrote. Raises UnreadableSpec where its fields are not exactly this version's."""
+    wire = _upgraded(dict(stored))
+    expected = {param.wire for param in params(spec_type)}
+    if wire.keys() != expected:
+        differing = ", ".join(sorted(wire.keys() ^ expected))
+        raise UnreadableSpec(f"the stored {spec_type.__name__} and this version differ in: {differing}")
+    return _built(spec_type, wire)
+
+
+@cache
+def params(spec_type: type) -> tuple[Param, ...]:
+    """Every parameter of a spec, bound to its wire name and its place."""
+    return tuple(_bound(spec_type, (), ""))
+
+
+@cache
+def marshmallow_schema(spec_type: type) -> type[Schema]:
+    """The spec as one flat Marshmallow schema, from which OpenAPI is made."""
+    fields = {param.wire: param.field for param in params(spec_type)}
+    made = Schema.from_dict(dict(fields), name=spec_type.__name__)
+    made.opts.unknown = RAISE
+    return made
+
+
+def _bound(owner: type, path: tuple[str, ...], prefix: str) -> Iterator[Param]:
+    for field in dataclasses.fields(owner):
+        place = (*path, field.name)
+        if "group" in field.metadata:
+            yield from _bound(field.metadata["group"], place, field.metadata["prefix"])
+        else:
+            param: Param = field.metadata["param"]
+            yield dataclasses.replace(param, wire=param.wire or prefix + field.name, path=place)
+
+
+def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
+    """What was given, under wire names; complaints about names that are unknown, unsupported or given twice."""
+    known = _names(spec_type)
+    given: dict[str, Any] = {}
+    complaints: list[Complaint] = []
+    for name, value in body.items():
+        wire = known.get(name)
+        if wire is None:
+            complaints += _foreign(name, value, known)
+        elif wire in given:
+            complaints.append(Complaint(field=wire, message=f"is given twice: {name!r} is another name for it"))
+        else:
+            given[wire] = value
+    return given, complaints
+
+
+@cache
+def _names(spec_type: type) -> dict[str, str]:
+    """Every name a client may use -> wire name."""
+    bound = params(spec_type)
+    return {name: param.wire for param in bound for name in (*param.aliases, param.wire)}
+
+
+def _foreign(name: Any, value: Any, known: Mapping[str, str]) -> list[Complaint]:
+    if name == "schema_version":
+        return []
+    refused = UNSUPPORTED.get(name) if isinstance(name, str) else None
+    if refused is not None:
+        return [] if is_off(refused, value) else [Complaint(field=name, message=refused.message, code="unsupported")]
+    close = nearest(str(name), known)
+    hint = f"; did you mean {close!r}?" if close else ""
+    return [Complaint(field=str(name)[:200], message=f"is unknown{hint}", code="unknown_field")]
+
+
+def _checked(spec_type: type, given: dict[str, Any], partial: bool) -> tuple[dict[str, Any], list[Complaint]]:
+    """A value for every parameter: the checked one, the default, or INVALID where there is a complaint."""
+    values = {param.wire: param.default_value for param in params(spec_type)}
+    complaints: list[Complaint] = []
+    try:
+        checked = marshmallow_schema(spec_type)(partial=partial).load(given)
+    except ValidationError as error:
+        checked = error.valid_data if isinstance(error.valid_data, dict) else {}
+        complaints = list(_complaints(error.messages_dict))
+    for param in params(spec_type):
+        if param.wire in given and checked.get(param.wire) is not None:
+            values[param.wire] = checked[param.wire]
+        if param.required and param.wire not in checked:
+            values[param.wire] = None if partial and param.wire not in given else INVALID
+    return {**values, **{wrong.field: INVALID for wrong in complaints}}, complaints
+
+
+def _complaints(messages: Mapping[str, Any]) -> Iterator[Complaint]:
+    for field, found in messages.items():
+        for message in _flat(found):
+            code = getattr(message, "code", "required" if message == "is required" else "invalid_value")
+            yield Complaint(field=field, message=str(message), code=code)
+
+
+def _flat(found: Any) -> Iterator[str]:
+    if isinstance(found, str):
+        yield found
+    else:
+        for inner in found.values() if isinstance(found, dict) else found:
+            yield from _flat(inner)
+
+
+def _built(owner: type[Spec], values: Mapping[str, Any]) -> Spec:
+    return _assembled(owner, {param.path: values[param.wire] for param in params(owner)}, ())
+
+
+def _assembled(owner: type[Spec], values: Mapping[tuple[str, ...], Any], path: tuple[str, ...]) -> Spec:
+    arguments = {}
+    for field in dataclasses.fields(owner):  # type: ignore[arg-type]
+        place, inner = (*path, field.name), field.metadata.get("group")
+        arguments[field.name] = _assembled(inner, values, place) if inner else values[place]
+    return owner(**arguments)
+
+
+def _value(spec: Any, param: Param) -> Any:
+    for name in param.path:
+        spec = getattr(spec, name)
+    return spec
+
+
+def _broken_rules(spec: Any) -> list[Complaint]:
+    """Complaints of the rules of the spec, of its groups, and of the stage and method that it names."""
+    owners = [spec, *(getattr(spec, f.name) for f in dataclasses.fields(spec) if "group" in f.metadata)]
+    found = [made for owner in owners for made in broken(owner)]
+    return found + [made for check in _declared_rules(spec) if (made := complaint(check, spec)) is not None]
+
+
+def _declared_rules(spec: Any) -> list[Any]:
+    tuning = getattr(spec, "tuning", None)
+    if tuning is None:
+        return []
+    named = ((stages.TABLE, tuning.stage), (methods.TABLE, tuning.finetuning_type))
+    return [check for table, name in named if not isinstance(name, Invalid) for check in table[name].rules]
+
+
+def _upgraded(wire: dict[str, Any]) -> dict[str, Any]:
+    version = wire.pop("schema_version", None)
+    while version != SCHEMA_VERSION:
+        if version not in UPGRADES:
+            raise UnreadableSpec(f"the stored spec has schema_version {version!r}: this version reads {SCHEMA_VERSION}")
+        wire, version = UPGRADES[version](wire), version + 1
+    return wire
+
+
+def _summary(complaints: list[Complaint]) -> str:
+    told = "; ".join(f"{made.field} {made.message}" for made in complaints[:3])
+    more = f"; and {len(complaints) - 3} more" if len(complaints) > 3 else ""
+    return f"{told}{more}"

@@ -1,0 +1,21 @@
+"""What a job is told to do, as frozen values: every hyper-parameter of training, export, generation and serving.
+
+A spec is a frozen dataclass of groups, a group a frozen dataclass of params (`spec.lora.rank`), each with one flat
+wire name, LLaMA Factory's where it has one. `shared.schema` is the only door through which outside data becomes one.
+"""
+
+from shared.spec.data import Data
+from shared.spec.deploy import DeploySpec
+from shared.spec.distributed import Distributed
+from shared.spec.export import Export, ExportSpec, Source
+from shared.spec.generate import GenerateSpec, Sampling
+from shared.spec.model import Model
+from shared.spec.optimizer import Train
+from shared.spec.output import Output
+from shared.spec.train import TrainSpec
+from shared.spec.tuning import Freeze, Lora, Tuning
+
+__all__ = [
+    "Data", "DeploySpec", "Distributed", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Lora", "Model", "Output",
+    "Sampling", "Source", "Train", "TrainSpec", "Tuning",
+]  # fmt: skip

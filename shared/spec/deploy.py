@@ -1,0 +1,66 @@
+"""The spec of a deployment: a model served by vLLM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared import templates
+from shared.param import MISSING, param
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploySpec:
+    model: str = param(
+        MISSING,
+        "Model to serve: a name of the catalog.",
+        type=str,
+        kind="model",
+        source="OpenAI",
+        aliases=("model_name_or_path",),
+    )
+    name: str | None = param(
+        None, "Name under which requests ask for it. Left out: the model's name.", type=str, kind="output", source="ours"
+    )
+    template: str | None = param(
+        None, "Chat template. Left out: the model's own.", type=str, kind="template", check=templates.complaint
+    )
+    replicas: int = param(1, "vLLM processes that serve it.", minimum=1, maximum=64, source="ours")
+    dtype: str = param(
+        "auto",
+        "Number format of weights and activations.",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        aliases=("infer_dtype",),
+        source="vLLM",
+    )
+    max_model_len: int = param(
+        4096, "Longest prompt and answer together.", minimum=16, maximum=10_485_760, unit="tokens",
+        aliases=("vllm_maxlen",), source="LF",
+    )  # fmt: skip
+    gpu_memory_utilization: float = param(
+        0.7,
+        "Share of a card's memory that vLLM takes.",
+        minimum=0.0,
+        exclusive_minimum=True,
+        maximum=1.0,
+        aliases=("vllm_gpu_util",),
+    )
+    enforce_eager: bool = param(
+        False, "Start faster and answer slower: no CUDA graphs.", aliases=("vllm_enforce_eager",)
+    )
+    vllm_max_lora_rank: int = param(
+        32,
+        "Largest rank of an adapter that is served unmerged.",
+        choices=(1, 8, 16, 32, 64, 128, 256, 320, 512),
+        aliases=("max_lora_rank",),
+    )
+    tensor_parallel_size: int = param(
+        1, "Devices that share one copy of the model.", minimum=1, maximum=64, source="vLLM"
+    )
+    max_num_seqs: int | None = param(
+        None, "Requests answered at once. Left out: vLLM's own.", type=int, minimum=1, maximum=65_536, source="vLLM"
+    )
+    seed: int = param(0, "Seed of the server.", minimum=0, maximum=2**32 - 1, source="vLLM")
+    trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
+
+    def resolved(self) -> DeploySpec:
+        return self

@@ -1,0 +1,49 @@
+"""How a training is spread over devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from shared.deepspeed import DeepSpeedConfig
+from shared.param import param
+from shared.rules import rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributed:
+    num_processes: int | None = param(
+        None,
+        "Devices that the job takes, one process each. Left out: 1.",
+        type=int,
+        minimum=1,
+        maximum=1024,
+        source="ours",
+        aliases=("num_gpus", "nproc_per_node"),
+    )
+    deepspeed: dict[str, Any] | None = param(
+        None,
+        "DeepSpeed configuration: an object, or the name of a preset such as ds_z3_config.json.",
+        type=dict,
+        kind="deepspeed",
+        source="HF",
+        field_class=DeepSpeedConfig,
+    )
+    zero_stage: int | None = param(
+        None,
+        "Shard over the devices with DeepSpeed: 1 optimizer, 2 also gradients, 3 also weights.",
+        type=int,
+        choices=(0, 1, 2, 3),
+        source="ours",
+        advice="3 when the model does not fit one card, else 2: it gathers less.",
+    )
+    use_ray: bool = param(False, "Start the processes through Ray instead of torchrun.")
+
+    @rule("zero_stage")
+    def one_way_to_say_deepspeed(self) -> str | None:
+        both = self.zero_stage is not None and self.deepspeed is not None
+        return "cannot be given together with deepspeed: the preset names its stage" if both else None
+
+    @rule("use_ray", code="unsupported")
+    def no_ray_yet(self) -> str | None:
+        return "is not supported yet: leave it out, jobs start through torchrun" if self.use_ray else None

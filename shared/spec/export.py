@@ -1,0 +1,95 @@
+"""The spec of an export: which model becomes which files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from shared import formats, templates
+from shared.param import MISSING, group, param
+from shared.rules import rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    model_name_or_path: str = param(
+        MISSING,
+        "Model to export: any name of the catalog (an adapter is merged into its base), a hub id, or a path under the "
+        "server's import roots.",
+        type=str,
+        kind="model",
+        aliases=("model",),
+    )
+    adapter_name_or_path: str | None = param(None, "Adapter to merge into the model.", type=str, kind="model")
+    template: str | None = param(
+        None,
+        "Chat template written into the export. Left out: the model's own.",
+        type=str,
+        kind="template",
+        check=templates.unknown,
+    )
+    trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
+    hf_hub_token: str | None = param(
+        None, "Hugging Face token for gated models; sealed apart from the job.", type=str, secret=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    export_dir: str | None = param(
+        None, "Name of the exported model in the catalog; no path of the server. Left out: made from the source.",
+        type=str, kind="output",
+    )  # fmt: skip
+    export_format: str | None = param(
+        None,
+        "What is written. Left out: `merged`, or the format of export_quantization_bit.",
+        type=str,
+        source="ours",
+        check=formats.complaint,
+    )
+    export_size: int = param(5, "Largest size of one file of weights.", minimum=1, maximum=1000, unit="GB")
+    export_device: str = param("cpu", "Where the merge runs; `auto` takes an accelerator.", choices=("cpu", "auto"))
+    export_quantization_bit: int | None = param(
+        None, "Quantize to this many bits.", type=int, choices=formats.BITS, unit="bits", advice="4."
+    )
+    export_quantization_dataset: str | None = param(
+        None, "Dataset whose texts calibrate the quantization.", type=str, kind="dataset"
+    )
+    export_quantization_nsamples: int = param(128, "Samples used for calibration.", minimum=1, maximum=100_000)
+    export_quantization_maxlen: int = param(
+        1024, "Longest calibration sample.", minimum=8, maximum=131_072, unit="tokens"
+    )
+    export_legacy_format: bool = param(False, "LF's switch for .bin files; only safetensors are written.")
+    export_hub_model_id: str | None = param(None, "Hub repository to push to as well.", type=str, kind="output")
+
+    @rule("export_legacy_format", code="unsupported")
+    def safetensors_only(self) -> str | None:
+        return "is not supported: pickled weights can run code; leave it false" if self.export_legacy_format else None
+
+    @rule("export_hub_model_id", code="unsupported")
+    def no_push_yet(self) -> str | None:
+        given = self.export_hub_model_id is not None
+        return "is not supported yet: export, then download the files and push them" if given else None
+
+    @rule("export_quantization_bit")
+    def bits_of_the_format(self) -> str | None:
+        if self.export_quantization_bit is None or self.export_format is None:
+            return None
+        bits = formats.get(self.export_format).bits
+        return None if bits == self.export_quantization_bit else f"contradicts export_format {self.export_format!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSpec:
+    source: Source = group(Source)
+    export: Export = group(Export)
+
+    @rule("adapter_name_or_path", code="unsupported")
+    def one_adapter(self) -> str | None:
+        several = self.source.adapter_name_or_path is not None and "," in self.source.adapter_name_or_path
+        return "names several adapters: not supported yet; export them one after another" if several else None
+
+    def resolved(self) -> ExportSpec:
+        """The same spec with its format written out."""
+        chosen = self.export.export_format or formats.of_bits(self.export.export_quantization_bit)
+        bits = formats.get(chosen).bits
+        return replace(self, export=replace(self.export, export_format=chosen, export_quantization_bit=bits))
