@@ -192,9 +192,8 @@ def test_without_a_replica_of_that_name_there_is_none(client: httpx.Client, mete
 
 def test_what_vllm_refuses_is_told_in_our_envelope_with_the_field(client: httpx.Client, meter: Recorder) -> None:
     body = b'{"error":{"message":"maximum context length is 64","type":"BadRequestError","param":"prompt","code":400}}'
-    with serving(Upstream(status=400, body=body)) as upstream:
-        with pytest.raises(InvalidRequest) as caught:
-            proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
+    with serving(Upstream(status=400, body=body)) as upstream, pytest.raises(InvalidRequest) as caught:
+        proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
     assert caught.value.field == "prompt"
     assert "maximum context length" in caught.value.message
 

@@ -1,0 +1,107 @@
+"""vLLM's command line and environment for what is served where."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from inference_worker.arguments import Address, Files, Machine, argv, base_name, env
+from shared.errors import InvalidSpec
+from shared.spec import DeploySpec
+
+SPEC = DeploySpec(model="smol")
+FILES = Files(model=Path("/models/smol"), context_length=2048)
+CPU = Machine(cpu_kv_cache_gib=3, cache_folder=Path("/run/cache"))
+GPU = Machine(gpus=["GPU-a", "GPU-b"], cache_folder=Path("/run/cache"))
+ADDRESS = Address(host="127.0.0.1", port=18500)
+
+
+def command(spec: DeploySpec = SPEC, files: Files = FILES, machine: Machine = CPU) -> list[str]:
+    return argv("/venv/python", spec, files, machine, served_name="smol", address=ADDRESS)
+
+
+def value(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+def test_the_module_is_run_and_serves_the_public_name() -> None:
+    made = command()
+    assert made[:3] == ["/venv/python", "-m", "vllm.entrypoints.openai.api_server"]
+    assert value(made, "--model") == "/models/smol"
+    assert value(made, "--served-model-name") == "smol"
+    assert (value(made, "--host"), value(made, "--port")) == ("127.0.0.1", "18500")
+
+
+def test_on_a_cpu_it_runs_eagerly_in_bfloat16_and_takes_no_share_of_a_card() -> None:
+    made = command()
+    assert "--enforce-eager" in made
+    assert value(made, "--dtype") == "bfloat16"
+    assert "--gpu-memory-utilization" not in made and "--tensor-parallel-size" not in made
+
+
+def test_on_gpus_the_spec_decides() -> None:
+    made = command(replace(SPEC, gpu_memory_utilization=0.5, tensor_parallel_size=2), machine=GPU)
+    assert "--enforce-eager" not in made
+    assert value(made, "--dtype") == "auto"
+    assert value(made, "--gpu-memory-utilization") == "0.5"
+    assert value(made, "--tensor-parallel-size") == "2"
+    assert "--enforce-eager" in command(replace(SPEC, enforce_eager=True), machine=GPU)
+
+
+def test_a_dtype_that_was_asked_for_is_kept_on_a_cpu() -> None:
+    assert value(command(replace(SPEC, dtype="float32")), "--dtype") == "float32"
+
+
+@pytest.mark.parametrize(("asked", "has", "gets"), [(4096, 2048, 2048), (512, 2048, 512), (4096, None, 4096)])
+def test_the_context_is_no_longer_than_the_model_allows(asked: int, has: int | None, gets: int) -> None:
+    made = command(replace(SPEC, max_model_len=asked), replace(FILES, context_length=has))
+    assert value(made, "--max-model-len") == str(gets)
+
+
+def test_an_adapter_is_served_under_its_name_and_its_base_under_none_that_is_asked_for() -> None:
+    files = replace(FILES, adapter=Path("/models/tuned, v=2"), adapter_rank=64)
+    made = command(files=files)
+    assert json.loads(value(made, "--lora-modules")) == {"name": "smol", "path": "/models/tuned, v=2"}
+    assert value(made, "--served-model-name") == base_name("smol") != "smol"
+    assert "--enable-lora" in made
+
+
+@pytest.mark.parametrize(("rank", "told"), [(4, "32"), (32, "32"), (33, "64"), (300, "320")])
+def test_the_largest_rank_is_at_least_the_adapters(rank: int, told: str) -> None:
+    files = replace(FILES, adapter=Path("/adapter"), adapter_rank=rank)
+    assert value(command(files=files), "--max-lora-rank") == told
+
+
+def test_an_adapter_of_a_rank_that_vllm_lacks_is_refused() -> None:
+    with pytest.raises(InvalidSpec, match="merge it"):
+        command(files=replace(FILES, adapter=Path("/adapter"), adapter_rank=1024))
+
+
+def test_what_was_left_out_is_left_to_vllm() -> None:
+    made = command()
+    assert not {"--max-num-seqs", "--chat-template", "--trust-remote-code", "--enable-lora"} & set(made)
+    full = command(
+        replace(SPEC, max_num_seqs=8, trust_remote_code=True), replace(FILES, chat_template=Path("/t.jinja"))
+    )
+    assert value(full, "--max-num-seqs") == "8"
+    assert value(full, "--chat-template") == "/t.jinja"
+    assert "--trust-remote-code" in full
+
+
+def test_the_key_is_in_the_environment_only() -> None:
+    assert env(CPU, api_key="secret")["VLLM_API_KEY"] == "secret"
+    assert "secret" not in command()
+
+
+def test_the_environment_names_the_cards_or_the_memory() -> None:
+    assert env(GPU, api_key="k")["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in env(GPU, api_key="k")
+    assert env(CPU, api_key="k")["VLLM_CPU_KVCACHE_SPACE"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in env(CPU, api_key="k")
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    assert Address(host="::1", port=80).url == "http://[::1]:80"
