@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser(arguments: Sequence[str]) -> ArgumentParser:
-    """Commands with their help; the arguments of the one that is asked for (the others have 100 flags not to be built)."""
+    """All commands with their help, but arguments only for the one asked for: some have 100 flags to build."""
     top = ArgumentParser(prog="tunesmith", description="Fine-tune, export and serve large language models.")
     choices = top.add_subparsers(metavar="COMMAND", required=True)
     asked = next((word for word in arguments if not word.startswith("-")), None)

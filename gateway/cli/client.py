@@ -23,6 +23,7 @@ CLIENT_FILE = "client.json"
 #: Waits between two tries to follow a stream that broke, seconds.
 RECONNECT_SECONDS = (0.5, 1.0, 2.0, 5.0)
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
+FINISHED_DEPLOYMENT = frozenset({"ready", "failed", "stopped"})
 
 
 class Unreachable(Exception):
@@ -69,6 +70,9 @@ class Client:
     def post(self, path: str, body: Any = None) -> Any:
         return self._json("POST", path, json=body)
 
+    def post_yaml(self, path: str, text: str) -> Any:
+        return self._json("POST", path, content=text.encode(), headers={"Content-Type": "application/yaml"})
+
     def delete(self, path: str) -> Any:
         return self._json("DELETE", path)
 
@@ -94,7 +98,9 @@ class Client:
             after = page["data"][-1]["id"]
 
     @contextmanager
-    def events(self, method: str, path: str, *, body: Any = None, after: str | None = None) -> Iterator[Iterator[ServerEvent]]:
+    def events(
+        self, method: str, path: str, *, body: Any = None, after: str | None = None
+    ) -> Iterator[Iterator[ServerEvent]]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         # Heartbeats come every 15 s: four missed mean that the line is dead.
         timeout = httpx.Timeout(600.0 if body else 60.0, connect=10.0)
@@ -182,3 +188,12 @@ def _api_error(response: httpx.Response) -> ApiError:
     except (ValueError, KeyError, TypeError):
         error = {"message": f"{response.status_code} {response.reason_phrase}: {response.text[:200]}"}
     return ApiError(response.status_code, error)
+
+
+def wait_deployment(client: Client, deployment_id: str) -> dict[str, Any]:
+    """The deployment, once it is ready or has ended. The server has the time limit: `replica_start_seconds`."""
+    while True:
+        deployment = dict(client.get(f"/v1/deployments/{deployment_id}"))
+        if deployment["status"] in FINISHED_DEPLOYMENT:
+            return deployment
+        time.sleep(0.5)

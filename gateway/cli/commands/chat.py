@@ -1,5 +1,5 @@
-"""Talk to a deployed model. With a MESSAGE: one answer. Without: a conversation until Ctrl-D (or standard input, when it
-is not a terminal, as the one message)."""
+"""Talk to a deployed model. With a MESSAGE: one answer. Without: a conversation until Ctrl-D; when standard input is no
+terminal, it is the message."""
 
 from __future__ import annotations
 

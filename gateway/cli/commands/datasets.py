@@ -16,7 +16,9 @@ HELP = "list, add or delete datasets"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=["list", "add", "delete"])
-    parser.add_argument("item", nargs="?", metavar="FILE|ID", help="for add: a JSON, JSONL or CSV file; for delete: the id")
+    parser.add_argument(
+        "item", nargs="?", metavar="FILE|ID", help="for add: a JSON, JSONL or CSV file; for delete: the id"
+    )
     parser.add_argument("--name", help="for add: name in the catalog (default: the file's)")
     parser.add_argument("--format", help="for add: alpaca, sharegpt or openai (default: found out)")
     parser.add_argument("--limit", type=int, default=50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 from urllib.parse import quote
 
 from rich.console import Console
@@ -23,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> int:
-    if args.action != "list" and not args.name or args.action == "add" and not args.source:
+    if (args.action != "list" and not args.name) or (args.action == "add" and not args.source):
         args.parser.error(f"{args.action} needs NAME" + (" and SOURCE" if args.action == "add" else ""))
     with connect(Settings.from_env()) as client:
         if args.action == "add":
@@ -37,12 +38,12 @@ def run(args: Namespace, console: Console) -> int:
     return 0
 
 
-def _list(console: Console, models: list[dict[str, object]], as_json: bool) -> None:
+def _list(console: Console, models: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         show.as_json(console, models)
         return
-    rows = [
-        (model["id"], model.get("kind"), model.get("base_model"), show.size(model.get("size_bytes")), model.get("job_id"))  # type: ignore[arg-type]
-        for model in models
-    ]
+    columns = ("id", "kind", "base_model", "size_bytes", "job_id")
+    rows = [[model.get(name) for name in columns] for model in models]
+    for row in rows:
+        row[3] = show.size(row[3])
     show.table(console, ("name", "kind", "base", "size", "made by"), rows, "no models")

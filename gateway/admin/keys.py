@@ -1,0 +1,46 @@
+"""API keys on the server: made, listed and revoked in the ledger itself, so that the first one needs no key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from shared.store import Store
+
+from gateway.cli import show
+from shared.settings import Settings
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Store]:
+    store = Store(settings.database_url)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def create(store: Store, console: Console, name: str, role: str) -> int:
+    """The secret goes to standard output alone, so that a script can take it."""
+    _, secret = store.keys.create(store.projects.default().id, name, role)
+    console.out(secret, highlight=False)
+    return 0
+
+
+def revoke(store: Store, console: Console, key_id: str) -> int:
+    store.keys.revoke(store.projects.default().id, key_id)
+    console.print(f"revoked {key_id}")
+    return 0
+
+
+def show_all(store: Store, console: Console, as_json: bool) -> int:
+    keys = store.keys.list(store.projects.default().id)
+    if as_json:
+        show.as_json(
+            console, [{"id": key.id, "name": key.name, "role": key.role, "prefix": key.prefix} for key in keys]
+        )
+        return 0
+    rows = [(key.id, key.name, key.role, f"{key.prefix}...") for key in keys]
+    show.table(console, ("id", "name", "role", "key"), rows, "no keys")
+    return 0

@@ -1,0 +1,75 @@
+"""Which processes make the platform on one machine: name, command line, and how each is stopped. Pure: starts nothing.
+
+The same commands as in compose.yaml, so that a platform started by `tunesmith up` differs from one in containers by
+its settings only.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+
+from shared.settings import Settings
+
+#: How long beat, gateway and broker may take to end after SIGTERM; the gateway's open streams are cut then.
+GRACE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    name: str
+    argv: tuple[str, ...]
+    #: Settings of this service alone, by their variable.
+    env: dict[str, str] = field(default_factory=dict)
+    #: Low is stopped first, equals together: workers write to ledger and broker until their end, and the gateway
+    #: shows it.
+    rank: int
+    #: From SIGTERM until it is killed.
+    grace_seconds: float = GRACE_SECONDS
+
+
+def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]:
+    """All but the broker, in the order in which they start."""
+    # A training writes its checkpoint first and may take pause_timeout_seconds for it.
+    job_seconds = settings.pause_timeout_seconds + 30.0
+    celery = [
+        ("beat", "shared.beat", "housekeeping", 1, GRACE_SECONDS),
+        ("train", "trainer_worker.tasks", "train", 0, job_seconds),
+        ("export", "export_worker.tasks", "export", 0, job_seconds),
+        ("generate", "inference_worker.tasks", "generate", 0, job_seconds),
+    ]
+    made = [Service(name="gateway", argv=_gunicorn(), rank=2)]
+    for name, module, queue, rank, seconds in celery:
+        env = _metrics(metrics_ports[name])
+        made.append(Service(name=name, argv=_celery(name, module, queue), env=env, rank=rank, grace_seconds=seconds))
+    argv = (sys.executable, "-m", "inference_worker")
+    made.append(
+        Service(name="inference", argv=argv, env=_metrics(metrics_ports["inference"]), rank=0, grace_seconds=60.0)
+    )
+    return made
+
+
+#: Services that serve Prometheus metrics on a port of their own; the gateway has /metrics among its routes.
+WITH_METRICS = ("beat", "train", "export", "generate", "inference")
+
+
+def _celery(name: str, module: str, queue: str) -> tuple[str, ...]:
+    beat = ("-B",) if name == "beat" else ()
+    worker = ("worker", *beat, "-n", f"{name}@%h", "-Q", queue, "--pool", "threads", "-c", "1", "--loglevel", "INFO")
+    return (sys.executable, "-m", "celery", "-A", module, *worker, "--without-gossip", "--without-mingle")
+
+
+def _gunicorn() -> tuple[str, ...]:
+    return (
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--config",
+        "python:gateway.gunicorn_conf",
+        "--no-control-socket",
+        "gateway.wsgi:app",
+    )
+
+
+def _metrics(port: int) -> dict[str, str]:
+    return {"TUNESMITH_METRICS_PORT": str(port)}

@@ -1,0 +1,89 @@
+"""Command-line flags for every parameter of a spec, derived from its declarations: `--lora-rank 16`.
+
+No parameter is named here. Values are only brought from text to their type; ranges, choices and rules are checked by
+the server, whose complaints name the field. A flag overrides the same field of the file.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shared import request, schema
+from shared.param import Param
+
+PREFIX = "spec."
+
+
+def add_spec(parser: ArgumentParser, spec: type) -> None:
+    """One flag per parameter, in the groups of the spec; none for secrets: others could read them in the process list."""
+    groups: dict[str, Any] = {}
+    for param in schema.params(spec):
+        if param.secret:
+            continue
+        name = param.path[0] if len(param.path) > 1 else "parameters"
+        if name not in groups:
+            groups[name] = parser.add_argument_group(f"{name} parameters")
+        groups[name].add_argument(*_flags(param), dest=PREFIX + param.wire, help=_help(param), **_kind(param))
+
+
+def given(args: Namespace) -> dict[str, Any]:
+    """The parameters that were given as flags, by wire name."""
+    return {
+        name.removeprefix(PREFIX): value
+        for name, value in vars(args).items()
+        if name.startswith(PREFIX) and value is not None
+    }
+
+
+def read_spec(file: str | None, args: Namespace, spec: type) -> dict[str, Any]:
+    """The body to post: the YAML or JSON file (`-`: standard input), then the flags."""
+    body: dict[str, Any] = {}
+    if file is not None:
+        text = Path("/dev/stdin" if file == "-" else file).read_text()
+        body = request.parse_yaml(text)
+    flags = given(args)
+    for param in schema.params(spec):
+        # The file may have used another name of the same field; the server refuses a field given twice.
+        if param.wire in flags:
+            body = {name: value for name, value in body.items() if name not in param.aliases}
+    return body | flags
+
+
+def _flags(param: Param) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in (param.wire, *param.aliases)]
+
+
+def _kind(param: Param) -> dict[str, Any]:
+    if param.type is bool:
+        return {"nargs": "?", "const": True, "type": _parse(param), "metavar": "true|false"}
+    return {"type": _parse(param), "metavar": _metavar(param)}
+
+
+def _metavar(param: Param) -> str:
+    if param.choices and sum(len(str(choice)) for choice in param.choices) < 60:
+        return "|".join(str(choice) for choice in param.choices)
+    return {int: "N", float: "X", list: "A,B", dict: "JSON"}.get(param.type, "TEXT")
+
+
+def _help(param: Param) -> str:
+    text = param.doc if param.required or param.default is None else f"{param.doc} (default {param.default})"
+    return text.replace("%", "%%")
+
+
+def _parse(param: Param) -> Callable[[str], Any]:
+    """From the text of a flag to the value as YAML 1.2 would read it; texts and lists of names are never numbers."""
+
+    def parse(text: str) -> Any:
+        if param.type is str:
+            return text
+        if param.type is list:
+            return [part.strip() for part in text.split(",") if part.strip()]
+        try:
+            return request.parse_yaml(f"value: {text}")["value"]
+        except Exception as error:
+            raise ArgumentTypeError(f"cannot be read: {text!r}") from error
+
+    return parse

@@ -1,0 +1,40 @@
+"""What `train` and `export` share: a body from file and flags, posted as a job, followed to its end."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from rich.console import Console
+from rich.markup import escape
+
+from gateway.cli import flags, show, watch
+from gateway.cli.client import connect
+from shared.settings import Settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE.yaml", help="the spec; `-`: standard input")
+    parser.add_argument("--name", help="name of the job")
+    parser.add_argument("--priority", type=int, help="higher runs first (default 0)")
+    parser.add_argument("--detach", action="store_true", help="print the job's id and leave; see `tunesmith watch`")
+    show.add_json(parser)
+    parser.set_defaults(parser=parser)
+
+
+def run(args: Namespace, console: Console, kind: str, spec: type) -> int:
+    try:
+        body = flags.read_spec(args.file, args, spec)
+    except OSError as error:
+        args.parser.error(f"{args.file}: {error.strerror}")
+    envelope = {"kind": kind, "name": args.name, "priority": args.priority}
+    body |= {name: value for name, value in envelope.items() if value is not None}
+    with connect(Settings.from_env()) as client:
+        job = client.post("/v1/jobs", body)
+        if args.json:
+            show.as_json(console, job)
+        elif args.detach:
+            console.print(job["id"])
+        if args.json or args.detach:
+            return 0
+        console.print(f"{kind} [bold]{escape(job['id'])}[/]")
+        return watch.conclude(console, watch.watch(client, console, job["id"]))
