@@ -18,7 +18,7 @@ PREFIX = "spec."
 
 
 def add_spec(parser: ArgumentParser, spec: type) -> None:
-    """One flag per parameter, in the groups of the spec; none for secrets: others could read them in the process list."""
+    """One flag per parameter, in the groups of the spec; none for secrets: the process list would show them."""
     groups: dict[str, Any] = {}
     for param in schema.params(spec):
         if param.secret:

@@ -1,0 +1,200 @@
+"""The command line: flags derived from the declarations, server-sent events, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from gateway import cli
+from gateway.cli import client, flags
+from shared import schema
+from shared.settings import Settings
+from shared.spec import DeploySpec, ExportSpec, TrainSpec
+
+
+class Script(BaseHTTPRequestHandler):
+    """Answers what the test wrote down: (method, path) -> answers in turn, the last for ever; notes what was asked."""
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length).decode()
+        server: Any = self.server
+        server.asked.append((self.command, self.path, dict(self.headers), body))
+        answers = server.answers[self.command, self.path.partition("?")[0]]
+        status, kind, text = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    made: Any = ThreadingHTTPServer(("127.0.0.1", 0), Script)
+    made.answers, made.asked = {}, []
+    Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    monkeypatch.setenv("TUNESMITH_URL", f"http://127.0.0.1:{made.server_port}")
+    monkeypatch.setenv("TUNESMITH_API_KEY", "secret")
+    monkeypatch.setattr(client, "RECONNECT_SECONDS", (0.0,))
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def answer(body: Any, status: int = 200) -> tuple[int, str, str]:
+    return status, "application/json", json.dumps(body)
+
+
+def events(*numbers: int, done: bool = False) -> tuple[int, str, str]:
+    lines = [f'id: {n}\nevent: message\ndata: {{"number": {n}, "message": "m{n}"}}\n\n' for n in numbers]
+    end = (
+        f'id: {numbers[-1] + 1}\nevent: done\ndata: {{"number": {numbers[-1] + 1}, "message": ""}}\n\n' if done else ""
+    )
+    return 200, "text/event-stream", ": heartbeat\n\n" + "".join(lines) + end
+
+
+@pytest.mark.parametrize(("command", "spec"), [("train", TrainSpec), ("export", ExportSpec), ("deploy", DeploySpec)])
+def test_every_parameter_that_is_no_secret_has_a_flag(
+    command: str, spec: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    for param in schema.params(spec):
+        flag = f"--{param.wire.replace('_', '-')} "
+        assert (flag in text) is not param.secret, param.wire
+
+
+def test_flags_override_the_file_under_any_of_its_names_and_keep_their_types(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("model: base\nlearning_rate: 5e-5\nlora_target: all\n")
+    given = ["--export-size", "3", "--export-legacy-format", "--model-name-or-path", "other"]
+    args = cli.parser(["export", str(file), *given]).parse_args(["export", str(file), *given])
+    assert flags.read_spec(args.file, args, ExportSpec) == {
+        "learning_rate": 5e-5,
+        "lora_target": "all",
+        "export_size": 3,
+        "export_legacy_format": True,
+        "model_name_or_path": "other",
+    }
+
+
+def test_a_list_flag_is_a_list_and_text_stays_text() -> None:
+    words = ["train", "--dataset", "a,b", "--learning-rate", "1e-4", "--template", "no", "--bf16", "false"]
+    args = cli.parser(words).parse_args(words)
+    assert flags.given(args) == {"dataset": ["a", "b"], "learning_rate": 1e-4, "template": "no", "bf16": False}
+
+
+def test_events_are_parsed_with_joined_lines_and_without_comments() -> None:
+    lines = [": beat", "id: 7", "event: metrics", "data: {", "data:  }", "", "", "data: [DONE]", ""]
+    first, second = client.parse_events(lines)
+    assert (first.id, first.type, first.data) == ("7", "metrics", "{\n }")
+    assert (second.type, second.data) == ("message", "[DONE]")
+
+
+def test_a_broken_stream_is_taken_up_after_the_last_event_seen(server: Any) -> None:
+    server.answers["GET", "/v1/jobs/j/events/stream"] = [events(1, 2), answer({}, 502), events(3, done=True)]
+    server.answers["GET", "/v1/jobs/j"] = [answer({"status": "running"})]
+    with client.connect(Settings.from_env()) as connected:
+        seen = [event["number"] for event in client.follow(connected, "j")]
+    assert seen == [1, 2, 3, 4]
+    streams = [headers for _, path, headers, _ in server.asked if path.endswith("/stream")]
+    assert [headers.get("Last-Event-ID") for headers in streams] == ["0", "2", "2"]
+
+
+def test_watch_exits_with_1_when_the_job_failed(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {
+        "id": "j",
+        "kind": "train",
+        "status": "failed",
+        "error": {"message": "out of memory", "field": "cutoff_len"},
+    }
+    server.answers["GET", "/v1/jobs/j/events/stream"] = [events(1, done=True)]
+    server.answers["GET", "/v1/jobs/j"] = [answer(failed)]
+    assert cli.main(["watch", "j"]) == 1
+    shown = capsys.readouterr().out
+    assert "out of memory (cutoff_len)" in shown and "m1" in shown
+
+
+def test_a_refusal_shows_every_complaint_and_exits_with_2(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    issues = [{"field": "lora_rnk", "message": "is unknown; did you mean 'lora_rank'?"}]
+    error = {"error": {"message": "1 field is invalid", "param": "lora_rnk", "issues": issues}}
+    server.answers["POST", "/v1/jobs"] = [answer(error, 422)]
+    (tmp_path / "s.yaml").write_text("lora_rnk: 8\n")
+    assert cli.main(["train", str(tmp_path / "s.yaml")]) == cli.REFUSED
+    assert "lora_rnk is unknown; did you mean 'lora_rank'?" in capsys.readouterr().err
+    _, _, headers, body = server.asked[0]
+    assert json.loads(body) == {"lora_rnk": 8, "kind": "train"}
+    assert headers["Authorization"] == "Bearer secret"
+
+
+def test_an_upload_with_bad_rows_names_their_lines(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    issues = [{"field": "messages", "message": "is empty", "line": 17}]
+    server.answers["POST", "/v1/datasets"] = [answer({"error": {"message": "bad rows", "issues": issues}}, 422)]
+    (tmp_path / "d.jsonl").write_text("{}\n")
+    assert cli.main(["datasets", "add", str(tmp_path / "d.jsonl")]) == cli.REFUSED
+    assert "line 17: messages is empty" in capsys.readouterr().err
+
+
+def test_nobody_there_exits_with_3_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    monkeypatch.setenv("TUNESMITH_URL", "http://127.0.0.1:9")
+    assert cli.main(["jobs"]) == cli.UNREACHABLE
+    assert "tunesmith up" in capsys.readouterr().err
+
+
+def test_the_file_that_up_writes_is_enough_to_connect(tmp_path: Path) -> None:
+    (tmp_path / client.CLIENT_FILE).write_text(json.dumps({"url": "http://127.0.0.1:1234", "key": "k"}))
+    connected = client.connect(Settings(home=tmp_path))
+    assert (connected.url, connected.key) == ("http://127.0.0.1:1234", "k")
+
+
+def test_lists_are_read_page_by_page_up_to_the_limit(server: Any) -> None:
+    pages = [{"data": [{"id": "a"}, {"id": "b"}], "has_more": True}, {"data": [{"id": "c"}], "has_more": True}]
+    server.answers["GET", "/v1/jobs"] = [answer(page) for page in pages]
+    with client.connect(Settings.from_env()) as connected:
+        assert [item["id"] for item in connected.pages("/v1/jobs", 3)] == ["a", "b", "c"]
+    assert [path for _, path, _, _ in server.asked] == ["/v1/jobs?limit=3", "/v1/jobs?limit=1&after=b"]
+
+
+def test_chat_prints_the_streamed_answer(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in ("Hel", "lo")]
+    text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    server.answers["POST", "/v1/chat/completions"] = [(200, "text/event-stream", text)]
+    assert cli.main(["chat", "m", "Hi", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == "Hello\n"
+    assert json.loads(server.asked[0][3]) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "temperature": 0.0,
+    }
+
+
+def test_client_commands_load_no_server_code() -> None:
+    heavy = {"flask", "celery", "sqlalchemy"}
+    code = f"import sys, gateway.cli; gateway.cli.parser(['jobs']); print({heavy!r} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "set()"
