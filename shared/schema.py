@@ -44,7 +44,7 @@ def load(spec_type: type[Spec], body: Mapping[str, Any], *, partial: bool = Fals
     spec = _built(spec_type, values)
     complaints += [*wrong, *_broken_rules(spec)]
     if complaints:
-        raise InvalidSpec(_summary(complaints), complaints=complaints)
+        raise refusal(complaints)
     resolved: Spec = spec.resolved()  # type: ignore[attr-defined]
     return resolved
 
@@ -207,7 +207,8 @@ def _upgraded(wire: dict[str, Any]) -> dict[str, Any]:
     return wire
 
 
-def _summary(complaints: list[Complaint]) -> str:
+def refusal(complaints: list[Complaint]) -> InvalidSpec:
+    """The error that carries all of them and tells the first three."""
     told = "; ".join(f"{made.field} {made.message}" for made in complaints[:3])
     more = f"; and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-    return f"{told}{more}"
+    return InvalidSpec(f"{told}{more}", complaints=complaints)

@@ -15,7 +15,10 @@ from shared.spec.output import Output
 from shared.spec.train import TrainSpec
 from shared.spec.tuning import Freeze, Lora, Tuning
 
+#: The spec of each kind of job, and of a deployment.
+SPECS: dict[str, type] = {"train": TrainSpec, "export": ExportSpec, "generate": GenerateSpec, "deploy": DeploySpec}
+
 __all__ = [
-    "Data", "DeploySpec", "Distributed", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Lora", "Model", "Output",
-    "Sampling", "Source", "Train", "TrainSpec", "Tuning",
+    "SPECS", "Data", "DeploySpec", "Distributed", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Lora", "Model",
+    "Output", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
 ]  # fmt: skip

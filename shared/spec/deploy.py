@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared import templates
 from shared.param import MISSING, param
@@ -63,4 +63,4 @@ class DeploySpec:
     trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
 
     def resolved(self) -> DeploySpec:
-        return self
+        return replace(self, template=templates.settled(self.template))

@@ -92,4 +92,8 @@ class ExportSpec:
         """The same spec with its format written out."""
         chosen = self.export.export_format or formats.of_bits(self.export.export_quantization_bit)
         bits = formats.get(chosen).bits
-        return replace(self, export=replace(self.export, export_format=chosen, export_quantization_bit=bits))
+        return replace(
+            self,
+            source=replace(self.source, template=templates.settled(self.source.template)),
+            export=replace(self.export, export_format=chosen, export_quantization_bit=bits),
+        )

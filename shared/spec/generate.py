@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared import templates
 from shared.fields import Texts
@@ -69,4 +69,4 @@ class GenerateSpec:
     sampling: Sampling = group(Sampling)
 
     def resolved(self) -> GenerateSpec:
-        return self
+        return replace(self, template=templates.settled(self.template))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from shared import templates
 from shared.param import group
 from shared.rules import rule
 from shared.spec.data import Data
@@ -32,7 +33,7 @@ class TrainSpec:
         strategy = "steps" if validated and self.train.eval_strategy == "no" else self.train.eval_strategy
         return replace(
             self,
-            data=replace(self.data, packing=packing),
+            data=replace(self.data, packing=packing, template=templates.settled(self.data.template)),
             lora=replace(self.lora, alpha=self.lora.alpha or 2 * self.lora.rank),
             train=replace(
                 self.train, eval_strategy=strategy, eval_steps=self.train.eval_steps or self.train.logging_steps

@@ -1,4 +1,4 @@
-"""Chat templates: one Jinja file each, and what a stop of the model's answer looks like in it.
+"""Chat templates: Jinja files, and where the model's answer ends in each.
 
 Left out, a spec's `template` means the model's own chat template, which is nearly always right; a named one replaces
 it. Names are LF's. What this does not do: render (see `render.py`), or carry LF's templates that we cannot reproduce
@@ -7,7 +7,6 @@ with certainty, which are listed in LATER.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -15,9 +14,9 @@ from shared import registry
 from shared.errors import NotFound
 from shared.fields import Message
 from shared.templates._later import LATER
-from shared.templates._table import FILES, STOPS
+from shared.templates._table import ENTRIES
 
-__all__ = ["LATER", "OWN", "Template", "complaint", "get", "names", "unknown"]
+__all__ = ["LATER", "OWN", "Template", "complaint", "get", "names", "settled", "unknown"]
 
 #: Says in words what leaving `template` out says.
 OWN = "default-of-model"
@@ -34,26 +33,34 @@ class Template:
 
 def names() -> list[str]:
     """Every name that `template` may have."""
-    return sorted([*FILES, OWN])
+    return sorted([*ENTRIES, OWN])
 
 
-def get(name: str | None) -> Template | None:
-    """The template of this name; None stands for the model's own. Raises NotFound with the nearest name."""
-    if name is None or name == OWN:
-        return None
-    if (message := complaint(name)) is not None:
-        raise NotFound(f"template {message}", field="template")
-    text = resources.files(__name__).joinpath(FILES[name]).read_text(encoding="utf-8")
-    return Template(name=name, jinja=text, stop_words=STOPS.get(name, ()))
+def get(name: str) -> Template:
+    """The template of this name. Raises NotFound with the nearest name; the model's own is not here."""
+    if name not in ENTRIES:
+        raise NotFound(f"template {complaint(name) or 'is that of the model'}", field="template")
+    entry = ENTRIES[name]
+    body = resources.files(__name__).joinpath(entry.file).read_text(encoding="ascii").rstrip("\n")
+    return Template(name=name, jinja=f"{_default_system(entry.system)}{body}", stop_words=entry.stops)
 
 
 def complaint(value: str) -> Message | None:
     """What is wrong with the name, for jobs that need the template itself."""
-    instead = f"leave template out to use the model's own; we ship {', '.join(FILES)}"
-    later: Mapping[str, str] = {name: instead for name in LATER if name not in FILES}
-    return registry.complaint(value, names(), later)
+    instead = f"leave template out to use the model's own; we ship {', '.join(ENTRIES)}"
+    return registry.complaint(value, names(), dict.fromkeys(LATER - ENTRIES.keys(), instead))
 
 
 def unknown(value: str) -> Message | None:
     """What is wrong with the name, for exports: every name that LF knows will do, the model keeps its own."""
     return None if value in LATER else complaint(value)
+
+
+def settled(name: str | None) -> str | None:
+    """The name as a spec keeps it: None wherever the model's own is meant."""
+    return name if name in ENTRIES else None
+
+
+def _default_system(text: str) -> str:
+    """What a shared file finds as the system prompt of conversations that have none."""
+    return f"{{%- set default_system = {text!r} -%}}"

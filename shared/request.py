@@ -1,0 +1,131 @@
+"""The body of a request for a job, taken apart: what to run (the spec) and how to run it (the envelope).
+
+Envelope fields stand beside the spec's flat fields in the same body, so that an LF YAML posts as it is. What is
+checked here is their form; whether models and datasets exist is asked of the catalog by the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from marshmallow import fields
+
+from shared import schema, yaml
+from shared.errors import Complaint, InvalidRequest, InvalidSpec
+from shared.fields import Message, checked_text, refuse, shown
+from shared.job import Kind
+from shared.param import param
+from shared.spec import SPECS
+
+__all__ = ["Envelope", "load", "parse_yaml", "split_envelope"]
+
+#: What may follow a job that succeeded.
+FOLLOWERS = ("train", "export", "generate", "deploy")
+MAX_FOLLOWERS = 8
+MAX_METADATA = 16
+
+parse_yaml = yaml.parse
+
+
+class Objects(fields.List):
+    """A list of objects."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(fields.Dict(), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise refuse(f"is {shown(value)}: must be a list of objects", "invalid_type")
+        return value
+
+
+def _metadata(value: dict[str, Any]) -> Message | None:
+    if len(value) > MAX_METADATA:
+        return Message(f"has {len(value)} pairs: at most {MAX_METADATA}")
+    for key, text in value.items():
+        if len(key) > 64 or not isinstance(text, str) or len(text) > 512:
+            return Message(f"has {shown(key)}: names up to 64 characters, values texts up to 512")
+        checked_text(text)
+    return None
+
+
+def _short(value: str) -> Message | None:
+    return Message(f"has {len(value)} characters: at most 256") if len(value) > 256 else None
+
+
+def _suffix(value: str) -> Message | None:
+    allowed = 0 < len(value) <= 64 and all(char.isalnum() or char in "-_." for char in value)
+    return None if allowed else Message(f"is {shown(value)}: 1 to 64 letters, digits, - _ or .")
+
+
+def _followers(value: list[dict[str, Any]]) -> Message | None:
+    if len(value) > MAX_FOLLOWERS:
+        return Message(f"has {len(value)} entries: at most {MAX_FOLLOWERS}")
+    wrong = [entry.get("kind") for entry in value if entry.get("kind") not in FOLLOWERS]
+    return Message(f"has an entry of kind {shown(wrong[0])}: must be one of {', '.join(FOLLOWERS)}") if wrong else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    kind: str | None = param(
+        None,
+        "What kind of job. Left out: export where a field starts with `export_`, else train.",
+        type=str,
+        choices=("train", "export", "generate"),
+        source="ours",
+    )
+    name: str | None = param(None, "A name for people.", type=str, source="ours", check=_short)
+    priority: int = param(0, "Higher runs first.", minimum=-100, maximum=100, source="ours")
+    metadata: dict[str, str] = param({}, "Up to 16 texts kept with the job.", source="OpenAI", check=_metadata)
+    then: list[dict[str, Any]] = param(
+        [],
+        "What to start when the job has succeeded, e.g. [{kind: export}, {kind: deploy}].",
+        source="ours",
+        field_class=Objects,
+        check=_followers,
+    )
+    suffix: str | None = param(
+        None, "Goes into the name of the trained model.", type=str, source="OpenAI", check=_suffix
+    )
+
+    def resolved(self) -> Envelope:
+        return self
+
+
+def split_envelope(body: Mapping[str, Any]) -> tuple[Envelope, dict[str, Any]]:
+    """The envelope, its kind written out, and the fields left for the spec. Raises InvalidSpec."""
+    if not isinstance(body, Mapping):
+        raise InvalidRequest("the body must be an object of names and values")
+    names = {param.wire for param in schema.params(Envelope)}
+    given = {name: value for name, value in body.items() if name in names}
+    rest = {name: value for name, value in body.items() if name not in names}
+    given.setdefault("kind", guess_kind(rest))
+    return schema.load(Envelope, given), rest
+
+
+def guess_kind(rest: Mapping[str, Any]) -> str:
+    exported = any(str(name).startswith("export_") for name in rest)
+    return Kind.EXPORT.value if exported else Kind.TRAIN.value
+
+
+def load(body: Mapping[str, Any]) -> tuple[Envelope, Any]:
+    """Envelope and spec of a whole body. Raises InvalidSpec with the complaints about both."""
+    complaints: list[Complaint] = []
+    envelope, rest = Envelope(), dict(body)
+    try:
+        envelope, rest = split_envelope(body)
+    except InvalidSpec as error:
+        complaints += error.complaints
+        if any(found.field == "kind" for found in complaints):
+            raise
+        rest = {name: value for name, value in body.items() if name not in {p.wire for p in schema.params(Envelope)}}
+    kind = envelope.kind or body.get("kind") or guess_kind(rest)
+    try:
+        spec = schema.load(SPECS[str(kind)], rest)
+    except InvalidSpec as error:
+        complaints += error.complaints
+    if complaints:
+        raise schema.refusal(complaints)
+    return envelope, spec
