@@ -1,0 +1,100 @@
+"""The worker's side of the attempt folder: makes it, tells the child what to do and what is wanted, clears it.
+
+The child's side is shared/attempt.py; together they are the whole protocol between the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.devices import CPU
+from shared.job import Job
+from shared.settings import Settings
+from shared.work import Phase, Run
+
+#: Secret parameters that have a variable of their own; others become TUNESMITH_SECRET_<WIRE NAME>.
+SECRET_VARIABLES = {"hf_hub_token": "HF_TOKEN"}
+
+
+def make(settings: Settings, job: Job, attempt: int) -> Path:
+    """An empty folder that only this user can enter. What earlier attempts left here in bulk goes first."""
+    attempts = settings.run_dir / "jobs" / job.id / "attempts"
+    for earlier in attempts.glob("*"):
+        clear(earlier)
+    folder = attempts / str(attempt)
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in (folder, folder / "output", folder / "scratch", folder / "logs"):
+        path.mkdir(parents=True, mode=0o700)
+    return folder
+
+
+def write_run_json(run: Run, own: Mapping[str, Any]) -> None:
+    """run.json: what every kind has, then what its work adds."""
+    common = {
+        "schema_version": 1,
+        "job_id": run.job.id,
+        "attempt": run.attempt,
+        "kind": str(run.job.kind),
+        "spec": run.job.spec,
+        "devices": list(run.devices),
+        "num_processes": num_processes(run),
+        "output_dir": str(run.output),
+        "scratch_dir": str(run.scratch),
+        "cache_dir": str(run.settings.run_dir / "cache"),
+        "resume_from": str(run.resume_from) if run.resume_from else None,
+    }
+    _write(run.folder / "run.json", common | dict(own))
+
+
+def update_run_json(run: Run) -> None:
+    """Write the devices down that are held now."""
+    path = run.folder / "run.json"
+    known: dict[str, Any] = json.loads(path.read_text())
+    _write(path, known | {"devices": list(run.devices), "num_processes": num_processes(run)})
+
+
+def num_processes(run: Run) -> int:
+    """As the spec says, else one per GPU, one on a CPU."""
+    return int(run.job.spec.get("num_processes") or max(1, len(run.devices)))
+
+
+def write_control(folder: Path, wish: str) -> None:
+    """Tell the child to stop: `cancel`, `pause`, or `shutdown` (a pause for our sake); empty: take it back."""
+    path = folder / "control.json"
+    if wish:
+        wanted, reason = ("pause", "shutdown") if wish == "shutdown" else (wish, "user")
+        _write(path, {"wanted": wanted, "reason": reason})
+    else:
+        path.unlink(missing_ok=True)
+
+
+def environment(run: Run, phase: Phase) -> dict[str, str]:
+    """What a child gets beside the allow-list: its devices, the phase's own, the job's secrets."""
+    gpus = [name for name in run.devices if name != CPU] if phase.needs_devices else []
+    secrets = {
+        SECRET_VARIABLES.get(name, f"TUNESMITH_SECRET_{name.upper()}"): run.secrets[name] for name in run.secrets
+    }
+    # Empty hides every GPU from a phase that holds none.
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **phase.env, **secrets}
+
+
+def clear(folder: Path) -> None:
+    """Remove what is large. Logs, events and run.json stay: they are what one looks at afterwards."""
+    for name in ("output", "scratch"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all: the child may be reading."""
+    beside = path.with_suffix(".part")
+    with contextlib.suppress(FileNotFoundError):
+        beside.unlink()
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(content, file, indent=1, default=str)
+    os.replace(beside, path)

@@ -1,0 +1,120 @@
+"""Carries what a child says to the ledger, once per second in one fenced transaction that also renews the lease.
+
+The read offset of `events.jsonl` moves in the same transaction, so an event is never lost and never told twice. Only
+after it does the keeper get its renewal, are checkpoints published, do gauges move.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from shared import tail
+from shared.attempt import OUTCOMES
+from shared.checkpoints import Checkpoints
+from shared.errors import LeaseLost
+from shared.lease import RETRY_SECONDS, Lease
+from shared.records import NewEvent
+from shared.spawn import Kept
+from shared.telemetry import Metrics
+from shared.work import Run
+
+TICK_SECONDS = 1.0
+
+
+class Relay:
+    def __init__(self, run: Run, lease: Lease, metrics: Metrics):
+        self.lease = lease
+        #: The child whose keeper hears of renewals.
+        self.child: Kept | None = None
+        #: How the child says that it ended; reset by `begin`.
+        self.outcome: tail.Line | None = None
+        self._job_id = run.job.id
+        self._path = run.folder / "events.jsonl"
+        self._settings = run.settings
+        self._metrics = metrics
+        self._checkpoints = Checkpoints(run, lease)
+        #: Events of the worker's own, for the next renewal.
+        self._notes: list[NewEvent] = []
+        self._offset = 0
+        self._phase: str | None = None
+        self._progress: dict[str, Any] = {}
+
+    def begin(self, phase: str) -> None:
+        self.outcome = None
+        self._phase = phase
+        self.note("phase", f"{phase} started", phase=phase)
+
+    def note(self, type: str, message: str, level: str = "info", **data: Any) -> None:
+        """Tell an event of our own with the next renewal."""
+        self._notes.append(NewEvent(level=level, type=type, message=message, data=data, created_at=datetime.now(UTC)))
+
+    def tick(self) -> bool:
+        """Carry over what is new, or renew when it is time; False when the ledger is away. Raises LeaseLost."""
+        for problem in self._checkpoints.collect():
+            self.note("message", problem, level="warning")
+        batch = tail.read(self._path, self._offset)
+        is_due = time.monotonic() - self.lease.renewed_at >= self._settings.renew_seconds - TICK_SECONDS / 2
+        return self._renew(batch) if is_due or self._has_news(batch) else True
+
+    def drain(self) -> None:
+        """The child is gone: everything that it wrote is committed, its last checkpoints published."""
+        while self._has_news(tail.read(self._path, self._offset)):
+            self._tick_or_wait()
+        while not self._checkpoints.is_idle:
+            self._tick_or_wait()
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._checkpoints.close()
+        self._metrics.forget_training(self._job_id)
+
+    def _has_news(self, batch: tail.Batch) -> bool:
+        return bool(self._notes) or batch.offset != self._offset
+
+    def _tick_or_wait(self) -> None:
+        if self.tick():
+            return
+        if self.lease.is_hopeless():
+            raise LeaseLost("the ledger is away and this worker must end")
+        time.sleep(RETRY_SECONDS)
+
+    def _renew(self, batch: tail.Batch) -> bool:
+        lines = [line for line in batch.lines if line.type not in OUTCOMES]
+        num_notes = len(self._notes)
+        events = self._notes[:num_notes] + [_event(line) for line in lines if line.type != "checkpoint"]
+        progress = _progress(self._progress, lines)
+        if not self.lease.renew(events, batch.offset, self._phase, progress):
+            return False
+        if self.child is not None:
+            self.child.renew(self.lease.renewed_at)
+        del self._notes[:num_notes]
+        self._offset, self._progress = batch.offset, progress
+        self.outcome = batch.outcome or self.outcome
+        self._metrics.events_written.inc(len(events))
+        self._act_on(lines)
+        return True
+
+    def _act_on(self, lines: Sequence[tail.Line]) -> None:
+        """What committed events bring about beside the ledger."""
+        for line in lines:
+            if line.type == "checkpoint":
+                self._checkpoints.add(line.data)
+            elif line.type == "metrics":
+                self._metrics.show_training(self._job_id, dict(line.data))
+
+
+def _event(line: tail.Line) -> NewEvent:
+    data = dict(line.data)
+    return NewEvent(level=line.level, type=line.type, message=line.message, data=data, created_at=line.created_at)
+
+
+def _progress(known: dict[str, Any], lines: Sequence[tail.Line]) -> dict[str, Any]:
+    """What is known by now: the last value of everything measured."""
+    progress = dict(known)
+    for line in lines:
+        if line.type in {"metrics", "progress"}:
+            progress |= line.data
+    return progress

@@ -1,0 +1,288 @@
+"""One attempt at one job, from its claim to its end.
+
+The supervisor starts each phase's child, passes on what the user wants, publishes what came of it and writes the end.
+Nothing blocks it for long: inputs are fetched and results published in a thread while it keeps renewing the lease. It
+computes nothing and kills nobody: the keeper does.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from shared import crash, devices, folder, keeper, spawn, tail
+from shared.attempt import describe
+from shared.errors import LeaseLost, TunesmithError
+from shared.job import Status, Wanted
+from shared.lease import LEDGER_AWAY, Lease
+from shared.relay import TICK_SECONDS, Relay
+from shared.telemetry import Metrics
+from shared.work import Finish, Phase, Run, Work
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: A child that has said how it ended may take this long to be gone; NCCL has been seen to hang at exit.
+GOODBYE_SECONDS = 30.0
+
+
+class Wish(StrEnum):
+    """Why the work shall stop; the value is what folder.write_control takes."""
+
+    NONE = ""
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    SHUTDOWN = "shutdown"
+
+
+class Withdrawn(Exception):
+    """Carries why, for the job's events."""
+
+
+class Failed(Exception):
+    """Carries the job's error as the ledger keeps it."""
+
+    def __init__(self, error: Mapping[str, Any]):
+        self.error = dict(error)
+        super().__init__(str(self.error.get("message")))
+
+
+class Supervisor:
+    def __init__(self, run: Run, work: Work, machine: tuple[str, ...], metrics: Metrics, stopping: threading.Event):
+        self.run = run
+        self._work = work
+        #: The devices to choose from.
+        self._machine = machine
+        self._metrics = metrics
+        self._stopping = stopping
+        self._settings = run.settings
+        self._lease = Lease(run.store, run.job.id, run.attempt, stopping, run.settings.lease_seconds)
+        self._relay = Relay(run, self._lease, metrics)
+        self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="attempt")
+        self._taken: devices.Taken | None = None
+        self._began = time.monotonic()
+
+    def supervise(self) -> None:
+        """The whole attempt. Returns when the job has an end, a new place in the queue, or another holder."""
+        try:
+            self._to_its_end()
+        except LeaseLost as lost:
+            log.warning("The job is not ours any more, writing nothing: %s", lost, extra=self._context())
+        finally:
+            self._clean_up()
+
+    def _to_its_end(self) -> None:
+        try:
+            done = self._go_through_phases()
+            self._free_devices()
+            finish = self._meanwhile(lambda: self._work.finish(self.run, done), heeding={Wish.CANCEL})
+            self._finish(Status.SUCCEEDED, finish=finish)
+        except Withdrawn as why:
+            self._withdraw(str(why))
+        except Failed as failure:
+            self._finish(Status.FAILED, error=failure.error)
+
+    def _go_through_phases(self) -> Mapping[str, Any]:
+        """Prepare, then one child after the other; what the last one says it has done."""
+        self.run = self._meanwhile(self._prepare, heeding={Wish.CANCEL, Wish.PAUSE, Wish.SHUTDOWN})
+        index = 0
+        while index < len(phases := self._phases()):
+            if phases[index].needs_devices and self._taken is None:
+                self._take_devices()
+                phases = self._phases()
+            outcome = self._carry_out(phases[index])
+            if outcome.type == "failed":
+                raise Failed(_error_of(outcome))
+            if outcome.type == "stopped":
+                raise Withdrawn(f"stopped at step {outcome.data.get('step')}")
+            index += 1
+        if outcome.type != "done":
+            raise Failed({"code": "child_crashed", "message": "the last phase ended without a result"})
+        return outcome.data
+
+    def _phases(self) -> list[Phase]:
+        with _as_failure(self._context()):
+            return list(self._work.phases(self.run))
+
+    def _prepare(self) -> Run:
+        """Fetch the inputs and write run.json; may take long."""
+        run = self.run
+        latest = run.store.checkpoints.latest(run.job.id)
+        if latest is not None:
+            run = replace(run, resume_from=run.artifacts.local_path(latest.uri))
+            self._relay.note("message", f"Resuming from the checkpoint of step {latest.step}", step=latest.step)
+        folder.write_run_json(run, self._work.run_json(run))
+        return run
+
+    def _take_devices(self) -> None:
+        """Wait until the job's devices are free; its events say who has them."""
+        count = int(self.run.job.requires.get("num_devices") or 1)
+        holder = {"id": self.run.job.id, "kind": str(self.run.job.kind)}
+        said = ""
+        while not isinstance(
+            taken := devices.take(self._settings.run_dir, self._machine, count, holder), devices.Taken
+        ):
+            if str(taken) != said:
+                said = str(taken)
+                self._relay.note("message", f"Waiting for {count} device(s): {said}", holders=dict(taken.holders))
+            self._relay.tick()
+            self._heed({Wish.CANCEL, Wish.PAUSE, Wish.SHUTDOWN})
+            time.sleep(TICK_SECONDS)
+        self._taken = taken
+        self.run = replace(self.run, devices=taken.names)
+        folder.update_run_json(self.run)
+
+    def _carry_out(self, phase: Phase) -> tail.Line:
+        """One child from start to end; its outcome. Raises Failed, Withdrawn."""
+        self._relay.begin(phase.name)
+        num_oom_kills = crash.count_oom_kills()
+        child = self._start(phase)
+        try:
+            told = self._accompany(child)
+        finally:
+            code = _end(child)
+            self._relay.child = None
+        if self._wish() is Wish.CANCEL:
+            raise Withdrawn("cancelled")
+        self._relay.drain()
+        if self._relay.outcome is not None:
+            return self._relay.outcome
+        if told is not Wish.NONE:
+            raise Withdrawn(f"it did not stop by itself within {self._settings.pause_timeout_seconds:g} s")
+        if code == keeper.EXPIRED:
+            raise Withdrawn("the ledger could not be reached for too long, and its child was ended")
+        raise Failed(crash.explain(self.run.folder, phase.name, code, crash.count_oom_kills() - num_oom_kills))
+
+    def _start(self, phase: Phase) -> spawn.Kept:
+        self._relay.child = child = spawn.start(
+            phase.argv,
+            env=spawn.environment(folder.environment(self.run, phase)),
+            folder=self.run.folder,
+            log=self.run.folder / "logs" / f"{phase.name}.log",
+            limit_seconds=self._settings.keeper_seconds,
+            locks=self._taken.descriptors if self._taken else (),
+        )
+        # The keeper's limit counts from the last good renewal, not from its own start.
+        child.renew(self._lease.renewed_at)
+        return child
+
+    def _accompany(self, child: spawn.Kept) -> Wish:
+        """Until the child is gone: carry its events, tell it what is wanted, end it when it takes too long."""
+        told, deadline = Wish.NONE, None
+        while child.poll() is None:
+            self._relay.tick()
+            if (wish := self._wish()) is not told:
+                told = wish
+                folder.write_control(self.run.folder, wish.value)
+                deadline = self._deadline(wish)
+            if self._relay.outcome is not None and deadline is None:
+                deadline = time.monotonic() + GOODBYE_SECONDS
+            if deadline is not None and time.monotonic() >= deadline:
+                child.kill()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(TICK_SECONDS)
+        return told
+
+    def _deadline(self, wish: Wish) -> float | None:
+        if wish is Wish.NONE:
+            return None
+        is_cancel = wish is Wish.CANCEL
+        return time.monotonic() + (self._settings.cancel_seconds if is_cancel else self._settings.pause_timeout_seconds)
+
+    def _wish(self) -> Wish:
+        if self._lease.wanted is not Wanted.RUN:
+            return Wish.CANCEL if self._lease.wanted is Wanted.CANCEL else Wish.PAUSE
+        return Wish.SHUTDOWN if self._stopping.is_set() else Wish.NONE
+
+    def _heed(self, wishes: set[Wish]) -> None:
+        """Where there is no child to tell, stop at once. Raises Withdrawn."""
+        if (wish := self._wish()) in wishes:
+            raise Withdrawn(wish.value)
+
+    def _meanwhile(self, slow: Callable[[], T], heeding: set[Wish]) -> T:
+        """Do something slow in the helper's thread and keep renewing. Raises Failed with what it raises, Withdrawn."""
+        future = self._helper.submit(slow)
+        while not future.done():
+            self._relay.tick()
+            self._heed(heeding)
+            with suppress(TimeoutError):
+                future.exception(timeout=TICK_SECONDS)
+        with _as_failure(self._context()):
+            return future.result()
+
+    def _finish(self, status: Status, finish: Finish | None = None, error: Mapping[str, Any] | None = None) -> None:
+        finish = finish or Finish(result={})
+        self._lease.insist(
+            lambda: self.run.store.attempts.finish(
+                self.run.job.id,
+                self.run.attempt,
+                status=status,
+                result=dict(finish.result),
+                error=dict(error) if error else None,
+                models=finish.models,
+                datasets=finish.datasets,
+            )
+        )
+        kind = str(self.run.job.kind)
+        self._metrics.jobs_finished.labels(kind, str(status)).inc()
+        self._metrics.job_duration.labels(kind).observe(time.monotonic() - self._began)
+        log.info("Job %s", status, extra=self._context() | {"error": (error or {}).get("code")})
+
+    def _withdraw(self, why: str) -> None:
+        """What the user wants decides where the job goes."""
+        wish = self._wish()
+        if wish is Wish.CANCEL:
+            self._finish(Status.CANCELLED)
+            return
+        status = Status.PAUSED if wish is Wish.PAUSE else Status.QUEUED
+        release = self.run.store.attempts.release
+        reason = f"worker shutting down; {why}" if wish is Wish.SHUTDOWN else why
+        self._lease.insist(lambda: release(self.run.job.id, self.run.attempt, status=status, reason=reason))
+        log.info("Job back to %s: %s", status, reason, extra=self._context())
+
+    def _free_devices(self) -> None:
+        if self._taken is not None:
+            self._taken.close()
+            self._taken = None
+
+    def _clean_up(self) -> None:
+        self._free_devices()
+        self._relay.close()
+        self._helper.shutdown(wait=False, cancel_futures=True)
+        folder.clear(self.run.folder)
+
+    def _context(self) -> dict[str, Any]:
+        return {"job_id": self.run.job.id, "attempt": self.run.attempt}
+
+
+def _end(child: spawn.Kept) -> int:
+    """Everything of the child is gone when this returns: the next attempt, or the next job, may start."""
+    child.kill()
+    return child.wait()
+
+
+def _error_of(outcome: tail.Line) -> dict[str, Any]:
+    error = outcome.data.get("error")
+    return dict(error) if isinstance(error, dict) else {"code": "child_failed", "message": outcome.message}
+
+
+@contextmanager
+def _as_failure(context: Mapping[str, Any]) -> Iterator[None]:
+    """What a kind's work raises fails the job, not the worker."""
+    try:
+        yield
+    except (LeaseLost, *LEDGER_AWAY):
+        raise
+    except TunesmithError as error:
+        raise Failed(describe(error)) from error
+    except Exception as error:  # the edge to a kind's own code
+        log.exception("The job failed outside of its child", extra=dict(context))
+        raise Failed(describe(error, code="worker_failed")) from error

@@ -1,0 +1,103 @@
+"""Repairs what nobody holds any more: jobs and replicas of workers that went silent, wake-ups that were lost.
+
+A lease is a beat that moves, watched by the sweep's own monotonic clock: clocks of machines are never compared. What
+was seen lives in this process; a sweep that starts anew waits one more lease before it takes anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING
+
+from shared.errors import TunesmithError
+from shared.queue import Queue
+from shared.settings import Settings
+from shared.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from shared.store import Store
+
+log = logging.getLogger(__name__)
+
+#: A worker that did not beat for this many leases is no longer shown.
+FORGET_LEASES = 20
+
+
+class Watch:
+    """For how long each beat has stood still."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        #: By holder: its last beat, and when that was first seen.
+        self._seen: dict[Hashable, tuple[int, float]] = {}
+
+    def ages_seconds(self, beats: Iterable[tuple[Hashable, int]]) -> dict[Hashable, float]:
+        """Seconds since each beat last moved, as far as this process knows; who is not named is forgotten."""
+        now = self._clock()
+        seen = {}
+        for holder, beat in beats:
+            before = self._seen.get(holder)
+            seen[holder] = before if before is not None and before[0] == beat else (beat, now)
+        self._seen = seen
+        return {holder: now - since for holder, (_, since) in seen.items()}
+
+
+class Sweep:
+    def __init__(self, store: Store, settings: Settings, queue: Queue, metrics: Metrics):
+        self._store = store
+        self._settings = settings
+        self._queue = queue
+        self._metrics = metrics
+        self._jobs = Watch()
+        self._replicas = Watch()
+
+    def sweep(self) -> None:
+        self.reclaim_jobs()
+        self.reclaim_replicas()
+        self.send_again()
+        self.forget_workers()
+
+    def reclaim_jobs(self) -> None:
+        held = {(job.job_id, job.attempt): job for job in self._store.attempts.held()}
+        ages = self._jobs.ages_seconds((key, job.beat) for key, job in held.items())
+        self._metrics.lease_age.set(max(ages.values(), default=0.0))
+        for key, job in held.items():
+            if ages[key] < self._settings.lease_seconds:
+                continue
+            reason = f"worker {job.worker_id} was silent for {ages[key]:.0f} s"
+            try:
+                self._store.attempts.reclaim(job.job_id, job.attempt, job.beat, reason)
+            except TunesmithError as error:
+                log.info("Not reclaimed: %s", error, extra={"job_id": job.job_id})  # it moved in the meantime
+                continue
+            self._metrics.leases_lost.inc()
+            log.warning("Reclaimed a job: %s", reason, extra={"job_id": job.job_id, "attempt": job.attempt})
+
+    def reclaim_replicas(self) -> None:
+        held = {(replica.replica_id, replica.attempt): replica for replica in self._store.replicas.held()}
+        ages = self._replicas.ages_seconds((key, replica.beat) for key, replica in held.items())
+        for key, replica in held.items():
+            if ages[key] < self._settings.lease_seconds:
+                continue
+            reason = f"worker {replica.worker_id} was silent for {ages[key]:.0f} s"
+            try:
+                self._store.replicas.reclaim(replica.replica_id, replica.attempt, replica.beat, reason)
+            except TunesmithError as error:
+                log.info("Not reclaimed: %s", error, extra={"replica_id": replica.replica_id})
+                continue
+            self._metrics.leases_lost.inc()
+            log.warning("Reclaimed a replica: %s", reason, extra={"replica_id": replica.replica_id})
+
+    def send_again(self) -> None:
+        """A wake-up for each kind that waits, where none is under way: the queue stays short whatever happens."""
+        for kind, count in self._store.jobs.queue_depth().items():
+            if count and self._queue.depth(kind) == 0:
+                self._queue.send("", kind)
+
+    def forget_workers(self) -> None:
+        for worker in self._store.workers.list():
+            if worker.age_seconds > FORGET_LEASES * self._settings.lease_seconds:
+                self._store.workers.remove(worker.id)
+                log.info("Forgot a worker that is gone", extra={"worker_id": worker.id})

@@ -1,0 +1,11 @@
+"""The training worker: `celery -A trainer_worker.tasks worker -Q train --pool threads -c 1`."""
+
+from __future__ import annotations
+
+from shared import queue, service
+from shared.settings import Settings
+from trainer_worker.work import TrainWork
+
+settings = Settings.from_env()
+app = queue.make_app(settings)
+service.serve(app, settings, "trainer", lambda: [TrainWork()])
