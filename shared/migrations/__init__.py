@@ -1,0 +1,1 @@
+"""The ledger's Alembic revisions; shared/store/migrate.py runs them."""

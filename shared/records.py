@@ -1,0 +1,244 @@
+"""The records of the ledger besides Job and Event. Values only: shared/store reads and writes them.
+
+`New...` is what a caller hands in to have a record made: all that the ledger does not decide itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from shared.job import Job, Kind
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Generic[T]):
+    items: list[T]
+    #: Whether more follow the last of `items`.
+    has_more: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    id: str
+    project_id: str
+    name: str
+    #: "admin", "user" or "viewer".
+    role: str
+    #: First characters of the secret, for people to tell keys apart; the secret itself is kept nowhere.
+    prefix: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEvent:
+    type: str
+    message: str = ""
+    level: str = "info"
+    data: dict[str, Any] = field(default_factory=dict)
+    #: None: the moment of writing.
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try of one worker at one job."""
+
+    job_id: str
+    #: The fencing token: 1 for the first claim of the job.
+    number: int
+    worker_id: str
+    storage_id: str | None
+    #: Renewals so far; who holds the job moves it.
+    beat: int
+    #: Bytes of events.jsonl that are in the ledger.
+    events_offset: int
+    #: "running", "succeeded", "failed", "cancelled", "released" or "lost".
+    status: str
+    reason: str | None
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    job: Job
+    #: Number of the attempt that this claim began.
+    attempt: int
+    #: Wire name -> value; only for the child's environment.
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+class Held(NamedTuple):
+    """What the sweep watches of a held job: the lease lives while (attempt, beat) moves."""
+
+    job_id: str
+    attempt: int
+    beat: int
+    kind: Kind
+    worker_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    id: str
+    job_id: str
+    attempt: int
+    #: Optimizer steps done.
+    step: int
+    uri: str
+    digest: str
+    size_bytes: int
+    metrics: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDataset:
+    name: str
+    filename: str
+    purpose: str
+    format: str | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    num_rows: int = 0
+    size_bytes: int
+    digest: str
+    uri: str
+    status: str = "processed"
+    #: Of an upload whose files already lie below their id; None: a new one.
+    id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    id: str
+    project_id: str
+    name: str
+    filename: str
+    #: "fine-tune", "batch", "generate", "evals", "fine-tune-results" ...
+    purpose: str
+    #: "alpaca", "sharegpt" or "openai"; None for files that are no training data.
+    format: str | None
+    columns: dict[str, Any]
+    num_rows: int
+    size_bytes: int
+    digest: str
+    uri: str
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewModel:
+    name: str
+    #: "base", "adapter", "merged" or "quantized".
+    kind: str
+    #: Name of the model that an adapter, merged or quantized model came from.
+    base_model: str | None = None
+    job_id: str | None = None
+    uri: str
+    digest: str
+    size_bytes: int
+    #: "safetensors", "w4a16", "gguf" ...
+    format: str
+    template: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(NewModel):
+    id: str
+    project_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One vLLM process that a deployment wants, and what became of it."""
+
+    id: str
+    project_id: str
+    deployment_id: str
+    deployment_name: str
+    ordinal: int
+    model_name: str
+    #: What the vLLM server calls the model.
+    served_name: str
+    #: The deployment's spec.
+    spec: dict[str, Any]
+    #: "pending", "starting", "ready", "failed", "stopping" or "stopped".
+    status: str
+    #: "running" or "stopped".
+    wanted: str
+    attempt: int
+    beat: int
+    worker_id: str | None
+    url: str | None
+    api_key: str | None = field(repr=False)
+    #: Requests that the server works on or keeps waiting.
+    load: float
+    error: str | None
+    log_tail: str | None
+    #: Starts in a row that did not get ready.
+    num_failures: int
+    created_at: datetime
+
+
+class HeldReplica(NamedTuple):
+    replica_id: str
+    attempt: int
+    beat: int
+    worker_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    id: str
+    project_id: str
+    name: str
+    model_name: str
+    spec: dict[str, Any]
+    #: "running" or "stopped".
+    wanted: str
+    #: Counted up when the spec changes in more than the number of replicas.
+    generation: int
+    created_at: datetime
+    replicas: list[Replica] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        """pending, starting, ready, failed, stopping or stopped: what its replicas come to."""
+        live = [replica.status for replica in self.replicas if replica.status != "stopped"]
+        if self.wanted == "stopped":
+            return "stopping" if live else "stopped"
+        return next(
+            (word for word in ("ready", "starting", "stopping", "pending", "failed") if word in live), "pending"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    id: str
+    kinds: list[str]
+    host: str
+    devices: list[str]
+    storage_id: str
+    labels: list[str]
+    metrics_url: str | None
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    #: Since its last beat, by the clock of who asks.
+    age_seconds: float = 0.0

@@ -1,0 +1,73 @@
+"""The ledger: the truth about every job, model, dataset and deployment, on SQLite or PostgreSQL.
+
+`Store(database_url)` connects lazily, so building one has no effect. What belongs to a project takes its id first,
+and another project's record is NotFound; the few that take none are for workers and the sweep. Records come
+back as frozen values (shared/job.py, shared/records.py). No files, no queue, no HTTP: only rows.
+"""
+
+from __future__ import annotations
+
+import platform
+from types import TracebackType
+
+from sqlalchemy import select
+
+from shared.settings import InvalidSetting
+from shared.store.attempts import Attempts
+from shared.store.datasets import Datasets
+from shared.store.deployments import Deployments
+from shared.store.engine import Database
+from shared.store.events import Checkpoints, Events
+from shared.store.jobs import Jobs
+from shared.store.keys import Keys, Projects
+from shared.store.migrate import migrate
+from shared.store.models import Models
+from shared.store.replicas import Replicas
+from shared.store.tables import meta
+from shared.store.workers import Workers
+
+__all__ = ["Store"]
+
+
+class Store:
+    def __init__(self, database_url: str) -> None:
+        self.database = Database(database_url)
+        self.projects = Projects(self.database)
+        self.keys = Keys(self.database)
+        self.jobs = Jobs(self.database)
+        self.attempts = Attempts(self.database)
+        self.events = Events(self.database)
+        self.checkpoints = Checkpoints(self.database)
+        self.datasets = Datasets(self.database)
+        self.models = Models(self.database)
+        self.deployments = Deployments(self.database)
+        self.replicas = Replicas(self.database)
+        self.workers = Workers(self.database)
+
+    def migrate(self) -> None:
+        """Bring the tables up to this version's, from whatever they are, and make the default project."""
+        migrate(self.database, host=platform.node())
+        self.projects.default()
+
+    def check_host(self) -> None:
+        """SQLite works on one machine only: over a network share its locks do not hold. Raises: InvalidSetting"""
+        if not self.database.is_sqlite:
+            return
+        with self.database.read() as connection:
+            host = connection.execute(select(meta.c.value).where(meta.c.key == "host")).scalar()
+        if host is not None and host != platform.node():
+            raise InvalidSetting(
+                f"The SQLite ledger {self.database.file} belongs to host {host!r} and this is {platform.node()!r}: "
+                "workers on several machines need PostgreSQL (TUNESMITH_DATABASE_URL=postgresql://...)"
+            )
+
+    def close(self) -> None:
+        self.database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,227 @@
+"""The worker's half of the ledger: claim, renew, checkpoint, finish, release; and the sweep's: held, reclaim.
+
+Every write of a worker is one transaction that first checks its attempt (moves.hold); LeaseLost means that another
+attempt has the job: kill the child, write nothing. `wanted` decides what becomes of a job that stops; a finish beats a
+later cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, exists, insert, select, update
+
+from shared.errors import LeaseLost, NotFound
+from shared.ids import new_id
+from shared.job import HELD, MAX_LOST_ATTEMPTS, Job, Kind, Status, Wanted
+from shared.records import Attempt, Checkpoint, Claim, Held, NewDataset, NewEvent, NewModel
+from shared.store.claims import anything_for, claim, looker
+from shared.store.columns import now, record
+from shared.store.engine import Database
+from shared.store.finish import finish
+from shared.store.moves import end_attempt, hold, lock, move, save
+from shared.store.tables import attempts, checkpoints, jobs
+
+
+class Attempts:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim_next(
+        self,
+        *,
+        worker_id: str,
+        kinds: Iterable[Kind | str],
+        num_devices: int,
+        labels: Iterable[str] = (),
+        storage_id: str | None = None,
+    ) -> Claim | None:
+        """A new attempt at the next job that this worker can run; None when there is none."""
+        who = looker(worker_id, kinds, num_devices, labels, storage_id)
+        with self._database.read() as connection:
+            if not anything_for(connection, who):
+                return None
+        with self._database.write() as connection:
+            return claim(connection, who)
+
+    def renew(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        events: Iterable[NewEvent] = (),
+        offset: int | None = None,
+        phase: str | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> Wanted:
+        """One beat, with what happened since the last: events, how far events.jsonl was read, phase, progress.
+
+        Returns what the user wants of the job. Raises: LeaseLost
+        """
+        with self._database.write() as connection:
+            job = hold(connection, job_id, attempt)
+            beat: dict[str, Any] = {"beat": attempts.c.beat + 1}
+            beat |= {} if offset is None else {"events_offset": offset}
+            connection.execute(_row(job_id, attempt).values(beat))
+            after = replace(
+                job,
+                phase=phase or job.phase,
+                progress={**job.progress, **(progress or {})},
+                status=Status.PAUSING if job.wanted == Wanted.PAUSE else Status.RUNNING,
+            )
+            return save(connection, job, after, list(events)).wanted
+
+    def offset(self, job_id: str, attempt: int) -> int:
+        """Bytes of the attempt's events.jsonl whose events are in the ledger."""
+        query = select(attempts.c.events_offset).where(attempts.c.job_id == job_id, attempts.c.number == attempt)
+        with self._database.read() as connection:
+            offset: int | None = connection.execute(query).scalar()
+        if offset is None:
+            raise NotFound(f"There is no attempt {attempt} of job {job_id!r}")
+        return offset
+
+    def add_checkpoint(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        step: int,
+        uri: str,
+        digest: str,
+        size_bytes: int,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Make uploaded files a checkpoint that a later attempt may resume from. Raises: LeaseLost"""
+        checkpoint = Checkpoint(
+            id=new_id("ckpt-"),
+            job_id=job_id,
+            attempt=attempt,
+            step=step,
+            uri=uri,
+            digest=digest,
+            size_bytes=size_bytes,
+            metrics=dict(metrics or {}),
+            created_at=now(),
+        )
+        with self._database.write() as connection:
+            job = hold(connection, job_id, attempt)
+            if known := _checkpoint_of(connection, checkpoint):
+                return known
+            connection.execute(insert(checkpoints).values(vars(checkpoint)))
+            message = NewEvent(type="checkpoint", message=f"Checkpoint at step {step}", data=_shown(checkpoint))
+            save(connection, job, replace(job, lost_attempts=0), [message])
+        return checkpoint
+
+    def finish(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        status: Status,
+        result: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+        models: Sequence[NewModel] = (),
+        datasets: Sequence[NewDataset] = (),
+        events: Iterable[NewEvent] = (),
+    ) -> Job:
+        """The job is over: succeeded, failed or cancelled, whatever is wanted by now. Raises: LeaseLost
+
+        What it made (models, datasets) and the jobs of its `then` come to be in the same transaction.
+        """
+        with self._database.write() as connection:
+            job = hold(connection, job_id, attempt)
+            return finish(
+                connection,
+                job,
+                status=Status(status),
+                result=dict(result or {}),
+                error=dict(error) if error is not None else None,
+                models=models,
+                datasets=datasets,
+                new_events=list(events),
+            )
+
+    def release(self, job_id: str, attempt: int, *, status: Status = Status.QUEUED, reason: str = "") -> Job:
+        """Let go of a job that is not over, after its child stopped for a pause or a shutdown. Raises: LeaseLost
+
+        `status` is why it stopped (queued: shutdown); what the user wants by now decides where it goes.
+        """
+        with self._database.write() as connection:
+            job = hold(connection, job_id, attempt)
+            end_attempt(connection, job, "released", reason or status.value)
+            return _stopped(connection, job, reason or "its worker let go of it", job.lost_attempts)
+
+    def reclaim(self, job_id: str, attempt: int, beat: int, reason: str) -> Job | None:
+        """Take the job from a holder whose beat still is `beat`; None when it has moved on since.
+
+        Queued again, or failed when MAX_LOST_ATTEMPTS in a row brought no new checkpoint.
+        """
+        with self._database.write() as connection:
+            try:
+                job = hold(connection, job_id, attempt)
+            except LeaseLost:
+                return None
+            if connection.execute(select(attempts.c.beat).where(*_key(job_id, attempt))).scalar() != beat:
+                return None
+            end_attempt(connection, job, "lost", reason)
+            got_on = connection.execute(select(exists().where(*_made_in(job_id, attempt)))).scalar()
+            return _stopped(connection, job, reason, 0 if got_on else job.lost_attempts + 1, lost=True)
+
+    def held(self) -> list[Held]:
+        """The current attempt of every held job, of all projects."""
+        query = (
+            select(jobs.c.id, jobs.c.attempt, attempts.c.beat, jobs.c.kind, attempts.c.worker_id)
+            .join(attempts, (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt))
+            .where(jobs.c.status.in_(HELD))
+        )
+        with self._database.read() as connection:
+            return [Held(*row) for row in connection.execute(query)]
+
+    def list(self, project_id: str, job_id: str) -> list[Attempt]:
+        """All attempts at a job, oldest first."""
+        query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
+        with self._database.write() as connection:
+            lock(connection, job_id, project_id)
+            return [record(Attempt, row) for row in connection.execute(query).mappings()]
+
+
+def _key(job_id: str, attempt: int) -> tuple[Any, Any]:
+    return attempts.c.job_id == job_id, attempts.c.number == attempt
+
+
+def _row(job_id: str, attempt: int) -> Any:
+    return update(attempts).where(*_key(job_id, attempt))
+
+
+def _made_in(job_id: str, attempt: int) -> tuple[Any, Any]:
+    return checkpoints.c.job_id == job_id, checkpoints.c.attempt == attempt
+
+
+def _shown(checkpoint: Checkpoint) -> dict[str, Any]:
+    names = ("id", "step", "size_bytes", "metrics")
+    return {name: getattr(checkpoint, name) for name in names}
+
+
+def _checkpoint_of(connection: Connection, new: Checkpoint) -> Checkpoint | None:
+    """The same checkpoint, when an earlier write of it went through but its answer was lost."""
+    query = select(checkpoints).where(*_made_in(new.job_id, new.attempt), checkpoints.c.step == new.step)
+    row = connection.execute(query).mappings().first()
+    return record(Checkpoint, row) if row else None
+
+
+def _stopped(connection: Connection, job: Job, reason: str, lost_attempts: int, lost: bool = False) -> Job:
+    """Where a job goes whose attempt ended before the job did: `wanted` decides, then the count of lost attempts."""
+    data = {"reason": reason, "lost": lost}
+    changes: dict[str, Any] = {"worker_id": None, "phase": None, "lost_attempts": lost_attempts}
+    if job.wanted == Wanted.CANCEL:
+        return move(connection, job, Status.CANCELLED, "Job was cancelled", data=data, **changes)
+    if lost_attempts >= MAX_LOST_ATTEMPTS:
+        message = f"{lost_attempts} workers in a row were lost before a new checkpoint was written; the last: {reason}"
+        changes["error"] = {"code": "worker_lost", "message": message, "field": None}
+        return move(connection, job, Status.FAILED, message, level="error", data=data, **changes)
+    level = "warning" if lost else "info"
+    if job.wanted == Wanted.PAUSE:
+        return move(connection, job, Status.PAUSED, f"Job is paused: {reason}", level=level, data=data, **changes)
+    return move(connection, job, Status.QUEUED, f"Job is queued again: {reason}", level=level, data=data, **changes)

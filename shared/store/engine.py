@@ -1,0 +1,100 @@
+"""How the ledger is connected to: one place for transactions, pragmas and time limits of SQLite and PostgreSQL.
+
+`Database.write()` is the only way to write. On SQLite it begins IMMEDIATE: a deferred transaction that reads and then
+writes fails at once with "database is locked", whatever the time-out. Transactions are short: no I/O inside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+
+from shared.store.columns import to_json
+
+#: How long a writer waits for another one, seconds.
+BUSY_SECONDS = 30
+#: A worker that is frozen inside a transaction keeps the job's row locked; PostgreSQL ends it after this long, so that
+#: the sweep can take the job from it. Milliseconds.
+IDLE_TRANSACTION_MS = 15_000
+
+
+class Database:
+    """The pool of connections of one process; threads may share it."""
+
+    def __init__(self, database_url: str) -> None:
+        self.url = normalized(database_url)
+        self.engine = make_engine(self.url)
+        self._writer = self.engine.execution_options(writes=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite ledger; None: PostgreSQL, or in memory."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database not in (None, "", ":memory:") else None
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def normalized(database_url: str) -> URL:
+    """The URL with our driver named: `postgres://` and `postgresql://` mean psycopg 3."""
+    url = make_url(database_url)
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgres", "postgresql") else url
+
+
+def make_engine(url: URL) -> Engine:
+    sqlite = url.get_backend_name() == "sqlite"
+    arguments = {"timeout": BUSY_SECONDS} if sqlite else {"connect_timeout": 10, "application_name": "tunesmith"}
+    engine = create_engine(url, connect_args=arguments, pool_pre_ping=not sqlite, json_serializer=to_json)
+    if sqlite:
+        event.listen(engine, "do_connect", _make_private)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _prepare_postgres)
+    return engine
+
+
+def _make_private(dialect: Any, record: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+    """The file holds sealed secrets of jobs: only its owner may read it. Its WAL inherits the mode."""
+    if args and args[0] != ":memory:" and not args[0].startswith("file:"):
+        Path(args[0]).parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(args[0], os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
+    for pragma in ("foreign_keys = ON", "synchronous = NORMAL", f"busy_timeout = {BUSY_SECONDS * 1000}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _prepare_postgres(connection: Any, record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute(f"SET lock_timeout = {BUSY_SECONDS * 1000}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TRANSACTION_MS}")
+    connection.commit()

@@ -1,0 +1,77 @@
+"""Reading events and checkpoints of jobs. Writing them is part of the fenced transactions in attempts.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, select
+
+from shared.job import Event
+from shared.records import Checkpoint
+from shared.store.columns import record
+from shared.store.engine import Database
+from shared.store.paging import MAX_LIMIT, one
+from shared.store.tables import checkpoints, events, jobs
+
+#: The largest event number; a client may send any number as the one it saw last.
+MAX_NUMBER = 2**63 - 1
+
+
+class Events:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def since(self, cursor: Mapping[str, int], *, limit: int = 1000) -> list[Event]:
+        """For a tailer: what came to the jobs of `cursor` past the number given for each, in order per job.
+
+        At most `limit` per job, so call again with the cursor moved on. A job that is unknown has no events.
+        """
+        with self._database.read() as connection:
+            query = select(jobs.c.id, jobs.c.last_event).where(jobs.c.id.in_(list(cursor)))
+            news = [job_id for job_id, last in connection.execute(query) if last > cursor[job_id]]
+            found: list[Event] = []
+            for job_id in news:
+                query = select(events).where(events.c.job_id == job_id, events.c.number > cursor[job_id])
+                rows = connection.execute(query.order_by(events.c.number).limit(limit)).mappings()
+                found.extend(record(Event, row) for row in rows)
+        return found
+
+    def list(
+        self, project_id: str, job_id: str, *, after: int = 0, limit: int = 1000, newest_first: bool = False
+    ) -> list[Event]:
+        """Events past number `after`, oldest first; newest first: those before `after` (0: from the newest on)."""
+        after = max(0, min(after, MAX_NUMBER))
+        number = events.c.number
+        query = select(events).where(events.c.job_id == job_id).limit(max(1, min(limit, MAX_LIMIT)))
+        if newest_first:
+            query = query.where(number < (after or MAX_NUMBER)).order_by(number.desc())
+        else:
+            query = query.where(number > after).order_by(number)
+        with self._database.read() as connection:
+            _check_project(connection, project_id, job_id)
+            return [record(Event, row) for row in connection.execute(query).mappings()]
+
+
+class Checkpoints:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(self, project_id: str, job_id: str) -> list[Checkpoint]:
+        """Oldest first."""
+        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
+        with self._database.read() as connection:
+            _check_project(connection, project_id, job_id)
+            rows = connection.execute(query.order_by(checkpoints.c.step, checkpoints.c.created_at)).mappings()
+            return [record(Checkpoint, row) for row in rows]
+
+    def latest(self, job_id: str) -> Checkpoint | None:
+        """Where the next attempt resumes."""
+        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
+        newest = query.order_by(checkpoints.c.step.desc(), checkpoints.c.created_at.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(newest).mappings().first()
+            return record(Checkpoint, row) if row else None
+
+
+def _check_project(connection: Connection, project_id: str, job_id: str) -> None:
+    one(connection, select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.project_id == project_id), f"job {job_id!r}")

@@ -1,0 +1,167 @@
+"""Jobs as users see them: create, look, ask to stop. Runs nothing: a job's holder brings about what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from shared.errors import InvalidJobState
+from shared.job import HELD, TERMINAL, Job, Kind, Status, Wanted
+from shared.records import NewEvent, Page
+from shared.store.columns import record
+from shared.store.engine import Database
+from shared.store.moves import JOB_COLUMNS, lock, lock_project, move, save
+from shared.store.newjob import NewJob, find_twin, insert_job
+from shared.store.paging import one, page
+from shared.store.tables import jobs
+
+
+class Jobs:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self,
+        project_id: str,
+        *,
+        kind: Kind | str,
+        spec: Mapping[str, Any],
+        name: str | None = None,
+        priority: int = 0,
+        requires: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        request: Mapping[str, Any] | None = None,
+        then: Iterable[Mapping[str, Any]] = (),
+        parent_id: str | None = None,
+        fingerprint: str | None = None,
+        idempotency_key: str | None = None,
+        secrets: Mapping[str, str] | None = None,
+        findings: Iterable[Any] = (),
+        owner: str = "",
+    ) -> tuple[Job, bool]:
+        """The queued job and True, or False with the job that the same request made before.
+
+        `owner` is who shares the workers fairly within the project, e.g. the id of the API key.
+        """
+        new = NewJob(
+            kind=Kind(kind),
+            spec=dict(spec),
+            name=name,
+            priority=priority,
+            requires=dict(requires or {}),
+            metadata=dict(metadata or {}),
+            request=dict(request or {}),
+            then=[dict(entry) for entry in then],
+            parent_id=parent_id,
+            fingerprint=fingerprint,
+            idempotency_key=idempotency_key,
+            secrets=dict(secrets or {}),
+            findings=tuple(findings),
+            owner=owner,
+        )
+        with self._database.write() as connection:
+            lock_project(connection, project_id)
+            if twin := find_twin(connection, project_id, new):
+                return twin, False
+            return insert_job(connection, project_id, new), True
+
+    def get(self, project_id: str, job_id: str) -> Job:
+        query = select(*JOB_COLUMNS).where(jobs.c.project_id == project_id, jobs.c.id == job_id)
+        with self._database.read() as connection:
+            return record(Job, one(connection, query, f"job {job_id!r}"))
+
+    def list(
+        self,
+        project_id: str,
+        *,
+        kind: Kind | str | None = None,
+        status: Status | str | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: str = "desc",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Page[Job]:
+        query = select(*JOB_COLUMNS)
+        if kind is not None:
+            query = query.where(jobs.c.kind == Kind(kind))
+        if status is not None:
+            query = query.where(jobs.c.status == Status(status))
+        for key, value in (metadata or {}).items():
+            query = query.where(self._has_metadata(key, value))
+        with self._database.read() as connection:
+            return page(connection, query, jobs, Job, project_id=project_id, after=after, limit=limit, order=order)
+
+    def cancel(self, project_id: str, job_id: str) -> Job:
+        """Cancelled at once when nobody holds it, else its holder is asked to. A cancelled job is returned as it is."""
+        with self._database.write() as connection:
+            job = lock(connection, job_id, project_id)
+            if job.status == Status.CANCELLED or (job.status in HELD and job.wanted == Wanted.CANCEL):
+                return job
+            if job.status in TERMINAL:
+                raise InvalidJobState(f"Job {job_id} has {job.status}: it can no longer be cancelled")
+            if job.status in HELD:
+                return save(connection, job, replace(job, wanted=Wanted.CANCEL), [_asked("cancel", "Cancelling")])
+            return move(connection, job, Status.CANCELLED, "Job was cancelled", wanted=Wanted.CANCEL)
+
+    def pause(self, project_id: str, job_id: str) -> Job:
+        """Paused at once when nobody holds it, else its holder is asked to write a checkpoint and stop."""
+        with self._database.write() as connection:
+            job = lock(connection, job_id, project_id)
+            if job.status in TERMINAL or job.wanted == Wanted.CANCEL:
+                raise InvalidJobState(f"Job {job_id} {_state(job)}: it can no longer be paused")
+            if job.wanted == Wanted.PAUSE:
+                return job
+            if job.status in HELD:
+                return save(connection, job, replace(job, wanted=Wanted.PAUSE), [_asked("pause", "Pausing")])
+            return move(connection, job, Status.PAUSED, "Job was paused", wanted=Wanted.PAUSE)
+
+    def resume(self, project_id: str, job_id: str) -> Job:
+        """Queued again; a job that is still pausing goes on as soon as its holder lets go. No-op for one that runs."""
+        with self._database.write() as connection:
+            job = lock(connection, job_id, project_id)
+            if job.status in TERMINAL or job.wanted == Wanted.CANCEL:
+                raise InvalidJobState(f"Job {job_id} {_state(job)}: it can no longer be resumed")
+            if job.wanted == Wanted.RUN:
+                return job
+            if job.status in HELD:
+                return save(connection, job, replace(job, wanted=Wanted.RUN), [_asked("run", "Resuming")])
+            return move(connection, job, Status.QUEUED, "Job is queued again", wanted=Wanted.RUN)
+
+    def queue_depth(self) -> dict[Kind, int]:
+        """Jobs that wait for a worker, of all projects; kinds without any have 0."""
+        counts = self.counts()
+        return {kind: counts.get((kind, Status.QUEUED), 0) for kind in Kind}
+
+    def counts(self) -> dict[tuple[Kind, Status], int]:
+        """Jobs of all projects; pairs without any are left out."""
+        query = select(jobs.c.kind, jobs.c.status, func.count()).group_by(jobs.c.kind, jobs.c.status)
+        with self._database.read() as connection:
+            return {(kind, status): count for kind, status, count in connection.execute(query)}
+
+    def queue_position(self, job: Job) -> int | None:
+        """1 for the next of its kind by priority and age (fair share left aside); None when it does not wait."""
+        if job.status != Status.QUEUED:
+            return None
+        older = or_(jobs.c.created_at < job.created_at, and_(jobs.c.created_at == job.created_at, jobs.c.id < job.id))
+        ahead = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, older))
+        query = select(func.count()).where(jobs.c.status == Status.QUEUED, jobs.c.kind == job.kind, ahead)
+        with self._database.read() as connection:
+            return 1 + connection.execute(query).scalar_one()
+
+    def _has_metadata(self, key: str, value: str) -> ColumnElement[bool]:
+        # Not metadata["key"]: SQLite's JSON path breaks on a key with a quotation mark, and keys are users'.
+        function = func.json_each if self._database.is_sqlite else func.jsonb_each_text
+        pairs = function(jobs.c.metadata).table_valued("key", "value")
+        return exists(select(1).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value))
+
+
+def _asked(wanted: str, word: str) -> NewEvent:
+    return NewEvent(type="status", message=f"{word}: the job's holder was asked to", data={"wanted": wanted})
+
+
+def _state(job: Job) -> str:
+    return f"has {job.status}" if job.status in (Status.SUCCEEDED, Status.FAILED) else "was cancelled"

@@ -1,0 +1,48 @@
+"""Bringing a ledger's tables up to date: Alembic, run from the program, with no alembic.ini to find or lose.
+
+One transaction for all revisions, one process at a time: services that start together may all call this.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, delete, insert, text
+
+import shared
+from shared.store.engine import Database
+from shared.store.tables import meta
+
+#: Any number: the lock that migrating processes on one PostgreSQL database wait for.
+LOCK = 7_461_120
+FOLDER = Path(shared.__file__).parent / "migrations"
+
+
+def migrate(database: Database, host: str) -> None:
+    _write_ahead(database)
+    with database.write() as connection:
+        if not database.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        command.upgrade(config(connection), "head")
+        connection.execute(delete(meta).where(meta.c.key == "host"))
+        connection.execute(insert(meta).values(key="host", value=host))
+
+
+def config(connection: Connection) -> Config:
+    """Alembic's settings, for the migrations to run in the connection's transaction."""
+    made = Config()
+    made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    made.attributes["connection"] = connection
+    return made
+
+
+def _write_ahead(database: Database) -> None:
+    """WAL, so that readers and the writer do not wait for each other. The file remembers it."""
+    if database.file is None:
+        return
+    with database.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA journal_mode = WAL")

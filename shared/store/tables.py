@@ -1,0 +1,263 @@
+"""The tables of the ledger. A change here needs a revision in shared/migrations; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from shared.job import Kind, Status, Wanted
+from shared.store.columns import Choice, Json, Moment, Words
+
+#: Names for what would be unnamed: PostgreSQL and SQLite make up different ones, and a later revision must find them.
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMES)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Words, primary_key=True),
+    Column("value", Words, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("name", Words, nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("project_id", Words, ForeignKey("projects.id"), nullable=False),
+    Column("name", Words, nullable=False),
+    Column("role", Words, nullable=False),
+    Column("prefix", Words, nullable=False, index=True),
+    #: sha256 of the secret, hex.
+    Column("hash", Words, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("revoked_at", Moment),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("project_id", Words, ForeignKey("projects.id"), nullable=False),
+    Column("kind", Choice(Kind), nullable=False),
+    Column("status", Choice(Status), nullable=False),
+    Column("wanted", Choice(Wanted), nullable=False),
+    Column("name", Words),
+    Column("priority", Integer, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("requires", Json, nullable=False),
+    Column("metadata", Json, nullable=False),
+    Column("request", Json, nullable=False),
+    Column("then", Json, nullable=False),
+    Column("parent_id", Words, ForeignKey("jobs.id"), index=True),
+    Column("attempt", Integer, nullable=False),
+    Column("lost_attempts", Integer, nullable=False),
+    Column("worker_id", Words),
+    Column("phase", Words),
+    Column("progress", Json, nullable=False),
+    Column("result", Json, nullable=False),
+    Column("error", Json),
+    Column("last_event", BigInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    #: Who shares fairly within the project, e.g. the id of the API key; "" when not told.
+    Column("owner", Words, nullable=False),
+    #: Copies of what `requires` says, for the claim's WHERE; its labels are in job_labels.
+    Column("num_devices", Integer, nullable=False),
+    Column("storage_id", Words),
+    #: Deduplication of creates: see newjob.py.
+    Column("fingerprint", Words),
+    Column("idempotency_key", Words),
+    Column("body_digest", Words, nullable=False),
+    UniqueConstraint("project_id", "idempotency_key"),
+    Index(None, "project_id", "created_at", "id"),
+    Index(None, "project_id", "fingerprint"),
+    Index(None, "status", "kind"),
+)
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    Column("job_id", Words, ForeignKey("jobs.id"), primary_key=True),
+    Column("label", Words, primary_key=True),
+)
+
+job_secrets = Table(
+    "job_secrets",
+    metadata,
+    Column("job_id", Words, ForeignKey("jobs.id"), primary_key=True),
+    Column("name", Words, primary_key=True),
+    Column("value", Words, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", Words, ForeignKey("jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("worker_id", Words, nullable=False),
+    Column("storage_id", Words),
+    Column("beat", BigInteger, nullable=False),
+    Column("events_offset", BigInteger, nullable=False),
+    Column("status", Words, nullable=False),
+    Column("reason", Words),
+    Column("started_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", Words, ForeignKey("jobs.id"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("level", Words, nullable=False),
+    Column("type", Words, nullable=False),
+    Column("message", Words, nullable=False),
+    Column("data", Json, nullable=False),
+    Column("superseded", Boolean, nullable=False),
+    #: data["step"] of a metrics event, for superseding.
+    Column("step", BigInteger),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("job_id", Words, ForeignKey("jobs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("uri", Words, nullable=False),
+    Column("digest", Words, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("metrics", Json, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("job_id", "attempt", "step"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("project_id", Words, ForeignKey("projects.id"), nullable=False),
+    Column("name", Words, nullable=False),
+    Column("filename", Words, nullable=False),
+    Column("purpose", Words, nullable=False),
+    Column("format", Words),
+    Column("columns", Json, nullable=False),
+    Column("num_rows", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("digest", Words, nullable=False),
+    Column("uri", Words, nullable=False),
+    Column("status", Words, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "project_id", "created_at", "id"),
+    Index(None, "project_id", "name"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("project_id", Words, ForeignKey("projects.id"), nullable=False),
+    Column("name", Words, nullable=False),
+    Column("kind", Words, nullable=False),
+    #: A name and no key: bases from the Hub have no row.
+    Column("base_model", Words),
+    Column("job_id", Words, ForeignKey("jobs.id")),
+    Column("uri", Words, nullable=False),
+    Column("digest", Words, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("format", Words, nullable=False),
+    Column("template", Words),
+    Column("config", Json, nullable=False),
+    Column("metadata", Json, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("project_id", "name"),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("project_id", Words, ForeignKey("projects.id"), nullable=False),
+    Column("name", Words, nullable=False),
+    Column("model_name", Words, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("wanted", Words, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    # A name is free again once its deployment was stopped.
+    Index(
+        "uq_deployments_running_name",
+        "project_id",
+        "name",
+        unique=True,
+        sqlite_where=text("wanted = 'running'"),
+        postgresql_where=text("wanted = 'running'"),
+    ),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("deployment_id", Words, ForeignKey("deployments.id"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("served_name", Words, nullable=False),
+    Column("status", Words, nullable=False, index=True),
+    Column("wanted", Words, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("worker_id", Words),
+    Column("storage_id", Words),
+    Column("url", Words),
+    Column("api_key", Words),
+    Column("load", Float, nullable=False),
+    Column("error", Words),
+    Column("log_tail", Words),
+    Column("num_failures", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("deployment_id", "ordinal"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("kinds", Json, nullable=False),
+    Column("host", Words, nullable=False),
+    Column("devices", Json, nullable=False),
+    Column("storage_id", Words, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("metrics_url", Words),
+    Column("version", Words, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+)
