@@ -6,17 +6,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from shared.store import Store
+from sqlalchemy.exc import DBAPIError
 
 from gateway.cli import show
+from shared.errors import TunesmithError
 from shared.settings import Settings
+from shared.store import Store
+
+
+class LedgerUnusable(TunesmithError):
+    """The ledger cannot be used."""
 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Store]:
+    """The ledger. Raises LedgerUnusable when it has no tables yet or cannot be reached."""
     store = Store(settings.database_url)
     try:
         yield store
+    except DBAPIError as error:
+        raise LedgerUnusable(
+            f"the ledger cannot be used ({error.orig}): run `tunesmith migrate` if it is new, else see "
+            "TUNESMITH_DATABASE_URL"
+        ) from error
     finally:
         store.close()
 
