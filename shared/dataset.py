@@ -1,0 +1,321 @@
+"""Dataset files: read row by row in constant memory, every broken row told by line, column and reason.
+
+JSONL, a JSON array, or CSV, told apart by their content. `inspect` is what the door asks; `rows` is what a training
+child reads. What a row means is in shared/rows.py; nothing here is kept or published.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shared.errors import Complaint, InvalidDataset
+from shared.rows import COLUMN_ROLES, FORMATS, Layout, Row, RowError, detect, read_row
+
+#: Longest row, bytes: longer than any context, short enough that one row never fills the memory.
+MAX_ROW_BYTES = 8 * 1024**2
+#: Broken rows that are told one by one; the rest is counted.
+MAX_ISSUES = 100
+CHUNK_CHARS = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was found in a file that can be trained on."""
+
+    layout: Layout
+    num_rows: int
+    #: "jsonl", "json" or "csv".
+    container: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """One row as the file has it, or why it cannot be read."""
+
+    #: 1-based line where the row begins.
+    line: int
+    value: Any = None
+    error: RowError | None = None
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    num_rows: int = 0
+    num_bad: int = 0
+    issues: list[Complaint] = field(default_factory=list)
+
+    def bad(self, line: int, error: RowError) -> None:
+        self.num_bad += 1
+        if len(self.issues) < MAX_ISSUES:
+            self.issues.append(Complaint(field=error.column, message=error.message, code=error.code, line=line))
+
+
+def inspect(
+    path: Path,
+    *,
+    formatting: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Report:
+    """Read the whole file. Raises InvalidDataset with the first MAX_ISSUES broken rows."""
+    container = container_of(path)
+    layout = _layout(path, container, formatting, columns, tags)
+    tally = _Tally()
+    for found in _read(path, container):
+        tally.num_rows += 1
+        try:
+            read_row(_object(found), layout)
+        except RowError as error:
+            tally.bad(found.line, error)
+    if tally.num_bad:
+        raise _refusal(tally)
+    if not tally.num_rows:
+        raise _empty()
+    return Report(layout=layout, num_rows=tally.num_rows, container=container)
+
+
+def rows(path: Path, layout: Layout) -> Iterator[Row]:
+    """The rows of a file that `inspect` accepted. Raises InvalidDataset at the first broken row."""
+    for found in _read(path, container_of(path)):
+        try:
+            yield read_row(_object(found), layout)
+        except RowError as error:
+            complaint = Complaint(field=error.column, message=error.message, code=error.code, line=found.line)
+            raise InvalidDataset(f"line {found.line}: {error}", complaints=[complaint]) from error
+
+
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line and object of each row of a file that is no training data (a batch). Raises InvalidDataset."""
+    for found in _read(path, container_of(path)):
+        try:
+            yield found.line, _object(found)
+        except RowError as error:
+            complaint = Complaint(field=error.column, message=error.message, code=error.code, line=found.line)
+            raise InvalidDataset(f"line {found.line}: {error}", complaints=[complaint]) from error
+
+
+def container_of(path: Path) -> str:
+    """By the first character that is no white space: `[` is a JSON array, `{` JSONL, anything else CSV."""
+    with path.open("rb") as file:
+        head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
+    if not head:
+        raise _empty()
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        message = "is UTF-16: save the file as UTF-8"
+        raise InvalidDataset(
+            f"file {message}", complaints=[Complaint(field="file", message=message, code="encoding", line=1)]
+        )
+    if head.startswith(b"PAR1") or b"\0" in head[:64]:
+        message = "is a binary file: upload JSONL, JSON or CSV"
+        raise InvalidDataset(
+            f"file {message}", complaints=[Complaint(field="file", message=message, code="unsupported", line=1)]
+        )
+    return {b"[": "json", b"{": "jsonl"}.get(head[:1], "csv")
+
+
+def _layout(
+    path: Path,
+    container: str,
+    formatting: str | None,
+    columns: Mapping[str, Any] | None,
+    tags: Mapping[str, str] | None,
+) -> Layout:
+    if formatting is not None and formatting not in FORMATS:
+        message = f"is {formatting!r}: must be one of {', '.join(FORMATS)}"
+        raise InvalidDataset(f"formatting {message}", complaints=[Complaint(field="formatting", message=message)])
+    if unknown := sorted(set(columns or {}) - COLUMN_ROLES):
+        message = f"has {unknown[0]!r}: must be among {', '.join(sorted(COLUMN_ROLES))}"
+        raise InvalidDataset(f"columns {message}", complaints=[Complaint(field="columns", message=message)])
+    if formatting is not None or columns:
+        return Layout.of(formatting or "alpaca", columns, tags)
+    heads = (found.value for found in islice(_read(path, container), MAX_ISSUES) if isinstance(found.value, dict))
+    guessed = next((layout for row in heads if (layout := detect(row))), None)
+    # Nothing to guess from: the openai reader then says of each row what it lacks.
+    return Layout.of(guessed.format, guessed.columns, tags) if guessed else Layout.of("openai")
+
+
+def _object(found: _Found) -> dict[str, Any]:
+    if found.error:
+        raise found.error
+    if not isinstance(found.value, dict):
+        raise RowError("row", f"is {type(found.value).__name__}: must be a JSON object", "invalid_type")
+    return found.value
+
+
+def _read(path: Path, container: str) -> Iterator[_Found]:
+    return {"jsonl": _read_jsonl, "json": _read_array, "csv": _read_csv}[container](path)
+
+
+def _read_jsonl(path: Path) -> Iterator[_Found]:
+    with path.open("rb") as file:
+        for number, line in enumerate(_lines(file), start=1):
+            if len(line) > MAX_ROW_BYTES:
+                yield _Found(
+                    line=number, error=RowError("row", f"is longer than {MAX_ROW_BYTES} bytes", "row_too_long")
+                )
+            elif text := line.strip():
+                yield _parsed(number, text.removeprefix(codecs.BOM_UTF8) if number == 1 else text)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, of which one that is too long is cut: the rest of it is passed over without being kept."""
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
+            while (rest := file.readline(MAX_ROW_BYTES)) and not rest.endswith(b"\n"):
+                pass
+        yield line
+
+
+def _parsed(number: int, line: bytes) -> _Found:
+    try:
+        return _Found(line=number, value=_json(line.decode()))
+    except UnicodeDecodeError as error:
+        message = f"byte {error.start + 1} is not UTF-8: save the file as UTF-8"
+        return _Found(line=number, error=RowError("row", message, "encoding"))
+    except json.JSONDecodeError as error:
+        message = f"is not JSON: {error.msg} at column {error.colno}"
+        return _Found(line=number, error=RowError("row", message, "invalid_json"))
+    except RowError as error:
+        return _Found(line=number, error=error)
+    except RecursionError:
+        return _Found(line=number, error=RowError("row", "is nested too deep", "invalid_json"))
+
+
+def _json(text: str) -> Any:
+    if "\0" in text or "\\u0000" in text:
+        raise RowError("row", "holds a NUL character", "invalid_character")
+    return _decoder().decode(text)
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RowError(twice, "is given twice in one object", "duplicate_key")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise RowError("row", f"holds {name}: not a JSON number", "invalid_json")
+
+
+class _Text:
+    """The text of a file in pieces, forgetting what was taken, with the line that the first piece left begins on."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = codecs.getreader("utf-8-sig")(file)
+        self.text = ""
+        self.line = 1
+        self.ended = False
+
+    def more(self, num_chars: int = CHUNK_CHARS) -> None:
+        piece = self._file.read(num_chars)
+        self.ended = not piece
+        self.text += piece
+
+    def take(self, num_chars: int) -> None:
+        self.line += self.text.count("\n", 0, num_chars)
+        self.text = self.text[num_chars:]
+
+    def skip(self, characters: str) -> str:
+        """Pass over white space and `characters`; the next character, or "" at the end."""
+        while True:
+            rest = self.text.lstrip(" \t\r\n" + characters)
+            self.take(len(self.text) - len(rest))
+            if self.text or self.ended:
+                return self.text[:1]
+            self.more()
+
+
+def _read_array(path: Path) -> Iterator[_Found]:
+    """The elements of one JSON array, each parsed when it is there in whole."""
+    with path.open("rb") as file:
+        text = _Text(file)
+        try:
+            text.skip("")
+            text.take(1)
+            first = True
+            while (head := text.skip("" if first else ",")) not in ("]", ""):
+                first = False
+                yield (found := _element(text))
+                if found.error and found.error.code == "invalid_json":
+                    return
+            if not head:
+                yield _Found(
+                    line=text.line, error=RowError("row", "the file ends before the list is closed", "invalid_json")
+                )
+        except UnicodeDecodeError:
+            yield _Found(line=text.line, error=RowError("row", "is not UTF-8: save the file as UTF-8", "encoding"))
+
+
+def _element(text: _Text) -> _Found:
+    """The next element; more of the file is read, in doubling steps, while it is incomplete."""
+    line, num_chars = text.line, CHUNK_CHARS
+    while True:
+        try:
+            value, end = _decoder().raw_decode(text.text)
+            if end == len(text.text) and not text.ended:  # a number may go on
+                text.more()
+                continue
+            text.take(end)
+            return _Found(line=line, value=value)
+        except json.JSONDecodeError as error:
+            if text.ended or len(text.text) > MAX_ROW_BYTES:
+                place = (
+                    f"{error.msg} at column {error.colno}"
+                    if error.lineno == 1
+                    else f"{error.msg} {error.lineno - 1} lines below"
+                )
+                return _Found(line=line, error=RowError("row", f"is not JSON: {place}", "invalid_json"))
+            text.more(num_chars)
+            num_chars *= 2
+        except (RowError, RecursionError) as error:
+            known = error if isinstance(error, RowError) else RowError("row", "is nested too deep", "invalid_json")
+            # What lies behind cannot be found without parsing it: stop at the first such row.
+            return _Found(line=line, error=RowError(known.column, known.message, "invalid_json"))
+
+
+def _read_csv(path: Path) -> Iterator[_Found]:
+    csv.field_size_limit(MAX_ROW_BYTES)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        line = 2
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    yield _Found(
+                        line=line, error=RowError("row", "has another number of columns than the header", "invalid_csv")
+                    )
+                elif any("\0" in value for value in row.values()):
+                    yield _Found(line=line, error=RowError("row", "holds a NUL character", "invalid_character"))
+                else:
+                    yield _Found(line=line, value={name: value or None for name, value in row.items()})
+                line = reader.line_num + 1
+        except csv.Error as error:
+            yield _Found(line=line, error=RowError("row", f"is not CSV: {error}", "invalid_csv"))
+        except UnicodeDecodeError:
+            yield _Found(line=line, error=RowError("row", "is not UTF-8: save the file as UTF-8", "encoding"))
+
+
+def _refusal(tally: _Tally) -> InvalidDataset:
+    first = tally.issues[0]
+    told = f"line {first.line}, {first.field}: {first.message}"
+    message = f"{tally.num_bad} of {tally.num_rows} rows are invalid; first: {told}"
+    return InvalidDataset(message, field="file", complaints=tally.issues)
+
+
+def _empty() -> InvalidDataset:
+    complaint = Complaint(field="file", message="is empty: there must be at least one row", code="empty_file", line=1)
+    return InvalidDataset("file is empty: there must be at least one row", complaints=[complaint])
