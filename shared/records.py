@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -19,6 +20,12 @@ class Page(Generic[T]):
     items: list[T]
     #: Whether more follow the last of `items`.
     has_more: bool
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +185,13 @@ class Replica:
     served_name: str
     #: The deployment's spec.
     spec: dict[str, Any]
-    #: "pending", "starting", "ready", "failed", "stopping" or "stopped".
+    #: "starting", "ready", "failed" or "stopping" while a worker has it, "pending", "failed" or "stopped" else.
     status: str
     #: "running" or "stopped".
     wanted: str
     attempt: int
     beat: int
+    #: None: nobody has it.
     worker_id: str | None
     url: str | None
     api_key: str | None = field(repr=False)
@@ -191,7 +199,7 @@ class Replica:
     load: float
     error: str | None
     log_tail: str | None
-    #: Starts in a row that did not get ready.
+    #: Holders in a row that were lost, or gave up, before it got ready.
     num_failures: int
     created_at: datetime
 

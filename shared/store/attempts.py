@@ -153,18 +153,15 @@ class Attempts:
             end_attempt(connection, job, "released", reason or status.value)
             return _stopped(connection, job, reason or "its worker let go of it", job.lost_attempts)
 
-    def reclaim(self, job_id: str, attempt: int, beat: int, reason: str) -> Job | None:
-        """Take the job from a holder whose beat still is `beat`; None when it has moved on since.
+    def reclaim(self, job_id: str, attempt: int, beat: int, reason: str) -> Job:
+        """Take the job from a holder whose beat still is `beat`. Raises: LeaseLost when it has moved on since
 
         Queued again, or failed when MAX_LOST_ATTEMPTS in a row brought no new checkpoint.
         """
         with self._database.write() as connection:
-            try:
-                job = hold(connection, job_id, attempt)
-            except LeaseLost:
-                return None
+            job = hold(connection, job_id, attempt)
             if connection.execute(select(attempts.c.beat).where(*_key(job_id, attempt))).scalar() != beat:
-                return None
+                raise LeaseLost(f"The holder of {job_id} is alive: its beat has moved on from {beat}")
             end_attempt(connection, job, "lost", reason)
             got_on = connection.execute(select(exists().where(*_made_in(job_id, attempt)))).scalar()
             return _stopped(connection, job, reason, 0 if got_on else job.lost_attempts + 1, lost=True)

@@ -11,7 +11,7 @@ from shared.ids import new_id
 from shared.records import Dataset, NewDataset, Page
 from shared.store.columns import now, record
 from shared.store.engine import Database
-from shared.store.paging import one, page
+from shared.store.paging import MAX_LIMIT, one, page
 from shared.store.tables import datasets
 
 
@@ -65,7 +65,7 @@ class Datasets:
         *,
         purpose: str | None = None,
         after: str | None = None,
-        limit: int = 20,
+        limit: int = MAX_LIMIT,
         order: str = "desc",
     ) -> Page[Dataset]:
         query = select(datasets) if purpose is None else select(datasets).where(datasets.c.purpose == purpose)

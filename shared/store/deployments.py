@@ -22,9 +22,6 @@ from shared.store.paging import one
 from shared.store.replicas import insert_replica, replicas_query
 from shared.store.tables import deployments, replicas
 
-#: Replicas that no worker holds: they stop at once.
-FREE = ("pending", "failed")
-
 
 class Deployments:
     def __init__(self, database: Database) -> None:
@@ -138,7 +135,7 @@ def _scale(connection: Connection, deployment: Deployment) -> None:
             insert_replica(connection, deployment, ordinal)
     rows = update(replicas).where(replicas.c.deployment_id == deployment.id, replicas.c.ordinal < wanted)
     connection.execute(rows.values(wanted="running"))
-    again = rows.where(replicas.c.status.in_(("stopped", "failed")))
+    again = rows.where(replicas.c.status.in_(("stopped", "failed")), replicas.c.worker_id.is_(None))
     connection.execute(again.values(status="pending", num_failures=0, error=None))
     _stop(connection, deployment, from_ordinal=wanted)
 
@@ -146,4 +143,4 @@ def _scale(connection: Connection, deployment: Deployment) -> None:
 def _stop(connection: Connection, deployment: Deployment, *, from_ordinal: int) -> None:
     rows = update(replicas).where(replicas.c.deployment_id == deployment.id, replicas.c.ordinal >= from_ordinal)
     connection.execute(rows.values(wanted="stopped"))
-    connection.execute(rows.where(replicas.c.status.in_(FREE)).values(status="stopped"))
+    connection.execute(rows.where(replicas.c.worker_id.is_(None)).values(status="stopped"))

@@ -1,7 +1,8 @@
 """Replicas: vLLM processes, claimed, leased and fenced like jobs by inference workers; read by gateways to route.
 
-A start that fails is tried again, MAX_FAILURES in a row at most; after that the replica is `failed` until its
-deployment's spec is changed. Getting ready clears the count.
+A worker has a replica while `worker_id` says so, whatever its status: one whose start failed stays with its worker,
+which tries again. A replica whose holders were lost, or gave up, MAX_FAILURES times in a row without it getting ready
+is left `failed` until its deployment's spec is changed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.tables import deployments, replicas
 
-#: A worker has it.
-HELD = ("starting", "ready", "stopping")
 MAX_FAILURES = 3
 #: Of a failed server's log, for people.
 MAX_LOG_CHARACTERS = 20_000
@@ -32,7 +31,8 @@ class Replicas:
 
     def claim_next(self, worker_id: str, storage_id: str | None = None) -> Replica | None:
         """The oldest replica that nobody holds, now `starting` under a new attempt; None when there is none."""
-        query = replicas_query().where(replicas.c.status == "pending", replicas.c.wanted == "running")
+        waiting = replicas.c.status == "pending", replicas.c.wanted == "running", replicas.c.worker_id.is_(None)
+        query = replicas_query().where(*waiting)
         with self._database.read() as connection:
             if connection.execute(query.limit(1)).first() is None:
                 return None
@@ -78,7 +78,7 @@ class Replicas:
     ) -> Replica:
         """The process is gone: stopped when that was wanted, else to be started again. Raises: LeaseLost
 
-        `error` says that it ended by itself, and counts as a failure.
+        `error` says that the worker gives up on it, and counts as a failure.
         """
         with self._database.write() as connection:
             _hold(connection, replica_id, attempt)
@@ -87,18 +87,15 @@ class Replicas:
     def held(self) -> list[HeldReplica]:
         columns = replicas.c.id, replicas.c.attempt, replicas.c.beat, replicas.c.worker_id
         with self._database.read() as connection:
-            rows = connection.execute(select(*columns).where(replicas.c.status.in_(HELD)))
+            rows = connection.execute(select(*columns).where(replicas.c.worker_id.is_not(None)))
             return [HeldReplica(*row) for row in rows]
 
-    def reclaim(self, replica_id: str, attempt: int, beat: int, reason: str) -> Replica | None:
-        """Take it from a holder whose beat still is `beat`; None when it has moved on since."""
+    def reclaim(self, replica_id: str, attempt: int, beat: int, reason: str) -> Replica:
+        """Take it from a holder whose beat still is `beat`. Raises: LeaseLost when it has moved on since"""
         with self._database.write() as connection:
-            try:
-                _hold(connection, replica_id, attempt)
-            except LeaseLost:
-                return None
+            _hold(connection, replica_id, attempt)
             if _get(connection, replica_id).beat != beat:
-                return None
+                raise LeaseLost(f"The holder of {replica_id} is alive: its beat has moved on from {beat}")
             return _let_go(connection, replica_id, reason, None)
 
     def ready(self, project_id: str | None = None) -> list[Replica]:
@@ -158,7 +155,7 @@ def _hold(connection: Connection, replica_id: str, attempt: int) -> str:
     query = (
         select(wanted)
         .join(deployments, deployments.c.id == replicas.c.deployment_id)
-        .where(replicas.c.id == replica_id, replicas.c.attempt == attempt, replicas.c.status.in_(HELD))
+        .where(replicas.c.id == replica_id, replicas.c.attempt == attempt, replicas.c.worker_id.is_not(None))
         .with_for_update(of=replicas)
     )
     row = connection.execute(query).first()
