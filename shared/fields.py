@@ -75,6 +75,15 @@ class StrictString(fields.String):
         return checked_text(value)
 
 
+class SecretString(StrictString):
+    """Text that no message repeats."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise refuse("must be text", "invalid_type")
+        return checked_text(value)
+
+
 class Names(fields.List):
     """A list of names, or LF's one string with commas; empty names are dropped."""
 

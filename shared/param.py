@@ -94,7 +94,7 @@ def param(
     validate = strict.validators(
         low=minimum, high=maximum, choices=choices, above=exclusive_minimum, below=exclusive_maximum
     )
-    field = (field_class or FIELDS[kind_of])(
+    field = (field_class or (strict.SecretString if secret else FIELDS[kind_of]))(
         required=default is MISSING,
         allow_none=default is None or isinstance(default, list),
         metadata={"description": _description(doc, unit, advice)},

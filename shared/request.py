@@ -18,6 +18,7 @@ from shared.fields import Message, checked_text, refuse, shown
 from shared.job import Kind
 from shared.param import param
 from shared.spec import SPECS
+from shared.unsupported import UNSUPPORTED
 
 __all__ = ["Envelope", "load", "parse_yaml", "split_envelope"]
 
@@ -106,7 +107,7 @@ def split_envelope(body: Mapping[str, Any]) -> tuple[Envelope, dict[str, Any]]:
 
 
 def guess_kind(rest: Mapping[str, Any]) -> str:
-    exported = any(str(name).startswith("export_") for name in rest)
+    exported = any(str(name).startswith("export_") and name not in UNSUPPORTED for name in rest)
     return Kind.EXPORT.value if exported else Kind.TRAIN.value
 
 

@@ -19,7 +19,8 @@ from shared.errors import Complaint, InvalidSpec, TunesmithError
 from shared.nearest import nearest
 from shared.param import Param
 from shared.rules import INVALID, Invalid, broken, complaint
-from shared.unsupported import UNSUPPORTED, is_off
+from shared.spec import SPECS
+from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, is_off
 
 #: Version of what `to_wire` writes; raised together with an entry in UPGRADES.
 SCHEMA_VERSION = 1
@@ -107,7 +108,7 @@ def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], li
     for name, value in body.items():
         wire = known.get(name)
         if wire is None:
-            complaints += _foreign(name, value, known)
+            complaints += _foreign(spec_type, name, value)
         elif wire in given:
             complaints.append(Complaint(field=wire, message=f"is given twice: {name!r} is another name for it"))
         else:
@@ -122,13 +123,18 @@ def _names(spec_type: type) -> dict[str, str]:
     return {name: param.wire for param in bound for name in (*param.aliases, param.wire)}
 
 
-def _foreign(name: Any, value: Any, known: Mapping[str, str]) -> list[Complaint]:
-    if name == "schema_version":
-        return []
+def _foreign(spec_type: type, name: Any, value: Any) -> list[Complaint]:
+    """The complaint about a name that this spec does not have; none where it can have no effect."""
     refused = UNSUPPORTED.get(name) if isinstance(name, str) else None
+    if name == "schema_version" or name in WITHOUT_EFFECT or (refused is not None and is_off(refused, value)):
+        return []
     if refused is not None:
-        return [] if is_off(refused, value) else [Complaint(field=name, message=refused.message, code="unsupported")]
-    close = nearest(str(name), known)
+        return [Complaint(field=name, message=refused.message, code="unsupported")]
+    owners = [kind for kind, other in SPECS.items() if other is not spec_type and name in _names(other)]
+    if owners:
+        message = f"is a field of {' and '.join(owners)}, not of this kind of job"
+        return [Complaint(field=name, message=message, code="unsupported")]
+    close = nearest(str(name), _names(spec_type))
     hint = f"; did you mean {close!r}?" if close else ""
     return [Complaint(field=str(name)[:200], message=f"is unknown{hint}", code="unknown_field")]
 

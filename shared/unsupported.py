@@ -1,5 +1,13 @@
-"""temporary"""
+"""LF's arguments that we know and do not take: what each is, and what to use instead. Nothing of LF is ever "unknown".
+
+An argument may always be given with the value that switches it off (`use_galore: false`), so that files that write
+everything out still post as they are. WITHOUT_EFFECT names those whose value cannot change a result here: accepted,
+checked no further. An argument moves from here to `shared/spec` in the change that implements it.
+"""
+
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,13 +15,206 @@ from typing import Any
 class Refused:
     reason: str
     instead: str
-    off: Any = None
+    #: Values that mean what happens anyway, besides null.
+    off: tuple[Any, ...] = ()
 
     @property
     def message(self) -> str:
-        return f"{self.reason}; {self.instead}"
+        return f"is not supported: {self.reason}; {self.instead}"
 
-UNSUPPORTED: dict[str, Refused] = {}
 
 def is_off(refused: Refused, value: Any) -> bool:
-    return value is None or value == refused.off
+    """Whether the value asks for nothing; true is not 1 and "no" is not false."""
+    return value is None or any(value == off and type(value) is type(off) for off in refused.off)
+
+
+def _all(reason: str, instead: str, **off: Any) -> Iterator[tuple[str, Refused]]:
+    """One entry per argument: its value that asks for nothing (several: in a tuple)."""
+    for name, value in off.items():
+        values = value if isinstance(value, tuple) else (value,)
+        yield name, Refused(reason=reason, instead=instead, off=values)
+
+
+LATER = "not implemented yet"
+DERIVED = "LF derives it and does not let it be set"
+SERVER = "the server decides this, not a request"
+
+UNSUPPORTED: Mapping[str, Refused] = dict([
+    # Model
+    *_all("it names a folder inside a repository", "register the adapter under a name of its own", adapter_folder=None),
+    *_all(
+        LATER, "leave the vocabulary as it is",
+        resize_vocab=False, add_tokens=None, add_special_tokens=None, new_special_tokens_config=None,
+        init_special_tokens="noise_init",
+    ),
+    *_all(LATER, "leave it out; special tokens in data are read as such", split_special_tokens=False),
+    *_all(LATER, "choose a model with a context as long as cutoff_len", rope_scaling=None),
+    *_all(LATER, "use flash_attn auto", shift_attn=False),
+    *_all(LATER, "train the model as it is", mixture_of_depths=None, train_from_scratch=False),
+    *_all(LATER, "leave it out, or use enable_liger_kernel", use_unsloth=False, use_unsloth_gc=False, use_v1_kernels=False),
+    *_all(LATER, "leave it out; the model's own value holds", moe_aux_loss_coef=None),
+    *_all(LATER, "leave it out; losses are computed in float32 anyway", upcast_lmhead_output=False),
+    *_all("models are served by vLLM only", "leave it out", infer_backend=("huggingface", "vllm")),
+    *_all("that hub is not supported yet", "use hf_hub_token, or a path under the import roots", ms_hub_token=None, om_hub_token=None),
+    *_all(SERVER, "leave it out", quantization_device_map=None, device_map=None, ray_init_kwargs=None),
+    *_all(
+        "images, video and audio are not supported yet", "use text-only data and models",
+        image_max_pixels=589824, image_min_pixels=1024, image_do_pan_and_scan=False, crop_to_patches=False,
+        video_max_pixels=65536, video_min_pixels=256, video_fps=2.0, video_maxlen=128, use_audio_in_video=False,
+        audio_sampling_rate=16000, media_dir=None, freeze_vision_tower=True, freeze_multi_modal_projector=True,
+        freeze_language_model=False,
+    ),
+    *_all("arguments of vLLM are named one by one", "use max_model_len, dtype, max_num_seqs, ...", vllm_config=None),
+    *_all(
+        "models are served by vLLM only", "deploy without it",
+        sglang_maxlen=4096, sglang_mem_fraction=0.7, sglang_tp_size=-1, sglang_config=None, sglang_lora_backend="triton",
+    ),
+    *_all(
+        LATER, "use quantization_bit, or more devices with zero_stage 3",
+        use_kt=False, kt_config=None, kt_cpu_activation=None, kt_weight_path=None, kt_non_expert_weight_path=None,
+        kt_expert_checkpoint_path=None, kt_use_lora_experts=False, kt_lora_expert_num=None,
+        kt_lora_expert_intermediate_size=None,
+    ),
+    *_all(DERIVED, "use bf16 or fp16", compute_dtype=None),
+    *_all(DERIVED, "use cutoff_len", model_max_length=None),
+    *_all(DERIVED, "use neat_packing", block_diag_attn=False),
+    # Data
+    *_all("datasets are named in the catalog", "upload the files and name them in dataset", dataset_dir=("data", "ONLINE")),
+    *_all(LATER, "upload the dataset; it is read row by row anyway", streaming=False, buffer_size=16384),
+    *_all(LATER, "name several datasets in dataset: they are joined", mix_strategy="concat", interleave_probs=None),
+    *_all(LATER, "leave it out; one loss over all validation rows is reported", eval_on_each_dataset=False),
+    *_all(LATER, "leave it out; tools are written as the model's own template writes them", tool_format=None),
+    *_all(LATER, "leave it out; thoughts are kept as the template keeps them", enable_thinking=True, preserve_thinking=False),
+    *_all("tokenized data is cached by the server", "leave it out; the same data is never tokenized twice", tokenized_path=None),
+    # Method and loss
+    *_all(LATER, "use finetuning_type freeze or lora", use_llama_pro=False),
+    *_all(LATER, "use optim adamw_torch", use_adam_mini=False, use_muon=False),
+    *_all(
+        LATER, "use deepspeed or zero_stage",
+        use_mca=False, use_megatron_bridge=False, megatron_bridge_args=None, use_hyper_parallel=False,
+        hyper_parallel_args=None, hyper_parallel_cp_size=1, tensor_model_parallel_size=1,
+        pipeline_model_parallel_size=1, expert_model_parallel_size=1, context_parallel_size=1,
+        virtual_pipeline_model_parallel_size=None, sequence_parallel=False, recompute_granularity=None,
+        recompute_method=None, recompute_num_layers=None, account_for_embedding_in_pipeline_split=None,
+        account_for_loss_in_pipeline_split=None, bias_activation_fusion=None, apply_rope_fusion=None,
+        masked_softmax_fusion=None, cross_entropy_loss_fusion=None, moe_grouped_gemm=None,
+        moe_token_dispatcher_type=None, calculate_per_token_loss=None, use_distributed_optimizer=True,
+        overlap_param_gather=True, overlap_grad_reduce=True, use_packed_sequences=False, mixed_precision="bf16_mixed",
+        megatron_pretrained_checkpoint=None, export_hf_on_finish=False, extra_config=None,
+    ),
+    *_all(
+        LATER, "use the plain sft loss",
+        use_dft_loss=False, use_asft_loss=False, asft_alpha=0.1, use_eaft_loss=False, eaft_alpha=1.0,
+        label_smoothing_factor=0.0, neftune_noise_alpha=None,
+    ),
+    *_all(LATER, "watch eval_loss and cancel the job, or lower num_train_epochs", early_stopping_steps=None),
+    *_all(
+        LATER, "use one learning_rate, or use_rslora",
+        loraplus_lr_ratio=None, loraplus_lr_embedding=1e-6, pissa_init=False, pissa_iter=16, pissa_convert=False,
+    ),
+    *_all(LATER, "use finetuning_type lora", module_dropout=0.0, oft_rank=0, oft_block_size=32, oft_target="all"),
+    *_all(
+        "only stage sft is supported yet", "use stage sft on the preferred answers",
+        pref_beta=0.1, pref_ftx=0.0, pref_bco_weight=0.0, pref_loss="sigmoid", dpo_label_smoothing=0.0,
+        kto_chosen_weight=1.0, kto_rejected_weight=1.0, simpo_gamma=0.5, ppo_buffer_size=1, ppo_epochs=4,
+        ppo_score_norm=False, ppo_target=6.0, ppo_whiten_rewards=False, ref_model=None, ref_model_adapters=None,
+        ref_model_quantization_bit=None, reward_model=None, reward_model_adapters=None,
+        reward_model_quantization_bit=None, reward_model_type="lora", ld_alpha=None,
+    ),
+    *_all(
+        LATER, "use finetuning_type lora, or zero_stage 3 for full training",
+        use_galore=False, galore_target="all", galore_rank=16, galore_update_interval=200, galore_scale=2.0,
+        galore_proj_type="std", galore_layerwise=False, use_apollo=False, apollo_target="all", apollo_rank=16,
+        apollo_update_interval=200, apollo_scale=32.0, apollo_proj="random", apollo_proj_type="std",
+        apollo_scale_type="channel", apollo_layerwise=False, apollo_scale_front=False, use_badam=False,
+        badam_mode="layer", badam_start_block=None, badam_switch_mode="ascending", badam_switch_interval=50,
+        badam_update_ratio=0.05, badam_mask_mode="adjacent", badam_verbose=0,
+    ),
+    # Tracking
+    *_all(
+        "trackers are not supported yet", "follow the job's events, the console or /metrics, which record every value",
+        use_swanlab=False, swanlab_project="llamafactory", swanlab_workspace=None, swanlab_run_name=None,
+        swanlab_mode="cloud", swanlab_api_key=None, swanlab_logdir=None, swanlab_lark_webhook_url=None,
+        swanlab_lark_secret=None, trackio_space_id=None, trackio_bucket_id=None, trackio_static_space_id=None,
+    ),
+    *_all(
+        LATER, "leave it out; tokens per second are always reported",
+        enable_torch_profiler=False, profiler_output_dir=None, profiler_wait_steps=1, profiler_warmup_steps=1,
+        profiler_active_steps=1, profiler_repeat=1, profiler_record_shapes=True, profiler_profile_memory=True,
+        profiler_with_stack=True, profile_modules=None,
+    ),
+    # Distributed and precision
+    *_all("jobs start through torchrun", "use num_processes", ray_num_workers=1),
+    *_all(SERVER, "use num_processes", master_addr=None, master_port=None, ddp_backend=None, use_cpu=False),
+    *_all(LATER, "use deepspeed or zero_stage", fsdp=(False, "", []), fsdp_config=None, fsdp_transformer_layer_cls_to_wrap=None,
+          accelerator_config=None, parallelism_config=None),
+    *_all(LATER, "use bf16", fp8=False, fp8_backend="auto", fp8_enable_fsdp_float8_all_gather=False),
+    *_all(LATER, "leave it out", torch_compile=False, torch_compile_backend=None, torch_compile_mode=None, tf32=None,
+          auto_find_batch_size=False, full_determinism=False, bf16_full_eval=False, fp16_full_eval=False),
+    *_all("it is named the other way round", "use disable_gradient_checkpointing", gradient_checkpointing=True),
+    *_all("it is given in fields of its own", "use use_reentrant_gc", gradient_checkpointing_kwargs=None),
+    *_all("it has another name here", "use enable_liger_kernel", use_liger_kernel=False, liger_kernel_config=None),
+    # Training loop
+    *_all(LATER, "choose a schedule and an optimizer that need no arguments", lr_scheduler_kwargs=None, optim_args=None,
+          optim_target_modules=None),
+    *_all(LATER, "use logging_steps", logging_strategy="steps"),
+    *_all(LATER, "use seed", data_seed=None),
+    *_all(LATER, "take the checkpoint you want from the job's list", load_best_model_at_end=False,
+          metric_for_best_model=(None, "loss", "eval_loss"), greater_is_better=(False,)),
+    *_all(LATER, "use group_by_length", train_sampling_strategy="random", length_column_name="length"),
+    *_all(LATER, "use eval_strategy and eval_steps", eval_on_start=False, eval_delay=0, eval_accumulation_steps=None,
+          prediction_loss_only=False, batch_eval_metrics=False, include_for_metrics=[]),
+    *_all("models are not pushed by a training", "download or export the model", push_to_hub=False, hub_model_id=None,
+          hub_token=None, hub_private_repo=None, hub_strategy="every_save", hub_always_push=False, hub_revision=None),
+    *_all("answers are generated by jobs of their own", "post a job of kind generate", do_predict=False,
+          predict_with_generate=False, generation_max_length=None, generation_num_beams=None, generation_config=None,
+          eval_num_beams=None),
+    # Generation and evaluation
+    *_all("vLLM samples, it has no beams", "use n for several answers", num_beams=1, length_penalty=1.0),
+    *_all("it counts the prompt too", "use max_new_tokens", max_length=1024),
+    *_all("benchmarks are not supported yet", "train with val_size and watch eval_loss", task=None,
+          task_dir="evaluation", batch_size=4, lang="en", n_shot=5, save_dir=None,
+          download_mode="reuse_dataset_if_exists"),
+])  # fmt: skip
+
+#: Accepted with any value: here it cannot change a result.
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "cache_dir": "the server has one cache",
+    "use_fast_tokenizer": "the fast tokenizer is always used where there is one",
+    "low_cpu_mem_usage": "weights are always loaded lazily",
+    "offload_folder": "nothing is offloaded to disk",
+    "use_kv_cache": "the cache is on when generating and off when training",
+    "use_cache": "the cache is on when generating and off when training",
+    "print_param_status": "numbers of trained parameters are always reported",
+    "data_shared_file_system": "data is prepared once, before the ranks start",
+    "dataloader_pin_memory": "chosen by device",
+    "dataloader_persistent_workers": "chosen by the trainer",
+    "dataloader_prefetch_factor": "chosen by the trainer",
+    "dataloader_multiprocessing_context": "chosen by the trainer",
+    "dataloader_in_order": "always in order",
+    "dataloader_drop_last": "the last batch is always used",
+    "ddp_find_unused_parameters": "chosen by method",
+    "ddp_bucket_cap_mb": "chosen by the trainer",
+    "ddp_broadcast_buffers": "chosen by the trainer",
+    "ddp_static_graph": "chosen by the trainer",
+    "average_tokens_across_devices": "losses are always averaged over tokens of all devices",
+    "remove_unused_columns": "only the columns of the stage are read",
+    "label_names": "chosen by stage",
+    "local_rank": "given by torchrun",
+    "disable_tqdm": "progress is reported as events",
+    "log_level": "set by the server",
+    "log_level_replica": "set by the server",
+    "log_on_each_node": "rank 0 reports",
+    "logging_nan_inf_filter": "losses are reported as they are",
+    "skip_memory_metrics": "memory is reported by the worker",
+    "save_on_each_node": "checkpoints are uploaded to the artifact store",
+    "enable_jit_checkpoint": "a stopped job always writes a checkpoint",
+    "ignore_data_skip": "a resumed job goes on where it was in the data",
+    "restore_callback_states_from_checkpoint": "a resumed job goes on where it was",
+    "torch_empty_cache_steps": "chosen by the trainer",
+    "eval_do_concat_batches": "chosen by the trainer",
+    "eval_use_gather_object": "chosen by the trainer",
+    "sortish_sampler": "use group_by_length",
+    "debug": "set by the server",
+    "project": "no tracker is attached",
+}

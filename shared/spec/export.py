@@ -27,6 +27,7 @@ class Source:
         kind="template",
         check=templates.unknown,
     )
+    finetuning_type: str = param("lora", "LF's switch; how a model was trained is read from its record and files.")
     trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
     hf_hub_token: str | None = param(
         None, "Hugging Face token for gated models; sealed apart from the job.", type=str, secret=True
