@@ -18,11 +18,12 @@ def main(folder: Path) -> int:
         attempt.fail(error)
         return 1
     try:
-        attempt.emit("done", **export(Order.from_run(attempt.run), Watch(attempt)))
-    except Stopped as stopped:
-        attempt.emit("stopped", step=None, reason=stopped.reason)
+        attempt.done(**export(Order.from_run(attempt.run), Watch(attempt)))
+    except Stopped:
+        # An export has no checkpoints: stopped is stopped at the beginning.
+        attempt.stopped(0)
     except Exception as error:
-        attempt.fail(error, field=getattr(error, "field", None))
+        attempt.fail(error)
         raise
     return 0
 

@@ -131,7 +131,10 @@ def _belongs(module: str, saved: tuple[str, ...]) -> bool:
 def _delta(module: str, pair: dict[str, Entry], config: dict[str, Any]) -> Delta:
     embedding = "lora_embedding_A" in pair
     try:
-        a, b = (pair["lora_embedding_A" if embedding else "lora_A"], pair["lora_embedding_B" if embedding else "lora_B"])
+        a, b = (
+            pair["lora_embedding_A" if embedding else "lora_A"],
+            pair["lora_embedding_B" if embedding else "lora_B"],
+        )
     except KeyError as missing:
         raise BadAdapter(f"the adapter lacks {missing} of {module}", field="adapter_name_or_path") from None
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}

@@ -30,7 +30,9 @@ class Card:
 def find_licence(model: Path) -> str | None:
     """What the base's own card says, else the title of its licence file."""
     card = model / "README.md"
-    if card.is_file() and (found := re.search(r"^licen[sc]e:\s*(\S.*)$", card.read_text(errors="replace")[:4000], re.M)):
+    if card.is_file() and (
+        found := re.search(r"^licen[sc]e:\s*(\S.*)$", card.read_text(errors="replace")[:4000], re.M)
+    ):
         return found[1].strip()
     for file in sorted([*model.glob("LICENSE*"), *model.glob("LICENCE*")]):
         lines = (line.strip() for line in file.read_text(errors="replace").splitlines())

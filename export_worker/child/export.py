@@ -52,7 +52,7 @@ class Order:
                 adapters=tuple(Path(path) for path in run["adapter_paths"]),
                 trust_remote_code=spec.source.trust_remote_code,
             ),
-            format=run["format"],
+            format=str(spec.export.export_format),
             texts=Texts(
                 calibration=run["calibration"],
                 held_out=run["held_out"],
@@ -178,7 +178,9 @@ def write_quantized(order: Order, tokenizer: PreTrainedTokenizerBase, watch: Wat
 def verify_quantized(
     order: Order, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], merged: verify.Reading
 ) -> dict[str, Any]:
-    model = load_model(order.staging, trust_remote_code=order.source.trust_remote_code)
+    model = load_model(
+        order.staging, verify.comparison_dtype(order.merged), trust_remote_code=order.source.trust_remote_code
+    )
     quantized = verify.read_model(model, tokenizer, samples)
     return {"quantized": verify.check_quantized(merged, quantized), "quantized_answers": quantized.answers}
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from shared.dataset import rows
+from shared.dataset import inspect, rows
+from shared.rows import Layout, Row
 
 #: Asked when no dataset is known. Plain questions that any instruction model has an opinion on.
 PROBES = (
@@ -19,12 +21,81 @@ PROBES = (
     "Name three colours.",
     "How many days are there in a week?",
 )
-#: Rows looked at for a choice; a prefix of a very large file is enough.
+#: Rows looked at for a choice; the beginning of a very large file is enough.
 MAX_ROWS_READ = 50_000
+#: Rows taken for comparing models: more than are used, because some have a prompt that is too long.
+NUM_HELD_OUT = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     input_ids: list[int]
-    #: Tokens before the first scored one, at least 1.
-    prompt_length: int
+    #: First token that the model is measured on, at least 1.
+    score_from: int
+    #: Where the model takes over when it is asked for an answer.
+    answer_from: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The datasets of an export (members of run.json), and how much of them is used."""
+
+    calibration: Sequence[Mapping[str, Any]]
+    held_out: Sequence[Mapping[str, Any]]
+    num_samples: int
+    max_tokens: int
+
+    @property
+    def held_out_from(self) -> str:
+        if self.held_out:
+            return "the evaluation data of the training"
+        return "the training data" if self.calibration else "built-in questions"
+
+    def calibration_samples(self, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+        return choose(tokenizer, self.calibration, self.num_samples, self.max_tokens)
+
+    def held_out_samples(self, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+        chosen = choose(tokenizer, self.held_out or self.calibration, NUM_HELD_OUT, self.max_tokens)
+        probes = (Row(messages=[{"role": "user", "content": question}]) for question in PROBES)
+        return chosen or [render(tokenizer, probe, self.max_tokens) for probe in probes]
+
+
+def choose(
+    tokenizer: PreTrainedTokenizerBase, datasets: Sequence[Mapping[str, Any]], count: int, max_tokens: int
+) -> list[Sample]:
+    """So many rows from all over the datasets; the same ones each time."""
+    # A reservoir: every row read has the same chance, and only `count` are held.
+    chance = random.Random(0)
+    kept: list[Row] = []
+    for seen, row in enumerate(islice(read_rows(datasets), MAX_ROWS_READ)):
+        if len(kept) < count:
+            kept.append(row)
+        elif (place := chance.randrange(seen + 1)) < count:
+            kept[place] = row
+    return [render(tokenizer, row, max_tokens) for row in kept]
+
+
+def read_rows(datasets: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    for dataset in datasets:
+        path = Path(dataset["path"])
+        known = dataset["format"] is not None
+        yield from rows(path, Layout.of(dataset["format"], dataset["columns"]) if known else inspect(path).layout)
+
+
+def render(tokenizer: PreTrainedTokenizerBase, row: Row, max_tokens: int) -> Sample:
+    """The conversation as the model is trained on it; what comes before the last answer is not scored."""
+    answered = row.messages[-1]["role"] == "assistant"
+    before = encode(tokenizer, row.messages[:-1] if answered else row.messages, row.tools, prompt=True)
+    ids = encode(tokenizer, row.messages, row.tools, prompt=False) if answered else before
+    start = min(len(before), len(ids), max_tokens)
+    return Sample(input_ids=ids[:max_tokens], score_from=start if answered else 1, answer_from=start)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], tools: list[Any] | None, *, prompt: bool
+) -> list[int]:
+    if not tokenizer.chat_template:
+        return list(tokenizer("\n".join(message["content"] for message in messages))["input_ids"])
+    # The template writes its own beginning-of-text token.
+    text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

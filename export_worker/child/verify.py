@@ -10,7 +10,8 @@ Not here: answers through vLLM, and comparing models that do not fit into memory
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,8 @@ def comparison_dtype(folder: Path) -> torch.dtype | str:
 
 def shorten(samples: Sequence[Sample]) -> list[Sample]:
     """The rows that are compared: few, short, and each with at least one scored token left."""
-    kept = [sample for sample in samples if sample.prompt_length < min(len(sample.input_ids), MAX_TOKENS)]
-    return [
-        Sample(input_ids=sample.input_ids[:MAX_TOKENS], prompt_length=sample.prompt_length) for sample in kept[:MAX_ROWS]
-    ]
+    fitting = (sample for sample in samples if sample.score_from < min(len(sample.input_ids), MAX_TOKENS))
+    return [replace(sample, input_ids=sample.input_ids[:MAX_TOKENS]) for sample in islice(fitting, MAX_ROWS)]
 
 
 @torch.inference_mode()
@@ -83,7 +82,7 @@ def read_logits(model: PreTrainedModel | PeftModel, samples: Sequence[Sample]) -
     for sample in samples:
         ids = torch.tensor([sample.input_ids], device=model.device)  # (1, tokens)
         logits = model(input_ids=ids).logits[0]  # (tokens, vocabulary)
-        found.append(logits[sample.prompt_length - 1 : -1].float().cpu())
+        found.append(logits[sample.score_from - 1 : -1].float().cpu())
     return found
 
 
@@ -91,14 +90,14 @@ def read_model(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]
 ) -> Reading:
     logits = read_logits(model, samples)
-    targets = torch.cat([torch.tensor(sample.input_ids[sample.prompt_length :]) for sample in samples])
+    targets = torch.cat([torch.tensor(sample.input_ids[sample.score_from :]) for sample in samples])
     loss = torch.nn.functional.cross_entropy(torch.cat(logits), targets).item()
     return Reading(logits=logits, loss=loss, answers=[answer(model, tokenizer, one) for one in samples[:NUM_ANSWERS]])
 
 
 @torch.inference_mode()
 def answer(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, sample: Sample) -> str:
-    prompt = torch.tensor([sample.input_ids[: sample.prompt_length]], device=model.device)
+    prompt = torch.tensor([sample.input_ids[: sample.answer_from]], device=model.device)
     generated = model.generate(
         input_ids=prompt,
         attention_mask=torch.ones_like(prompt),
@@ -106,7 +105,9 @@ def answer(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBas
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )
-    return str(tokenizer.decode(generated[0, prompt.shape[1] :], skip_special_tokens=True))
+    return str(
+        tokenizer.decode(generated[0, prompt.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    )
 
 
 def read_effect(model: PreTrainedModel | PeftModel, reading: Reading, samples: Sequence[Sample]) -> float | None:

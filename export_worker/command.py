@@ -1,0 +1,27 @@
+"""An export as a child process: its arguments, its environment, and what the output is called. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from shared.settings import Settings
+
+
+def argv(python: str, folder: str) -> list[str]:
+    return [python, "-m", "export_worker.child", folder]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    env = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+    return env if settings.hub else env | {"HF_HUB_OFFLINE": "1"}
+
+
+def model_name(source_name: str, format_name: str, label: str | None) -> str:
+    """What the catalog calls the output: the label that was asked for, else the source's name and the format.
+
+    LF's `export_dir` is a path; here it is a label only, and its last part names the model (`models/llama3_sft` ->
+    `llama3_sft`), because a client never chooses where the server writes.
+    """
+    base = PurePosixPath(label.replace("\\", "/")).name if label else ""
+    return re.sub(r"[^\w.:@+-]+", "-", base).strip("-.") or f"{source_name}:{format_name}"

@@ -1,0 +1,172 @@
+"""What an export adds to the runner: from catalog records to the child's run.json, and from its output to a new model.
+
+An export names a model of the catalog (an adapter's base is found from its record), or a base and adapters as LF does.
+Texts for calibration and comparison are those of the training that made the adapter, unless the export names others.
+Not here: anything that reads weights (export_worker/child).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from export_worker import command
+from shared import catalog, formats, interpreters, schema, templates
+from shared.catalog import Resolved
+from shared.errors import ChildFailed, NotFound
+from shared.job import Job, Kind
+from shared.spec import ExportSpec
+from shared.records import NewModel
+from shared.work import Finish, Phase, Run
+
+#: Where the sealed output lies below the attempt.
+OUTPUT = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What is exported, as records."""
+
+    base: Resolved
+    #: First to last, as they are merged.
+    adapters: tuple[Resolved, ...]
+    #: Name of what is exported: the last adapter, else the base.
+    name: str
+    #: The training that made it; None when the ledger does not know.
+    training: Job | None
+
+
+class ExportWork:
+    kind = Kind.EXPORT
+
+    def phases(self, run: Run) -> Sequence[Phase]:
+        python = interpreters.trainer(run.settings)
+        env = command.environment(run.settings)
+        return [Phase(name="export", argv=command.argv(python, str(run.folder)), env=env)]
+
+    def run_json(self, run: Run) -> Mapping[str, Any]:
+        spec = schema.from_stored(ExportSpec, run.job.spec)
+        sources = find_sources(run, spec)
+        training = sources.training.spec if sources.training else {}
+        return {
+            "model_path": sources.base.local(run.artifacts),
+            "adapter_paths": [adapter.local(run.artifacts) for adapter in sources.adapters],
+            "template": chosen_template(spec, sources),
+            "calibration": calibration(run, spec, training),
+            "held_out": datasets(run, training.get("eval_dataset") or []),
+            "lineage": {
+                "name": name_output(run, spec, sources),
+                "base_name": sources.base.name,
+                "source_name": sources.name,
+                "datasets": list(training.get("dataset") or []),
+                "training": training,
+            },
+        }
+
+    def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
+        spec = schema.from_stored(ExportSpec, run.job.spec)
+        sources = find_sources(run, spec)
+        sealed = run.artifacts.put_folder(run.output, run.uri(OUTPUT))
+        said = {name: file["sha256"] for name, file in done["files"].items()}
+        if said != {file.path: file.sha256 for file in sealed.files}:
+            raise ChildFailed("the files of the export changed between its verification and their upload")
+        model = NewModel(
+            name=name_output(run, spec, sources),
+            kind=formats.get(done["format"]).makes,
+            base_model=sources.base.name,
+            job_id=run.job.id,
+            uri=sealed.uri,
+            digest=sealed.digest,
+            size_bytes=sealed.size_bytes,
+            format=done["format"],
+            template=chosen_template(spec, sources),
+            config={
+                "parent": sources.name,
+                "training_job": sources.training.id if sources.training else None,
+                "quantization": done["quantization"],
+                "verification": done["verification"],
+            },
+            metadata=dict(run.job.metadata),
+        )
+        result = {
+            key: done[key] for key in ("format", "method", "verification", "quantization", "size_bytes", "seconds")
+        }
+        return Finish(result={"model": model.name, **result}, models=[model])
+
+
+def find_sources(run: Run, spec: ExportSpec) -> Sources:
+    """Raises NotFound when a record has gone since the job was accepted."""
+    named = resolve(run, spec.source.model_name_or_path)
+    chain = [named]
+    while is_adapter(chain[0]):
+        chain.insert(0, resolve(run, chain[0].record.base_model))  # type: ignore[union-attr]
+    if spec.source.adapter_name_or_path:
+        chain.append(resolve(run, spec.source.adapter_name_or_path))
+    base, *adapters = chain
+    training = next((job for one in reversed(chain) if (job := training_job(run, one))), None)
+    return Sources(base=base, adapters=tuple(adapters), name=chain[-1].name, training=training)
+
+
+def resolve(run: Run, name: str) -> Resolved:
+    return catalog.resolve_model(run.store, run.settings, run.job.project_id, name)
+
+
+def is_adapter(model: Resolved) -> bool:
+    return model.record is not None and model.record.kind == "adapter"
+
+
+def training_job(run: Run, model: Resolved) -> Job | None:
+    """The job that trained this model; an exported one carries it in its config."""
+    if model.record is None:
+        return None
+    job_id = model.record.config.get("training_job") or model.record.job_id
+    try:
+        job = run.store.jobs.get(run.job.project_id, job_id) if job_id else None
+    except NotFound:
+        return None
+    return job if job and job.kind == Kind.TRAIN else None
+
+
+def chosen_template(spec: ExportSpec, sources: Sources) -> str | None:
+    """The template that the export names, else the one of the training; None: the one in the model's own files."""
+    trained_with = sources.training.spec.get("template") if sources.training else None
+    return templates.settled(spec.source.template or trained_with)
+
+
+def calibration(run: Run, spec: ExportSpec, training: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The dataset that the export names, else those of the training."""
+    named = spec.export.export_quantization_dataset
+    return datasets(run, [named] if named else training.get("dataset") or [], required=bool(named))
+
+
+def datasets(run: Run, names: Sequence[str], *, required: bool = False) -> list[dict[str, Any]]:
+    """Where the rows lie. A training's dataset that was deleted since is left out; a named one must be there."""
+    found = []
+    for name in names:
+        try:
+            dataset = catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name)
+        except NotFound:
+            if required:
+                raise
+            continue
+        record = dataset.record
+        found.append(
+            {
+                "path": dataset.local(run.artifacts),
+                "format": record.format if record else None,
+                "columns": record.columns if record else None,
+                "name": dataset.name,
+            }
+        )
+    return found
+
+
+def name_output(run: Run, spec: ExportSpec, sources: Sources) -> str:
+    """The name by the rule of command.model_name; with the end of the job's id when that is taken by another job."""
+    name = command.model_name(sources.name, str(spec.export.export_format), spec.export.export_dir)
+    try:
+        taken = run.store.models.get(run.job.project_id, name)
+    except NotFound:
+        return name
+    return name if taken.job_id == run.job.id else f"{name}:{run.job.id[-8:]}"
