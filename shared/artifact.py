@@ -148,7 +148,7 @@ class ArtifactStore:
     def delete(self, uri: str) -> None:
         """Remove a file or folder; the manifest goes first. What is not there is no error."""
         path = self._at(_split(uri))
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm_file(f"{path}/{MANIFEST}")
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm(path, recursive=True)
@@ -179,8 +179,11 @@ class ArtifactStore:
             if not place.exists():
                 beside = place.with_suffix(".part")
                 shutil.rmtree(beside, ignore_errors=True)
-                self._fetch(uri, beside / name)
-                os.replace(beside, place)
+                try:
+                    self._fetch(uri, beside / name)
+                    os.replace(beside, place)
+                finally:
+                    shutil.rmtree(beside, ignore_errors=True)
         return place / name
 
     def _fetch(self, uri: str, target: Path) -> None:

@@ -55,7 +55,7 @@ def resolve_dataset(store: Store, settings: Settings, project_id: str, name: str
     try:
         return Resolved(name=name, record=store.datasets.get(project_id, name))
     except NotFound:
-        names = (known for dataset in store.datasets.list(project_id) for known in (dataset.name, dataset.id))
+        names = (known for dataset in store.datasets.list(project_id).items for known in (dataset.name, dataset.id))
         return _elsewhere(settings, "dataset", name, names)
 
 
@@ -79,7 +79,7 @@ def _below_import_root(roots: list[Path], name: str) -> Path | None:
 
 
 def _missing(settings: Settings, what: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)[:3]
+    near = difflib.get_close_matches(name[:200], known, n=3, cutoff=0.4) or sorted(known)[:3]
     hint = f"; there is {', '.join(repr(other) for other in near)}" if near else f"; no {what} is registered yet"
     if name.startswith(("/", "./", "../", "~")):
         hint += "; paths are allowed below TUNESMITH_IMPORT_ROOTS only"

@@ -66,6 +66,13 @@ class Lease:
         self.renewed_at = began
         return True
 
+    def offset(self) -> int | None:
+        """How far events.jsonl is committed; None when the ledger cannot be reached."""
+        try:
+            return self.store.attempts.offset(self.job_id, self.attempt)
+        except LEDGER_AWAY:
+            return None
+
     def is_hopeless(self) -> bool:
         """Whether this worker must end and the ledger has been away for longer than its patience."""
         return self._stopping.is_set() and time.monotonic() - self.renewed_at > self._patience_seconds

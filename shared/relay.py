@@ -40,7 +40,8 @@ class Relay:
         self._notes: list[NewEvent] = []
         self._offset = 0
         self._phase: str | None = None
-        self._progress: dict[str, Any] = {}
+        #: A renewal whose answer did not come: it may have been committed all the same.
+        self._in_doubt: tail.Batch | None = None
 
     def begin(self, phase: str) -> None:
         self.outcome = None
@@ -55,6 +56,8 @@ class Relay:
         """Carry over what is new, or renew when it is time; False when the ledger is away. Raises LeaseLost."""
         for problem in self._checkpoints.collect():
             self.note("message", problem, level="warning")
+        if self._in_doubt is not None and not self._settle(self._in_doubt):
+            return False
         batch = tail.read(self._path, self._offset)
         is_due = time.monotonic() - self.lease.renewed_at >= self._settings.renew_seconds - TICK_SECONDS / 2
         return self._renew(batch) if is_due or self._has_news(batch) else True
@@ -83,23 +86,34 @@ class Relay:
 
     def _renew(self, batch: tail.Batch) -> bool:
         lines = [line for line in batch.lines if line.type not in OUTCOMES]
+        self._phase = next((str(line.data["phase"]) for line in reversed(lines) if _names_phase(line)), self._phase)
         num_notes = len(self._notes)
         events = self._notes[:num_notes] + [_event(line) for line in lines if line.type != "checkpoint"]
-        progress = _progress(self._progress, lines)
-        if not self.lease.renew(events, batch.offset, self._phase, progress):
+        if not self.lease.renew(events, batch.offset, self._phase, _measured(lines)):
+            self._in_doubt = batch
             return False
-        if self.child is not None:
-            self.child.renew(self.lease.renewed_at)
         del self._notes[:num_notes]
-        self._offset, self._progress = batch.offset, progress
-        self.outcome = batch.outcome or self.outcome
         self._metrics.events_written.inc(len(events))
-        self._act_on(lines)
+        self._committed(batch)
         return True
 
-    def _act_on(self, lines: Sequence[tail.Line]) -> None:
-        """What committed events bring about beside the ledger."""
-        for line in lines:
+    def _settle(self, doubtful: tail.Batch) -> bool:
+        """Whether the offset has moved tells what became of a renewal without an answer; False: ask again later."""
+        offset = self.lease.offset()
+        if offset is None:
+            return False
+        self._in_doubt = None
+        if offset != self._offset:
+            self._committed(doubtful)
+        return True
+
+    def _committed(self, batch: tail.Batch) -> None:
+        """What committed lines bring about beside the ledger."""
+        self._offset = batch.offset
+        self.outcome = batch.outcome or self.outcome
+        if self.child is not None:
+            self.child.renew(self.lease.renewed_at)
+        for line in batch.lines:
             if line.type == "checkpoint":
                 self._checkpoints.add(line.data)
             elif line.type == "metrics":
@@ -111,10 +125,14 @@ def _event(line: tail.Line) -> NewEvent:
     return NewEvent(level=line.level, type=line.type, message=line.message, data=data, created_at=line.created_at)
 
 
-def _progress(known: dict[str, Any], lines: Sequence[tail.Line]) -> dict[str, Any]:
-    """What is known by now: the last value of everything measured."""
-    progress = dict(known)
+def _names_phase(line: tail.Line) -> bool:
+    return line.type == "phase" and bool(line.data.get("phase"))
+
+
+def _measured(lines: Sequence[tail.Line]) -> dict[str, Any]:
+    """The last value of everything that these lines measure."""
+    measured: dict[str, Any] = {}
     for line in lines:
         if line.type in {"metrics", "progress"}:
-            progress |= line.data
-    return progress
+            measured |= line.data
+    return measured

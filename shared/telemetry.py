@@ -142,8 +142,8 @@ class LedgerCollector(Collector):
             jobs.add_metric([str(kind), str(status)], count)
         depth = GaugeMetricFamily("tunesmith_queue_depth", "Jobs that wait for a worker.", labels=["kind"])
         waiting = {str(kind): count for kind, count in self._store.jobs.queue_depth().items()}
-        for kind in self._kinds:
-            depth.add_metric([kind], waiting.get(kind, 0))
+        for name in self._kinds:
+            depth.add_metric([name], waiting.get(name, 0))
         return jobs, depth
 
 

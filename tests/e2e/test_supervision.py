@@ -1,0 +1,332 @@
+"""Supervision end to end: real workers, a real broker, a real ledger; the child counts steps instead of training.
+
+What is broken on purpose: the worker (SIGKILL, SIGSTOP, SIGTERM), the child, the broker with all it held.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import broker, devices
+from shared.job import TERMINAL, Job, Status
+from shared.queue import Queue
+from shared.settings import Settings
+from shared.store import Store
+
+COUNTING = Path(__file__).parent / "counting"
+#: Short, so that the tests are; in the same order as the real ones.
+LEASES = {"lease_seconds": 5.0, "keeper_seconds": 3.0, "renew_seconds": 1.0, "sweep_seconds": 1.0}
+
+
+class Platform:
+    """A ledger, a broker, a beat, and workers that come and go."""
+
+    def __init__(self, home: Path):
+        self.settings = Settings(
+            home=home,
+            broker_url=broker.loopback_url(),
+            devices=["cpu"],
+            cancel_seconds=2.0,
+            pause_timeout_seconds=20.0,
+            **LEASES,
+        )
+        self.store = Store(self.settings.database_url)
+        self.store.migrate()
+        self.project = self.store.projects.default().id
+        self.queue = Queue(self.settings)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.redis = self.start_redis()
+        self.beat = self.start("shared.beat", "housekeeping", "beat", "-B")
+
+    def start_redis(self) -> subprocess.Popen[bytes]:
+        redis = self.popen(broker.command(self.settings), "redis", {})
+        wait_for(lambda: self.queue.depth("train") is not None)
+        return redis
+
+    def start(self, app: str, queue: str, name: str, *options: str, **settings: str) -> subprocess.Popen[bytes]:
+        env = self.settings.environment() | {"TUNESMITH_WORKER_ID": name, "PYTHONPATH": str(COUNTING)}
+        env |= {f"TUNESMITH_{key.upper()}": value for key, value in settings.items()}
+        argv = [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", queue, "-c", "1", "--pool", "threads"]
+        return self.popen([*argv, "--without-gossip", "--without-mingle", *options], name, env)
+
+    def worker(self, name: str, **settings: str) -> subprocess.Popen[bytes]:
+        return self.start("tasks", "train", name, **settings)
+
+    def popen(self, argv: list[str], name: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        with open(self.settings.home / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | env, cwd=self.settings.home
+            )
+        self.processes.append(process)
+        return process
+
+    def submit(self, **spec: Any) -> Job:
+        job, _ = self.store.jobs.create(self.project, kind="train", spec={"schema_version": 1, **spec})
+        self.queue.send(job.id, "train")
+        return job
+
+    def job(self, job: Job) -> Job:
+        return self.store.jobs.get(self.project, job.id)
+
+    def wait_step(self, job: Job, step: int) -> None:
+        wait_for(lambda: self.job(job).progress.get("step", 0) >= step, 20)
+
+    def wait_end(self, job: Job, seconds: float = 30) -> Job:
+        wait_for(lambda: self.job(job).status in TERMINAL, seconds)
+        return self.job(job)
+
+    def events(self, job: Job, type: str | None = None) -> list[Any]:
+        events = self.store.events.list(self.project, job.id)
+        return [event for event in events if type in (None, event.type)]
+
+    def children(self) -> list[int]:
+        """Every process that any child started: all live in their attempt's folder."""
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if os.readlink(f"/proc/{name}/cwd").startswith(str(self.settings.run_dir / "jobs")):
+                    found.append(int(name))
+            except OSError:
+                continue
+        return found
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self.processes.remove(process)
+
+    def close(self) -> None:
+        for process in reversed(list(self.processes)):
+            self.end(process)
+        self.store.close()
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 15.0) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    platform = Platform(tmp_path_factory.mktemp("platform"))
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+@pytest.fixture
+def worker(platform: Platform) -> Iterator[subprocess.Popen[bytes]]:
+    """One worker, gone again after the test with everything that it started."""
+    process = platform.worker("one")
+    yield process
+    if process in platform.processes:
+        platform.end(process)
+    assert not platform.children()
+
+
+def test_a_job_from_wake_up_to_model(platform: Platform) -> None:
+    port = str(18200 + os.getpid() % 90)
+    process = platform.worker("measured", metrics_port=port)
+    job = platform.submit(steps=60, seconds=0.05)
+
+    platform.wait_step(job, 5)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
+    assert f'tunesmith_training_step{{job_id="{job.id}"}}' in metrics
+    assert [worker.id for worker in platform.store.workers.list()] == ["measured"]
+    ended = platform.wait_end(job)
+
+    assert ended.status == Status.SUCCEEDED, ended.error
+    assert ended.result == {"num_steps": 60, "model": f"counted:{job.id}"}
+    assert ended.progress["step"] == 60
+    assert [event.data["step"] for event in platform.events(job, "metrics")] == list(range(1, 61))
+    assert [event.data["phase"] for event in platform.events(job, "phase")] == ["prepare", "train"]
+    assert [c.step for c in platform.store.checkpoints.list(platform.project, job.id)] == [10, 20, 30, 40, 50, 60]
+    assert platform.events(job)[-1].type == "done"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
+    assert job.id not in metrics
+    assert 'tunesmith_jobs_finished_total{kind="train",status="succeeded"} 1.0' in metrics
+    assert not platform.children()
+    platform.end(process)
+    assert platform.store.workers.list() == []
+
+
+def test_a_killed_workers_job_goes_on_from_its_checkpoint(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
+    job = platform.submit(steps=100, seconds=0.05)
+    platform.wait_step(job, 35)
+    assert platform.children()
+
+    worker.kill()
+    worker.wait()
+    platform.processes.remove(worker)
+
+    wait_for(lambda: not platform.children(), 2)
+    assert devices.num_free(platform.settings.run_dir, ["cpu"])
+    second = platform.worker("two")
+    ended = platform.wait_end(job)
+    assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 2)
+    redone = [event.data["step"] for event in platform.events(job, "metrics") if event.attempt == 2]
+    assert redone[0] in (31, 41)
+    assert redone[-1] == 100
+    current = [event.data["step"] for event in platform.events(job, "metrics") if not event.superseded]
+    assert current == list(range(1, 101))
+    platform.end(second)
+
+
+def test_a_frozen_worker_loses_its_job_and_writes_nothing_after(
+    platform: Platform, worker: subprocess.Popen[bytes]
+) -> None:
+    job = platform.submit(steps=80, seconds=0.05)
+    platform.wait_step(job, 15)
+
+    worker.send_signal(signal.SIGSTOP)
+    wait_for(lambda: not platform.children(), LEASES["keeper_seconds"] + 2)
+    assert platform.job(job).attempt == 1, "the child must be gone before the job is given away"
+    second = platform.worker("two")
+    wait_for(lambda: platform.job(job).attempt == 2, 20)
+    worker.send_signal(signal.SIGCONT)
+    ended = platform.wait_end(job)
+
+    assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 2)
+    since = next(event.number for event in platform.events(job) if event.attempt == 2)
+    assert all(event.attempt == 2 for event in platform.events(job) if event.number >= since)
+    platform.end(second)
+    again = platform.submit(steps=3)
+    assert platform.wait_end(again).worker_id == "one", "the worker that lost it works on"
+
+
+def test_cancel_of_a_child_that_does_not_listen(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
+    job = platform.submit(steps=10_000, seconds=0.05, deaf=True)
+    platform.wait_step(job, 5)
+    asked_at = time.monotonic()
+
+    platform.store.jobs.cancel(platform.project, job.id)
+    ended = platform.wait_end(job, 10)
+
+    assert ended.status == Status.CANCELLED
+    assert time.monotonic() - asked_at < 10
+    assert not platform.children()
+    assert devices.num_free(platform.settings.run_dir, ["cpu"])
+
+
+def test_a_child_that_listens_is_cancelled_at_once(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
+    job = platform.submit(steps=10_000, seconds=0.05)
+    platform.wait_step(job, 5)
+
+    platform.store.jobs.cancel(platform.project, job.id)
+
+    assert platform.wait_end(job, 5).status == Status.CANCELLED
+
+
+def test_pause_and_resume(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
+    job = platform.submit(steps=60, seconds=0.05, save_steps=1000)
+    platform.wait_step(job, 10)
+
+    platform.store.jobs.pause(platform.project, job.id)
+    wait_for(lambda: platform.job(job).status == Status.PAUSED)
+    assert not platform.children()
+    platform.store.jobs.resume(platform.project, job.id)
+    ended = platform.wait_end(job)
+
+    assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 2)
+    assert [event.data["step"] for event in platform.events(job, "metrics")] == list(range(1, 61))
+
+
+def test_a_worker_that_ends_hands_its_job_on(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
+    job = platform.submit(steps=80, seconds=0.05, save_steps=1000)
+    platform.wait_step(job, 10)
+
+    platform.end(worker)
+    queued = platform.job(job)
+    assert (queued.status, queued.lost_attempts) == (Status.QUEUED, 0)
+    second = platform.worker("two")
+    ended = platform.wait_end(job)
+
+    assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 2)
+    assert [event.data["step"] for event in platform.events(job, "metrics")] == list(range(1, 81))
+    platform.end(second)
+
+
+def test_the_broker_comes_back_empty_in_the_middle_of_a_job(
+    platform: Platform, worker: subprocess.Popen[bytes]
+) -> None:
+    job = platform.submit(steps=80, seconds=0.05)
+    waiting = platform.submit(steps=3)
+    platform.wait_step(job, 10)
+
+    platform.redis.kill()
+    platform.redis.wait()
+    platform.processes.remove(platform.redis)
+    shutil.rmtree(platform.settings.home / "broker")
+    began = time.monotonic()
+    lost = platform.submit(steps=4)  # nobody can be woken now
+    assert time.monotonic() - began < 3
+    time.sleep(1)
+    platform.redis = platform.start_redis()
+
+    for each in (job, waiting, lost):
+        ended = platform.wait_end(each)
+        assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 1)
+    after = platform.submit(steps=3)
+    assert platform.wait_end(after).status == Status.SUCCEEDED
+
+
+def test_a_job_whose_message_was_lost_is_found_by_the_sweep(
+    platform: Platform, worker: subprocess.Popen[bytes]
+) -> None:
+    wait_for(lambda: any(one.id == "one" for one in platform.store.workers.list()))
+    time.sleep(1)
+
+    job, _ = platform.store.jobs.create(platform.project, kind="train", spec={"schema_version": 1, "steps": 2})
+
+    assert platform.wait_end(job).status == Status.SUCCEEDED
+
+
+def test_failures_say_what_went_wrong(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
+    crashed = platform.submit(steps=10, wrong="crash", wrong_at=3)
+    raised = platform.submit(steps=10, wrong="raise", wrong_at=3)
+
+    error = platform.wait_end(crashed).error
+    assert error is not None
+    assert error["code"] == "child_crashed"
+    assert "SIGSEGV" in error["message"]
+    assert "about to go wrong" in error["message"]
+    error = platform.wait_end(raised).error
+    assert error is not None
+    assert (error["class"], error["message"], error["field"]) == (
+        "ValueError",
+        "the loss is not a number",
+        "learning_rate",
+    )
+    assert platform.job(raised).status == Status.FAILED
+
+
+def test_two_workers_of_one_machine_take_turns_on_its_cpu(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
+    second = platform.worker("two")
+    jobs = [platform.submit(steps=25, seconds=0.04) for _ in range(2)]
+
+    ended = sorted((platform.wait_end(job) for job in jobs), key=lambda job: job.finished_at or job.created_at)
+
+    trained = [[e.created_at for e in platform.events(job, "metrics")] for job in ended]
+    assert max(trained[0]) < min(trained[1])
+    platform.end(second)
