@@ -61,6 +61,16 @@ class StrictFloat(fields.Float):
         return float(value)
 
 
+class StepsOrShare(StrictFloat):
+    """A whole number of steps, or a share of all steps below 1, as in transformers 5."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        number = super()._deserialize(value, attr, data, **kwargs)
+        if number >= 1 and not isinstance(value, int):
+            raise refuse(f"is {value}: must be a whole number of steps, or a share below 1")
+        return value if isinstance(value, int) else number
+
+
 class StrictBoolean(fields.Boolean):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -84,13 +94,13 @@ class SecretString(StrictString):
         return checked_text(value)
 
 
-class Names(fields.List):
+class Names(fields.List[Any]):
     """A list of names, or LF's one string with commas; empty names are dropped."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(StrictString(), **kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if isinstance(value, str):
             value = value.split(",")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -100,13 +110,13 @@ class Names(fields.List):
         return [checked_text(item).strip() for item in value if item.strip()]
 
 
-class Texts(fields.List):
+class Texts(fields.List[Any]):
     """A list of texts, or one text: commas belong to the text (stop strings)."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(StrictString(), **kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
             raise refuse(f"is {shown(value)}: must be a text or a list of texts", "invalid_type")
@@ -163,6 +173,13 @@ def checked_text(value: str) -> str:
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise refuse("holds half of a surrogate pair: not valid text")
     return value
+
+
+def label_complaint(value: str) -> Message | None:
+    """What is wrong with a name that is only shown and kept: it must be one printable line."""
+    if len(value) > 512:
+        return Message(f"has {len(value)} characters: at most 512")
+    return None if value.strip() and value.isprintable() else Message(f"is {shown(value)}: must be one line of text")
 
 
 def validators(*, low: Any, high: Any, choices: Sequence[Any], above: bool, below: bool) -> list[Any]:

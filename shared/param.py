@@ -91,6 +91,7 @@ def param(
 ) -> Any:
     """Declare one hyper-parameter as a field of a dataclass. `type` may be left out where the default tells it."""
     kind_of = type or default.__class__
+    checks = [check, strict.label_complaint] if kind == "output" else [check]
     validate = strict.validators(
         low=minimum, high=maximum, choices=choices, above=exclusive_minimum, below=exclusive_maximum
     )
@@ -98,7 +99,7 @@ def param(
         required=default is MISSING,
         allow_none=default is None or isinstance(default, list),
         metadata={"description": _description(doc, unit, advice)},
-        validate=[*validate, strict.Check(check)] if check else validate,
+        validate=[*validate, *(strict.Check(made) for made in checks if made)],
         load_only=secret,
         error_messages={"required": "is required", "null": "is null: must have a value, or be left out"},
         **({} if default is MISSING else {"load_default": default}),

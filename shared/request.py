@@ -30,7 +30,7 @@ MAX_METADATA = 16
 parse_yaml = yaml.parse
 
 
-class Objects(fields.List):
+class Objects(fields.List[Any]):
     """A list of objects."""
 
     def __init__(self, **kwargs: Any):
@@ -122,6 +122,7 @@ def load(body: Mapping[str, Any]) -> tuple[Envelope, Any]:
         if any(found.field == "kind" for found in complaints):
             raise
         rest = {name: value for name, value in body.items() if name not in {p.wire for p in schema.params(Envelope)}}
+    spec: Any = None
     kind = envelope.kind or body.get("kind") or guess_kind(rest)
     try:
         spec = schema.load(SPECS[str(kind)], rest)

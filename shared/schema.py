@@ -75,19 +75,28 @@ def from_stored(spec_type: type[Spec], stored: Mapping[str, Any]) -> Spec:
     return _built(spec_type, wire)
 
 
-@cache
 def params(spec_type: type) -> tuple[Param, ...]:
     """Every parameter of a spec, bound to its wire name and its place."""
-    return tuple(_bound(spec_type, (), ""))
+    return _tables(spec_type)[0]
+
+
+def marshmallow_schema(spec_type: type) -> type[Schema]:
+    """The spec as one flat Marshmallow schema, from which OpenAPI is made."""
+    return _tables(spec_type)[1]
 
 
 @cache
-def marshmallow_schema(spec_type: type) -> type[Schema]:
-    """The spec as one flat Marshmallow schema, from which OpenAPI is made."""
-    fields = {param.wire: param.field for param in params(spec_type)}
-    made = Schema.from_dict(dict(fields), name=spec_type.__name__)
+def _read(spec_type: Any) -> tuple[tuple[Param, ...], type[Schema], dict[str, str]]:
+    """What is derived from the declarations once: parameters, schema, every name a client may use -> wire name."""
+    bound = tuple(_bound(spec_type, (), ""))
+    made = Schema.from_dict({param.wire: param.field for param in bound}, name=spec_type.__name__)
     made.opts.unknown = RAISE
-    return made
+    return bound, made, {name: param.wire for param in bound for name in (*param.aliases, param.wire)}
+
+
+def _tables(spec_type: Any) -> tuple[tuple[Param, ...], type[Schema], dict[str, str]]:
+    # Any: mypy does not take the type of a dataclass for hashable, which the cache asks for.
+    return _read(spec_type)
 
 
 def _bound(owner: type, path: tuple[str, ...], prefix: str) -> Iterator[Param]:
@@ -116,11 +125,8 @@ def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], li
     return given, complaints
 
 
-@cache
 def _names(spec_type: type) -> dict[str, str]:
-    """Every name a client may use -> wire name."""
-    bound = params(spec_type)
-    return {name: param.wire for param in bound for name in (*param.aliases, param.wire)}
+    return _tables(spec_type)[2]
 
 
 def _foreign(spec_type: type, name: Any, value: Any) -> list[Complaint]:

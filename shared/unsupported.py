@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+
 @dataclass(frozen=True, kw_only=True)
 class Refused:
     reason: str
@@ -51,11 +52,17 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all(LATER, "choose a model with a context as long as cutoff_len", rope_scaling=None),
     *_all(LATER, "use flash_attn auto", shift_attn=False),
     *_all(LATER, "train the model as it is", mixture_of_depths=None, train_from_scratch=False),
-    *_all(LATER, "leave it out, or use enable_liger_kernel", use_unsloth=False, use_unsloth_gc=False, use_v1_kernels=False),
+    *_all(
+        LATER, "leave it out, or use enable_liger_kernel",
+        use_unsloth=False, use_unsloth_gc=False, use_v1_kernels=False,
+    ),
     *_all(LATER, "leave it out; the model's own value holds", moe_aux_loss_coef=None),
     *_all(LATER, "leave it out; losses are computed in float32 anyway", upcast_lmhead_output=False),
     *_all("models are served by vLLM only", "leave it out", infer_backend=("huggingface", "vllm")),
-    *_all("that hub is not supported yet", "use hf_hub_token, or a path under the import roots", ms_hub_token=None, om_hub_token=None),
+    *_all(
+        "that hub is not supported yet", "use hf_hub_token, or a path under the import roots",
+        ms_hub_token=None, om_hub_token=None,
+    ),
     *_all(SERVER, "leave it out", quantization_device_map=None, device_map=None, ray_init_kwargs=None),
     *_all(
         "images, video and audio are not supported yet", "use text-only data and models",
@@ -67,7 +74,8 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all("arguments of vLLM are named one by one", "use max_model_len, dtype, max_num_seqs, ...", vllm_config=None),
     *_all(
         "models are served by vLLM only", "deploy without it",
-        sglang_maxlen=4096, sglang_mem_fraction=0.7, sglang_tp_size=-1, sglang_config=None, sglang_lora_backend="triton",
+        sglang_maxlen=4096, sglang_mem_fraction=0.7, sglang_tp_size=-1, sglang_config=None,
+        sglang_lora_backend="triton",
     ),
     *_all(
         LATER, "use quantization_bit, or more devices with zero_stage 3",
@@ -79,13 +87,22 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all(DERIVED, "use cutoff_len", model_max_length=None),
     *_all(DERIVED, "use neat_packing", block_diag_attn=False),
     # Data
-    *_all("datasets are named in the catalog", "upload the files and name them in dataset", dataset_dir=("data", "ONLINE")),
+    *_all(
+        "datasets are named in the catalog", "upload the files and name them in dataset",
+        dataset_dir=("data", "ONLINE"),
+    ),
     *_all(LATER, "upload the dataset; it is read row by row anyway", streaming=False, buffer_size=16384),
     *_all(LATER, "name several datasets in dataset: they are joined", mix_strategy="concat", interleave_probs=None),
     *_all(LATER, "leave it out; one loss over all validation rows is reported", eval_on_each_dataset=False),
     *_all(LATER, "leave it out; tools are written as the model's own template writes them", tool_format=None),
-    *_all(LATER, "leave it out; thoughts are kept as the template keeps them", enable_thinking=True, preserve_thinking=False),
-    *_all("tokenized data is cached by the server", "leave it out; the same data is never tokenized twice", tokenized_path=None),
+    *_all(
+        LATER, "leave it out; thoughts are kept as the template keeps them",
+        enable_thinking=True, preserve_thinking=False,
+    ),
+    *_all(
+        "tokenized data is cached by the server", "leave it out; the same data is never tokenized twice",
+        tokenized_path=None,
+    ),
     # Method and loss
     *_all(LATER, "use finetuning_type freeze or lora", use_llama_pro=False),
     *_all(LATER, "use optim adamw_torch", use_adam_mini=False, use_muon=False),
@@ -146,8 +163,8 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     # Distributed and precision
     *_all("jobs start through torchrun", "use num_processes", ray_num_workers=1),
     *_all(SERVER, "use num_processes", master_addr=None, master_port=None, ddp_backend=None, use_cpu=False),
-    *_all(LATER, "use deepspeed or zero_stage", fsdp=(False, "", []), fsdp_config=None, fsdp_transformer_layer_cls_to_wrap=None,
-          accelerator_config=None, parallelism_config=None),
+    *_all(LATER, "use deepspeed or zero_stage", fsdp=(False, "", []), fsdp_config=None,
+          fsdp_transformer_layer_cls_to_wrap=None, accelerator_config=None, parallelism_config=None),
     *_all(LATER, "use bf16", fp8=False, fp8_backend="auto", fp8_enable_fsdp_float8_all_gather=False),
     *_all(LATER, "leave it out", torch_compile=False, torch_compile_backend=None, torch_compile_mode=None, tf32=None,
           auto_find_batch_size=False, full_determinism=False, bf16_full_eval=False, fp16_full_eval=False),

@@ -1,4 +1,4 @@
-"""Export formats: one declaration a file; a quantized one has its quantizer under the same name in the export's child."""
+"""Export formats: one declaration a file; quantizers lie under the same names in the export's child."""
 
 from __future__ import annotations
 

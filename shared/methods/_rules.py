@@ -9,14 +9,14 @@ from shared.rules import rule
 
 @rule("quantization_bit")
 def needs_lora(spec: Any) -> str | None:
-    given = spec.model.quantization_bit is not None
-    return f"cannot be given with finetuning_type {spec.tuning.finetuning_type}: only lora trains a quantized base" if given else None
+    given, method = spec.model.quantization_bit is not None, spec.tuning.finetuning_type
+    return f"cannot be given with finetuning_type {method}: only lora trains a quantized base" if given else None
 
 
 @rule("adapter_name_or_path")
 def no_adapter(spec: Any) -> str | None:
-    given = spec.model.adapter_name_or_path is not None
-    return f"cannot be given with finetuning_type {spec.tuning.finetuning_type}: export the adapter merged first" if given else None
+    given, method = spec.model.adapter_name_or_path is not None, spec.tuning.finetuning_type
+    return f"cannot be given with finetuning_type {method}: export the adapter merged first" if given else None
 
 
 @rule("use_dora")

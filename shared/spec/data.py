@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared import templates
 from shared.param import MISSING, param
@@ -82,3 +82,8 @@ class Data:
     @rule("dataset", code="invalid_value")
     def some_dataset(self) -> str | None:
         return "is empty: name at least one dataset" if len(self.dataset) == 0 else None
+
+    def resolved(self, stage: str) -> Data:
+        """Packing is on for pt and with neat_packing; a template that stands for the model's own is none."""
+        packing = stage == "pt" if self.packing is None else self.packing
+        return replace(self, packing=packing or self.neat_packing, template=templates.settled(self.template))

@@ -19,7 +19,7 @@ class DeploySpec:
         aliases=("model_name_or_path",),
     )
     name: str | None = param(
-        None, "Name under which requests ask for it. Left out: the model's name.", type=str, kind="output", source="ours"
+        None, "Name under which requests ask for it. Left out: the model's.", type=str, kind="output", source="ours"
     )
     template: str | None = param(
         None, "Chat template. Left out: the model's own.", type=str, kind="template", check=templates.complaint

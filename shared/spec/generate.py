@@ -13,7 +13,7 @@ from shared.param import MISSING, group, param
 class Sampling:
     do_sample: bool = param(True, "Draw tokens at random; false takes the likeliest.")
     temperature: float = param(
-        0.95, "Randomness: 0 takes the likeliest token.", minimum=0.0, maximum=2.0, advice="0.1 for facts, 0.9 for ideas."
+        0.95, "Randomness: 0 takes the likeliest token.", minimum=0.0, maximum=2.0, advice="0.1: facts, 0.9: ideas."
     )
     top_p: float = param(
         0.7, "Draw from the likeliest tokens that add up to this.", minimum=0.0, exclusive_minimum=True, maximum=1.0
@@ -33,9 +33,7 @@ class Sampling:
     repetition_penalty: float = param(
         1.0, "Above 1 makes repeated tokens less likely.", minimum=0.0, exclusive_minimum=True, maximum=2.0
     )
-    presence_penalty: float = param(
-        0.0, "Above 0 favours new tokens.", minimum=-2.0, maximum=2.0, source="OpenAI"
-    )
+    presence_penalty: float = param(0.0, "Above 0 favours new tokens.", minimum=-2.0, maximum=2.0, source="OpenAI")
     frequency_penalty: float = param(
         0.0, "Above 0 disfavours frequent tokens.", minimum=-2.0, maximum=2.0, source="OpenAI"
     )

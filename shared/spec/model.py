@@ -68,4 +68,4 @@ class Model:
     @rule("adapter_name_or_path", code="unsupported")
     def one_adapter(self) -> str | None:
         several = self.adapter_name_or_path is not None and "," in self.adapter_name_or_path
-        return "names several adapters: not supported yet; merge all but the last with an export first" if several else None
+        return "names several adapters: not supported yet; merge all but the last first" if several else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from shared.fields import StepsOrShare
 from shared.param import param
 from shared.rules import rule
 
@@ -65,6 +66,7 @@ class Train:
     warmup_steps: int = param(
         0,
         "Steps in which the learning rate rises; a number below 1 is read as a share of all steps.",
+        field_class=StepsOrShare,
         minimum=0,
         source="HF",
         advice="5 to 10 % of all steps.",
@@ -79,10 +81,10 @@ class Train:
     adam_epsilon: float = param(
         1e-8, "Adam's guard against division by zero.", minimum=0.0, exclusive_minimum=True, maximum=1.0, source="HF"
     )
-    max_grad_norm: float = param(1.0, "Longest gradient; longer ones are shortened. 0: never.", minimum=0.0, source="HF")
+    max_grad_norm: float = param(1.0, "Longest gradient; longer ones are cut. 0: never.", minimum=0.0, source="HF")
     optim: str = param("adamw_torch", "Optimizer.", choices=OPTIMIZERS, source="HF", advice="adamw_torch.")
     seed: int = param(42, "Seed of every random choice.", minimum=0, maximum=2**32 - 1, source="HF")
-    bf16: bool = param(False, "Compute in bfloat16.", source="HF", advice="true on cards since Ampere, and on recent CPUs.")
+    bf16: bool = param(False, "Compute in bfloat16.", source="HF", advice="true on cards since Ampere and recent CPUs.")
     fp16: bool = param(False, "Compute in float16 with loss scaling (older cards).", source="HF")
     logging_steps: int = param(
         500, "Steps between two metric events.", minimum=1, source="HF", advice="10 or less for short runs."
@@ -111,9 +113,7 @@ class Train:
     )
     dataloader_num_workers: int = param(0, "Processes that load batches.", minimum=0, maximum=1024, source="HF")
     group_by_length: bool = param(False, "Put samples of similar length into one batch.", source="HF")
-    ddp_timeout: int = param(
-        1800, "How long ranks wait for each other.", minimum=1, unit="seconds", source="HF"
-    )
+    ddp_timeout: int = param(1800, "How long ranks wait for each other.", minimum=1, unit="seconds", source="HF")
     resume_from_checkpoint: str | None = param(
         None, "LF's switch; a job resumes by itself from its own newest checkpoint.", type=str, source="HF"
     )
@@ -136,3 +136,14 @@ class Train:
         given = self.resume_from_checkpoint is not None
         advice = "a job resumes by itself; to go on from a trained adapter name it in adapter_name_or_path"
         return f"must be null: {advice}" if given else None
+
+    def resolved(self, *, validates: bool) -> Train:
+        """A share of steps becomes warmup_ratio; with something to validate on, eval_strategy is not `no`."""
+        share = 0 < self.warmup_steps < 1
+        return replace(
+            self,
+            warmup_ratio=float(self.warmup_steps) if share else self.warmup_ratio,
+            warmup_steps=0 if share else int(self.warmup_steps),
+            eval_strategy="steps" if validates and self.eval_strategy == "no" else self.eval_strategy,
+            eval_steps=self.eval_steps or self.logging_steps,
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from shared import templates
 from shared.param import group
 from shared.rules import rule
 from shared.spec.data import Data
@@ -13,6 +12,8 @@ from shared.spec.model import Model
 from shared.spec.optimizer import Train
 from shared.spec.output import Output
 from shared.spec.tuning import Freeze, Lora, Tuning
+
+NO_VALIDATION = "there is nothing to validate on: give val_size or eval_dataset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +27,48 @@ class TrainSpec:
     distributed: Distributed = group(Distributed)
     output: Output = group(Output)
 
+    @rule("eval_strategy")
+    def validation_data_is_given(self) -> str | None:
+        wanted = self.train.eval_strategy != "no" and not self._validates()
+        return f"is {self.train.eval_strategy!r}, but {NO_VALIDATION}" if wanted else None
+
+    @rule("do_eval")
+    def final_validation_has_data(self) -> str | None:
+        wanted = self.tuning.do_eval and not self._validates()
+        return f"is true, but {NO_VALIDATION}" if wanted else None
+
+    @rule("pure_bf16")
+    def pure_bf16_is_not_float16(self) -> str | None:
+        return "cannot be true together with fp16: choose one" if self.tuning.pure_bf16 and self.train.fp16 else None
+
+    @rule("pure_bf16")
+    def pure_bf16_without_zero3(self) -> str | None:
+        both = self.tuning.pure_bf16 and self._zero_stage() == 3
+        return "cannot be true with ZeRO-3, which keeps float32 copies itself: set bf16 instead" if both else None
+
+    @rule("quantization_bit")
+    def quantized_without_zero3(self) -> str | None:
+        both = self.model.quantization_bit is not None and self._zero_stage() == 3
+        return "cannot be shared by ZeRO-3: use zero_stage 2, or leave quantization_bit out" if both else None
+
+    @rule("create_new_adapter")
+    def quantized_base_cannot_be_merged_into(self) -> str | None:
+        both = self.lora.create_new_adapter and self.model.quantization_bit is not None
+        return "cannot merge the given adapter into a quantized base: leave quantization_bit out" if both else None
+
+    def _validates(self) -> bool:
+        return self.data.val_size > 0 or bool(self.data.eval_dataset)
+
+    def _zero_stage(self) -> int:
+        """DeepSpeed's stage, 0 without it."""
+        given, config = self.distributed.zero_stage, self.distributed.deepspeed
+        return given if given is not None else int((config or {}).get("zero_optimization", {}).get("stage", 0))
+
     def resolved(self) -> TrainSpec:
         """The same spec with every default that depends on another value written out."""
-        packing = self.data.neat_packing or (self.tuning.stage == "pt" if self.data.packing is None else self.data.packing)
-        validated = self.data.val_size > 0 or bool(self.data.eval_dataset)
-        strategy = "steps" if validated and self.train.eval_strategy == "no" else self.train.eval_strategy
         return replace(
             self,
-            data=replace(self.data, packing=packing, template=templates.settled(self.data.template)),
+            data=self.data.resolved(self.tuning.stage),
             lora=replace(self.lora, alpha=self.lora.alpha or 2 * self.lora.rank),
-            train=replace(
-                self.train, eval_strategy=strategy, eval_steps=self.train.eval_steps or self.train.logging_steps
-            ),
+            train=self.train.resolved(validates=self._validates()),
         )

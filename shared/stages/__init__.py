@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from shared import registry
 from shared.fields import Message
-from shared.stages._declaration import Stage
+from shared.stages._declaration import Rates, Stage
 
-__all__ = ["LATER", "TABLE", "Stage", "complaint", "get", "names"]
+__all__ = ["LATER", "TABLE", "Rates", "Stage", "complaint", "get", "names"]
 
 #: Stages that LF knows and we do not run yet: what to do instead.
 LATER: Mapping[str, str] = {

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Learning rates of one method: the usual range, the white paper's start and that of LF's examples."""
+
+    low: float
+    high: float
+    paper: float
+    lf: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,5 +25,5 @@ class Stage:
     columns: tuple[str, ...]
     #: Functions of the spec marked with `@rule`.
     rules: tuple[Callable[[Any], str | None], ...] = ()
-    #: Usual learning rate by method, where the white paper or LF's examples give one.
-    learning_rates: dict[str, float]
+    #: By method.
+    rates: Mapping[str, Rates]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from shared.stages._declaration import Stage
+from shared.stages._declaration import Rates, Stage
 
 STAGE = Stage(
     name="sft",
     doc="Supervised fine-tuning: learn to answer from examples.",
     columns=("messages",),
-    learning_rates={"lora": 1e-4, "freeze": 1e-5, "full": 1e-5},
+    rates={
+        "lora": Rates(low=2e-5, high=5e-4, paper=5e-5, lf=1e-4),
+        "freeze": Rates(low=1e-6, high=1e-4, paper=5e-6, lf=1e-5),
+        "full": Rates(low=1e-6, high=2e-5, paper=5e-6, lf=1e-5),
+    },
 )

@@ -1,0 +1,25 @@
+"""Remarks on an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared import formats
+from shared.advice.finding import Finding, Origin, info
+from shared.spec import ExportSpec
+
+
+def quantized(spec: ExportSpec) -> Iterator[Finding]:
+    made = formats.get(spec.export.export_format or formats.of_bits(spec.export.export_quantization_bit))
+    if made.bits is None:
+        text = "Adapters need not be merged to be deployed: vLLM serves them beside their base."
+        yield info("export_format", Origin.REFERENCE, text)
+        return
+    text = f"{made.bits}-bit weights make the model smaller, not always faster."
+    yield info("export_format", Origin.REFERENCE, text, "Compare the measured tokens per second of both.")
+    if made.calibrated and spec.export.export_quantization_dataset is None:
+        text = "No calibration dataset is named: the texts of the model's own training are used where they are known."
+        yield info("export_quantization_dataset", Origin.REFERENCE, text, "Name one like what it will be asked.")
+
+
+CHECKS = (quantized,)
