@@ -87,6 +87,8 @@ class NoReplica(Unavailable):
 
 def make_client() -> httpx.Client:
     """One pool for all threads of a gateway process, as many connections as there are requests."""
+    # It would log every request a second time.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     return httpx.Client(
         timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_ALIVE_SECONDS),

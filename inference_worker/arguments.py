@@ -22,8 +22,8 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class Files:
     """What is served, as it lies on this machine."""
 
-    #: Folder of the model; the base model's where an adapter is served.
-    model: Path
+    #: Folder of the model, or its Hub id; the base model's where an adapter is served.
+    model: str
     #: Longest prompt and answer that the model's config allows, tokens; None where it does not say.
     context_length: int | None = None
     #: Folder and rank of the LoRA adapter, when one is served unmerged.
@@ -61,7 +61,7 @@ def argv(
     """The command of one replica that answers to `served_name`."""
     return [
         *(python, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(files.model)),
+        *("--model", files.model),
         *("--host", address.host, "--port", str(address.port)),
         *("--dtype", dtype(spec, machine)),
         *("--max-model-len", str(max_model_len(spec, files))),
@@ -76,16 +76,17 @@ def argv(
     ]
 
 
-def env(machine: Machine, *, api_key: str) -> dict[str, str]:
+def env(files: Files, machine: Machine, *, api_key: str) -> dict[str, str]:
     """What the replica's environment has beside the allow-list."""
     variables = {
         "VLLM_API_KEY": api_key,
         "VLLM_CACHE_ROOT": str(machine.cache_folder),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        # The model lies in a folder: whatever asks the Hub for more would only wait.
-        "HF_HUB_OFFLINE": "1",
     }
+    if files.model.startswith("/"):
+        # It lies in a folder: whatever asks the Hub for more would only wait.
+        variables["HF_HUB_OFFLINE"] = "1"
     if machine.gpus:
         return variables | {"CUDA_VISIBLE_DEVICES": ",".join(machine.gpus)}
     return variables | {"VLLM_CPU_KVCACHE_SPACE": str(machine.cpu_kv_cache_gib)}

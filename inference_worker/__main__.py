@@ -1,0 +1,56 @@
+"""`python -m inference_worker`: keeps this machine's share of the deployments running until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+
+from prometheus_client import CollectorRegistry
+
+from inference_worker.counting import ReplicaCollector, Tokens
+from inference_worker.reconciler import Reconciler
+from inference_worker.replica import Worker
+from shared import devices, interpreters, telemetry
+from shared.artifact import ArtifactStore
+from shared.settings import Settings
+from shared.store import Store
+
+
+def main(settings: Settings) -> None:
+    telemetry.configure_logging("inference", settings.log_level)
+    # It would log every probe of every replica.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Refuse early: without vLLM every replica would fail.
+    interpreters.inference(settings)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    metrics = telemetry.Metrics(CollectorRegistry())
+    store = Store(settings.database_url)
+    store.check_host()
+    worker = Worker(
+        store=store,
+        artifacts=ArtifactStore(settings.storage_url, settings.run_dir / "cache"),
+        settings=settings,
+        tokens=Tokens(metrics),
+        gpus=tuple(name for name in devices.find(settings) if name != devices.CPU),
+        stopping=stopping,
+    )
+    reconciler = Reconciler(worker, settings.worker_id or f"{socket.gethostname()}-inference", metrics_url(settings))
+    metrics.registry.register(ReplicaCollector(reconciler.statuses))
+    if settings.metrics_port:
+        telemetry.serve_metrics(settings.metrics_port, settings.metrics_host, metrics.registry)
+    reconciler.run()
+    store.close()
+
+
+def metrics_url(settings: Settings) -> str | None:
+    if not settings.metrics_port:
+        return None
+    return f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
+
+
+if __name__ == "__main__":
+    main(Settings.from_env())

@@ -1,0 +1,120 @@
+"""The rows of a generation job and the requests that they mean.
+
+A row is {"custom_id", "messages" | "prompt", ...sampling}, a line of OpenAI's batches {"custom_id", "url", "body"}, or
+an alpaca row {"instruction", "input"}. The whole file is looked at before the first request: what cannot be asked is
+told at once and with its line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared import sampling
+from shared.errors import Complaint, InvalidDataset
+from shared.spec import GenerateSpec
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+#: Told at most; a file of the wrong kind has one in every line.
+MAX_COMPLAINTS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    #: The row's own `custom_id`, else `line-<n>`.
+    custom_id: str
+    path: str
+    body: Mapping[str, Any]
+
+
+class _Wrong(ValueError):
+    """What is wrong with one line."""
+
+
+def read(path: Path, spec: GenerateSpec) -> Iterator[Row]:
+    """The rows of a file that `check` found right."""
+    with open(path, encoding="utf-8-sig") as file:
+        numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        for count, (number, line) in enumerate(numbered):
+            if spec.max_samples is not None and count >= spec.max_samples:
+                return
+            yield _row(line, number, spec)
+
+
+def check(path: Path, spec: GenerateSpec) -> int:
+    """How many rows there are. Raises InvalidDataset with the lines that cannot be asked."""
+    complaints: list[Complaint] = []
+    seen: dict[str, int] = {}
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip() or (spec.max_samples is not None and len(seen) >= spec.max_samples):
+                continue
+            try:
+                custom_id = _row(line, number, spec).custom_id
+                if custom_id in seen:
+                    raise _Wrong(f"custom_id {custom_id!r} is that of line {seen[custom_id]} too")
+                seen[custom_id] = number
+            except _Wrong as error:
+                complaints.append(Complaint(field="dataset", message=str(error), line=number))
+                if len(complaints) == MAX_COMPLAINTS:
+                    break
+    if complaints or not seen:
+        raise _refusal(complaints)
+    return len(seen)
+
+
+def _refusal(complaints: list[Complaint]) -> InvalidDataset:
+    if not complaints:
+        return InvalidDataset("the dataset has no rows", field="dataset")
+    first = complaints[0]
+    text = f"{len(complaints)} line(s) cannot be asked; line {first.line}: {first.message}"
+    return InvalidDataset(text, complaints=complaints)
+
+
+def _row(line: str, number: int, spec: GenerateSpec) -> Row:
+    try:
+        given = json.loads(line)
+    except ValueError as error:
+        raise _Wrong(f"is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise _Wrong("is no JSON object")
+    custom_id = given.get("custom_id", f"line-{number}")
+    if not isinstance(custom_id, str) or not custom_id:
+        raise _Wrong("custom_id must be a text")
+    asked = _asked(given, spec)
+    if wrong := sampling.complaints(asked):
+        raise _Wrong("; ".join(f"{complaint.field} {complaint.message}" for complaint in wrong))
+    # The spec's parameters, then what the row itself says; the model is the job's.
+    body = sampling.of_spec(spec.sampling) | sampling.to_openai(asked) | {"model": spec.model}
+    for name in ("stream", "stream_options"):
+        body.pop(name, None)
+    return Row(custom_id=custom_id, path=CHAT if "messages" in body else COMPLETIONS, body=body)
+
+
+def _asked(given: dict[str, Any], spec: GenerateSpec) -> dict[str, Any]:
+    """`messages` or `prompt`, and the sampling parameters of the row."""
+    if isinstance(given.get("body"), dict):
+        asked = dict(given["body"])
+    else:
+        kept = sampling.names() | {"messages", "prompt"}
+        asked = {name: value for name, value in given.items() if name in kept}
+    if "instruction" in given and "messages" not in asked:
+        text = "\n".join(str(part) for part in (given["instruction"], given.get("input")) if part)
+        asked["messages"] = [{"role": "user", "content": text}]
+    if isinstance(asked.get("messages"), list) and asked["messages"]:
+        asked.pop("prompt", None)
+        asked["messages"] = _with_system(asked["messages"], spec.default_system)
+    elif not isinstance(asked.get("prompt"), str | list) or not asked["prompt"]:
+        raise _Wrong('has neither "messages" nor "prompt" nor "instruction"')
+    return asked
+
+
+def _with_system(messages: list[Any], system: str | None) -> list[Any]:
+    if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
+        raise _Wrong('each message needs a "role"')
+    if system is None or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": system}, *messages]

@@ -1,0 +1,79 @@
+"""What a deployment serves, brought to this machine: model folder, adapter and chat template. May download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference_worker.arguments import Files
+from shared import catalog, templates
+from shared.errors import InvalidSpec
+from shared.settings import Settings
+from shared.spec import DeploySpec
+
+if TYPE_CHECKING:
+    from shared.artifact import ArtifactStore
+    from shared.records import Model
+    from shared.store import Store
+
+#: Names under which configs tell how many positions a model has.
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
+
+
+def bring(
+    store: Store, artifacts: ArtifactStore, settings: Settings, project_id: str, model: str, spec: DeploySpec, to: Path
+) -> Files:
+    """The files of `model`; what has to be written (a chat template) goes below `to`."""
+    record = store.models.get(project_id, model)
+    folder = str(artifacts.local_path(record.uri))
+    adapter, rank = None, 0
+    if record.kind == "adapter":
+        adapter, rank = Path(folder), adapter_rank(Path(folder))
+        folder = _base(store, settings, project_id, record).local(artifacts)
+    return Files(
+        model=folder,
+        context_length=context_length(Path(folder)),
+        adapter=adapter,
+        adapter_rank=rank,
+        chat_template=write_template(spec.template or record.template, to),
+    )
+
+
+def adapter_rank(folder: Path) -> int:
+    """The largest rank of any of its matrices."""
+    config = _read(folder / "adapter_config.json")
+    return max([int(config.get("r", 0)), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())])
+
+
+def context_length(folder: Path) -> int | None:
+    """What config.json says; None when it is elsewhere or says nothing. Multimodal models say it of their text part."""
+    if not (folder / "config.json").is_file():
+        return None
+    config = _read(folder / "config.json")
+    for part in (config, config.get("text_config") or {}):
+        for key in CONTEXT_KEYS:
+            if isinstance(value := part.get(key), int):
+                return value
+    return None
+
+
+def write_template(name: str | None, to: Path) -> Path | None:
+    """The named chat template as a file; None where the model's own is meant."""
+    if (name := templates.settled(name)) is None:
+        return None
+    template = templates.get(name)
+    path = to / f"{template.name}.jinja"
+    path.write_text(template.jinja, encoding="utf-8")
+    return path
+
+
+def _base(store: Store, settings: Settings, project_id: str, adapter: Model) -> catalog.Resolved:
+    if not adapter.base_model:
+        raise InvalidSpec(f"adapter {adapter.name!r} does not say which base model it belongs to", field="model")
+    return catalog.resolve_model(store, settings, project_id, adapter.base_model)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(path.read_text())
+    return config

@@ -1,0 +1,90 @@
+"""The loop of the inference worker: gives each replica that nobody holds a thread, and waits for none of them."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from importlib.metadata import version
+
+from inference_worker.replica import Life, Worker
+from shared import devices
+from shared.errors import TunesmithError
+from shared.lease import LEDGER_AWAY
+from shared.records import Replica
+
+log = logging.getLogger(__name__)
+
+#: How soon a new deployment is seen.
+TICK_SECONDS = 1.0
+#: vLLM processes are killed at once when they are drained; this is for ledger and disk.
+SHUTDOWN_SECONDS = 60.0
+
+
+class Reconciler:
+    def __init__(self, worker: Worker, worker_id: str, metrics_url: str | None):
+        self._worker = worker
+        self._id = worker_id
+        self._metrics_url = metrics_url
+        self._storage_id = worker.artifacts.storage_id()
+        self._lives: dict[str, tuple[Life, threading.Thread]] = {}
+        self._beaten_at = float("-inf")
+
+    def run(self) -> None:
+        """Until `worker.stopping` is set; then every replica is drained, stopped and released."""
+        while not self._worker.stopping.is_set():
+            try:
+                self._tick()
+            except LEDGER_AWAY as error:
+                log.warning("The ledger cannot be reached: %s", type(error).__name__)
+            self._worker.stopping.wait(TICK_SECONDS)
+        self._shut_down()
+
+    def statuses(self) -> list[str]:
+        return [life.status for life, _ in list(self._lives.values())]
+
+    def _tick(self) -> None:
+        self._beat()
+        self._lives = {id: (life, thread) for id, (life, thread) in self._lives.items() if thread.is_alive()}
+        while self._has_room():
+            replica = self._worker.store.replicas.claim_next(self._id, self._storage_id)
+            if replica is None:
+                return
+            self._begin(replica)
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._beaten_at < self._worker.settings.renew_seconds:
+            return
+        self._worker.store.workers.beat(
+            self._id,
+            kinds=["replica"],
+            host=socket.gethostname(),
+            devices=list(self._worker.gpus) or [devices.CPU],
+            storage_id=self._storage_id,
+            metrics_url=self._metrics_url,
+            version=version("tunesmith"),
+        )
+        self._beaten_at = time.monotonic()
+
+    def _has_room(self) -> bool:
+        """On GPUs: a free one. A replica that is claimed all the same waits for its devices in its own thread."""
+        gpus = self._worker.gpus
+        return not gpus or devices.num_free(self._worker.settings.run_dir, gpus) > 0
+
+    def _begin(self, replica: Replica) -> None:
+        try:
+            life = Life(replica, self._worker)
+        except TunesmithError as error:
+            log.exception("A replica's spec cannot be read", extra={"replica_id": replica.id})
+            self._worker.store.replicas.release(replica.id, replica.attempt, error=error.message)
+            return
+        thread = threading.Thread(target=life.live, name=replica.id)
+        self._lives[replica.id] = (life, thread)
+        thread.start()
+
+    def _shut_down(self) -> None:
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        for _, thread in self._lives.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._worker.store.workers.remove(self._id)

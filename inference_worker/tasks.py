@@ -1,0 +1,12 @@
+"""The worker of generation jobs: `celery -A inference_worker.tasks worker -Q generate --pool threads -c 1`."""
+
+from __future__ import annotations
+
+from inference_worker.work import GenerateWork
+from shared import queue, service
+from shared.settings import Settings
+
+settings = Settings.from_env()
+app = queue.make_app(settings)
+# The devices are the replicas'.
+service.serve(app, settings, "generate", lambda: [GenerateWork()], needs_devices=False)

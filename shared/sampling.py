@@ -1,0 +1,81 @@
+"""Sampling parameters under the names that vLLM's OpenAI routes take: LLaMA Factory's names become theirs.
+
+One place for the gateway (a request) and for generation in bulk (a spec). What is no parameter of `Sampling` is passed
+on as it is: vLLM takes more than we list. Ranges are checked by `complaints`, nothing is defaulted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, ValidationError
+
+from shared import schema
+from shared.errors import Complaint
+from shared.spec import Sampling
+
+#: Members that only LF knows; a request that has none of them needs no translation.
+FOREIGN = frozenset({"do_sample", "max_new_tokens"})
+
+
+def to_openai(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with LF's names translated; everything else unchanged."""
+    body = {name: value for name, value in given.items() if name not in FOREIGN}
+    if given.get("max_new_tokens") is not None:
+        body["max_tokens"] = given["max_new_tokens"]
+    if given.get("do_sample") is False:
+        # vLLM has no such switch: temperature 0 takes the likeliest token, whatever the other members say.
+        body["temperature"] = 0.0
+    return body
+
+
+def of_spec(sampling: Sampling) -> dict[str, Any]:
+    """The members that say what a spec says."""
+    values = {param.wire: getattr(sampling, param.path[-1]) for param in schema.params(Sampling)}
+    return to_openai({name: value for name, value in values.items() if value is not None and value != []})
+
+
+def names() -> frozenset[str]:
+    """Every sampling parameter's name, aliases included."""
+    return frozenset(_schema()._declared_fields)
+
+
+def complaints(given: Mapping[str, Any]) -> list[Complaint]:
+    """What is wrong with the sampling parameters among `given`. A null means that it was left out, as at OpenAI."""
+    found = _too_many_limits(given)
+    try:
+        _schema()(unknown=EXCLUDE).load({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        found += [Complaint(field=name, **_said(messages)) for name, messages in error.normalized_messages().items()]
+    return found
+
+
+@cache
+def _schema() -> type[Schema]:
+    fields = {name: param.field for param in schema.params(Sampling) for name in (param.wire, *param.aliases)}
+    return Schema.from_dict(dict(fields), name="SamplingRequest")
+
+
+def _too_many_limits(given: Mapping[str, Any]) -> list[Complaint]:
+    if given.get("max_new_tokens") is None:
+        return []
+    others = [name for name in ("max_tokens", "max_completion_tokens") if given.get(name) is not None]
+    return [Complaint(field="max_new_tokens", message=f"is another name for {name!r}: give one") for name in others]
+
+
+def _said(messages: Any) -> dict[str, str]:
+    first = next(_leaves(messages))
+    return {"message": str(first), "code": getattr(first, "code", "invalid_value")}
+
+
+def _leaves(messages: Any) -> Iterator[str]:
+    """Messages of a list's items lie one level deeper."""
+    if isinstance(messages, Mapping):
+        for below in messages.values():
+            yield from _leaves(below)
+    elif isinstance(messages, list):
+        yield from messages
+    else:
+        yield str(messages)
