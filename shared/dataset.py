@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shared import strict_json
 from shared.errors import Complaint, InvalidDataset
 from shared.rows import COLUMN_ROLES, FORMATS, Layout, Row, RowError, detect, read_row
 
@@ -184,31 +185,20 @@ def _parsed(number: int, line: bytes) -> _Found:
         return _Found(line=number, error=RowError("row", message, "invalid_json"))
     except RowError as error:
         return _Found(line=number, error=error)
-    except RecursionError:
-        return _Found(line=number, error=RowError("row", "is nested too deep", "invalid_json"))
+    except (strict_json.InvalidJson, RecursionError) as error:
+        return _Found(line=number, error=_not_strict(error))
 
 
 def _json(text: str) -> Any:
     if "\0" in text or "\\u0000" in text:
         raise RowError("row", "holds a NUL character", "invalid_character")
-    return _decoder().decode(text)
+    return strict_json.decoder().decode(text)
 
 
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RowError(twice, "is given twice in one object", "duplicate_key")
-    return made
-
-
-def _no_constant(name: str) -> Any:
-    raise RowError("row", f"holds {name}: not a JSON number", "invalid_json")
+def _not_strict(error: strict_json.InvalidJson | RecursionError) -> RowError:
+    if isinstance(error, RecursionError):
+        return RowError("row", "is nested too deep", "invalid_json")
+    return RowError(error.field or "row", error.message, "invalid_json")
 
 
 class _Text:
@@ -265,7 +255,7 @@ def _element(text: _Text) -> _Found:
     line, num_chars = text.line, CHUNK_CHARS
     while True:
         try:
-            value, end = _decoder().raw_decode(text.text)
+            value, end = strict_json.decoder().raw_decode(text.text)
             if end == len(text.text) and not text.ended:  # a number may go on
                 text.more()
                 continue
@@ -281,10 +271,9 @@ def _element(text: _Text) -> _Found:
                 return _Found(line=line, error=RowError("row", f"is not JSON: {place}", "invalid_json"))
             text.more(num_chars)
             num_chars *= 2
-        except (RowError, RecursionError) as error:
-            known = error if isinstance(error, RowError) else RowError("row", "is nested too deep", "invalid_json")
+        except (strict_json.InvalidJson, RecursionError) as error:
             # What lies behind cannot be found without parsing it: stop at the first such row.
-            return _Found(line=line, error=RowError(known.column, known.message, "invalid_json"))
+            return _Found(line=line, error=_not_strict(error))
 
 
 def _read_csv(path: Path) -> Iterator[_Found]:

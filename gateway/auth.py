@@ -1,0 +1,66 @@
+"""Who asks: the API key of each request, its project and its role. Everything that is not PUBLIC needs a key.
+
+`Authorization: Bearer <key>` as the `openai` client sends it, or HTTP Basic with the key as the password, so that a
+browser can open /metrics. What a key may do: viewer reads, user also writes, admin also removes base models.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import Flask, Request, g, request
+
+from gateway.services import services
+from shared.errors import NotAllowed, NotAuthenticated
+from shared.records import ApiKey
+
+#: Endpoints without data of anybody: probes, the page and its files, the description of the API.
+PUBLIC = frozenset(
+    {
+        "health.healthz",
+        "health.readyz",
+        "console.index",
+        "console.static",
+        "swagger.static",
+        "api-docs.openapi_json",
+        "api-docs.openapi_swagger_ui",
+    }
+)
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def install(app: Flask) -> None:
+    app.before_request(authenticate)
+
+
+def authenticate() -> None:
+    # A route that does not exist has no data either: it answers 404.
+    if request.endpoint is None or request.endpoint in PUBLIC:
+        return
+    secret = _secret(request)
+    key = services().store.keys.authenticate(secret) if secret else None
+    if key is None:
+        raise NotAuthenticated()
+    if key.role == "viewer" and request.method not in READING:
+        raise NotAllowed(f"The role of this key is viewer: it may not {request.method} {request.path}")
+    g.key = key
+
+
+def current_key() -> ApiKey:
+    return cast(ApiKey, g.key)
+
+
+def project_id() -> str:
+    return current_key().project_id
+
+
+def require_admin(what: str) -> None:
+    if current_key().role != "admin":
+        raise NotAllowed(f"The role of this key is {current_key().role}: only admin may {what}")
+
+
+def _secret(request: Request) -> str | None:
+    given = request.authorization
+    if given is None:
+        return None
+    return given.token if given.type == "bearer" else given.password

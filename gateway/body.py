@@ -1,0 +1,75 @@
+"""Reading what clients send: strict JSON or YAML bodies, and query parameters with their ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import request
+
+from shared import strict_json
+from shared.errors import Complaint, InvalidRequest, InvalidSpec
+from shared.request import parse_yaml
+
+YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The content type is not one that this route reads."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+def json_object() -> dict[str, Any]:
+    """The JSON object of the body. A missing content type is taken as JSON."""
+    if request.mimetype and request.mimetype != "application/json":
+        raise UnsupportedMediaType(f"Content-Type is {request.mimetype!r}: send application/json", field="Content-Type")
+    return _object(strict_json.loads(_text()))
+
+
+def spec_object() -> dict[str, Any]:
+    """The object of a JSON or YAML body: an LF YAML posts as it is."""
+    if request.mimetype in YAML_TYPES:
+        return _object(parse_yaml(_text()))
+    if request.mimetype and request.mimetype != "application/json":
+        allowed = "application/json or application/yaml"
+        raise UnsupportedMediaType(f"Content-Type is {request.mimetype!r}: send {allowed}", field="Content-Type")
+    return _object(strict_json.loads(_text()))
+
+
+def _text() -> str:
+    try:
+        return request.get_data(cache=False).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The body is not UTF-8: byte {error.start + 1}", field="body") from error
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body must be an object of names and values", field="body")
+    return value
+
+
+def whole_number(name: str, default: int, *, minimum: int = 0, maximum: int = 10_000) -> int:
+    """A query parameter. Raises InvalidSpec outside of its range."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or not minimum <= int(text[:20]) <= maximum:
+        message = f"is {text[:40]!r}: must be a whole number from {minimum} to {maximum}"
+        raise InvalidSpec(f"{name} {message}", complaints=[Complaint(field=name, message=message)])
+    return int(text)
+
+
+def one_of(name: str, choices: tuple[str, ...], default: str | None = None) -> str | None:
+    """A query parameter with a closed choice."""
+    value = request.args.get(name, default)
+    if value is not None and value not in choices:
+        message = f"is {value[:40]!r}: must be one of {', '.join(choices)}"
+        raise InvalidSpec(f"{name} {message}", complaints=[Complaint(field=name, message=message)])
+    return value
+
+
+def metadata() -> dict[str, str]:
+    """`metadata[key]=value` of the query, as the openai client writes it."""
+    pairs = ((name, value) for name, value in request.args.items() if name.startswith("metadata[") and name[-1] == "]")
+    return {name[len("metadata[") : -1]: value for name, value in pairs}

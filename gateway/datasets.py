@@ -1,0 +1,200 @@
+"""Datasets: an upload is checked row by row, then kept as an artifact. Broken rows are refused with their lines.
+
+The same file again (same digest, same reading) is the record that is there already: clients may retry uploads.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flask import Response, jsonify, request
+from flask_smorest import Blueprint
+
+from gateway import body, openapi
+from gateway.auth import project_id
+from gateway.jobs import list_json
+from gateway.services import services
+from shared import dataset, strict_json
+from shared.errors import Complaint, Conflict, InvalidDataset, InvalidRequest, InvalidSpec
+from shared.ids import new_id
+from shared.job import TERMINAL
+from shared.records import Dataset
+
+blueprint = Blueprint("datasets", __name__, url_prefix="/v1/datasets", description="Training data")
+
+#: What a file is uploaded for; training data is checked as such, a batch by its custom ids.
+PURPOSES = ("fine-tune", "batch", "evals", "user_data")
+TRAINING = frozenset({"fine-tune", "evals"})
+MAX_NAME_CHARS = 200
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.doc(requestBody=openapi.UPLOAD_BODY, responses=openapi.created("Dataset"))
+def create() -> Response:
+    """Upload a dataset (multipart): JSONL, JSON or CSV; alpaca, sharegpt or openai rows
+
+    `formatting`, `columns` and `tags` are LF's (`dataset_info.json`), the last two as JSON; left out: found out.
+    """
+    record, created = receive(request.form.get("purpose", "fine-tune"))
+    answer = jsonify(dataset_json(record))
+    answer.status_code = 201 if created else 200
+    return answer
+
+
+@blueprint.route("", methods=["GET"])
+@blueprint.doc(parameters=openapi.PAGE, responses=openapi.ok("DatasetList"))
+def list_datasets() -> Response:
+    """List datasets, newest first"""
+    page = services().store.datasets.list(
+        project_id(),
+        after=request.args.get("after"),
+        limit=body.whole_number("limit", 20, minimum=1, maximum=100),
+        order=str(body.one_of("order", ("asc", "desc"), "desc")),
+    )
+    return jsonify(list_json([dataset_json(record) for record in page.items], page.has_more))
+
+
+@blueprint.route("/<name>", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("Dataset"))
+def retrieve(name: str) -> Response:
+    """Look at a dataset, by id or name"""
+    return jsonify(dataset_json(services().store.datasets.get(project_id(), name)))
+
+
+@blueprint.route("/<name>", methods=["DELETE"])
+@blueprint.doc(responses=openapi.ok("Dataset"))
+def delete(name: str) -> Response:
+    """Delete a dataset that no waiting or running job uses"""
+    record = remove(name)
+    return jsonify({"id": record.id, "object": "dataset", "deleted": True})
+
+
+def receive(purpose: str) -> tuple[Dataset, bool]:
+    """The uploaded file of this request as a record, and whether it is new. Raises InvalidDataset, InvalidSpec."""
+    upload = request.files.get("file")
+    if upload is None or not upload.filename:
+        raise _refused("file", "is missing: send it as the multipart field `file`")
+    if purpose not in PURPOSES:
+        raise _refused("purpose", f"is {purpose[:40]!r}: must be one of {', '.join(PURPOSES)}")
+    filename = Path(upload.filename.replace("\\", "/")).name[:MAX_NAME_CHARS]
+    with _scratch() as folder:
+        path = folder / "upload"
+        upload.save(path)
+        return _keep(path, filename, purpose)
+
+
+def remove(name: str) -> Dataset:
+    """Raises Conflict while a job needs it."""
+    record = services().store.datasets.get(project_id(), name)
+    if user := _user(record):
+        raise Conflict(f"Dataset {record.name!r} is used by job {user}: cancel it first or wait for its end")
+    services().store.datasets.delete(project_id(), record.id)
+    services().artifacts.delete(record.uri)
+    return record
+
+
+def _keep(path: Path, filename: str, purpose: str) -> tuple[Dataset, bool]:
+    told = _check(path, purpose)
+    given = request.form.get("name") or Path(filename).stem or "dataset"
+    if not given.isprintable() or len(given) > MAX_NAME_CHARS:
+        raise _refused("name", f"must be up to {MAX_NAME_CHARS} printable characters")
+    key = new_id("file-")
+    sealed = services().artifacts.put_file(path, services().artifacts.uri("datasets", key, "data"))
+    new = {**told, "name": given, "filename": filename, "purpose": purpose, "digest": sealed.digest}
+    if twin := _twin(new):
+        services().artifacts.delete(sealed.uri)
+        return twin, False
+    record = services().store.datasets.create(
+        project_id(), **new, size_bytes=sealed.size_bytes, uri=sealed.uri, id=key
+    )
+    return record, True
+
+
+def _check(path: Path, purpose: str) -> dict[str, Any]:
+    """Format, columns and number of rows of the file."""
+    if purpose in TRAINING:
+        formatting = request.form.get("formatting")
+        report = dataset.inspect(path, formatting=formatting, columns=_object("columns"), tags=_object("tags"))
+        columns = {"columns": dict(report.layout.columns), "tags": dict(report.layout.tags)}
+        return {"format": report.layout.format, "columns": columns, "num_rows": report.num_rows}
+    if purpose == "batch":
+        return {"format": "batch", "columns": {}, "num_rows": _check_batch(path)}
+    return {"format": None, "columns": {}, "num_rows": 0}
+
+
+def _check_batch(path: Path) -> int:
+    """Every line has a `custom_id` of its own."""
+    seen: set[str] = set()
+    for line, row in dataset.objects(path):
+        given = row.get("custom_id")
+        if not isinstance(given, str) or not given or given in seen:
+            message = "is given to another line too" if given in seen else "must be a text that names this line"
+            complaint = Complaint(field="custom_id", message=message, line=line)
+            raise InvalidDataset(f"line {line}: custom_id {message}", complaints=[complaint])
+        seen.add(given)
+    return len(seen)
+
+
+def _twin(new: dict[str, Any]) -> Dataset | None:
+    same = ("digest", "name", "purpose", "format", "columns")
+    page = services().store.datasets.list(project_id(), purpose=new["purpose"], limit=1000)
+    return next((old for old in page.items if all(getattr(old, name) == new[name] for name in same)), None)
+
+
+def _user(record: Dataset) -> str | None:
+    """A job that is not finished and names this dataset."""
+    for status in ("queued", "running", "pausing", "paused"):
+        for job in services().store.jobs.list(project_id(), status=status, limit=1000).items:
+            names = [*(job.spec.get("dataset") or []), *(job.spec.get("eval_dataset") or [])]
+            if job.status not in TERMINAL and {record.id, record.name} & set(names):
+                return job.id
+    return None
+
+
+def _object(name: str) -> dict[str, str] | None:
+    """A form field that holds a JSON object of texts."""
+    text = request.form.get(name)
+    if not text:
+        return None
+    value = strict_json.loads(text, what=name)
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise _refused(name, "must be a JSON object of texts")
+    return value
+
+
+def _refused(field: str, message: str) -> InvalidRequest:
+    return InvalidSpec(f"{field} {message}", complaints=[Complaint(field=field, message=message)])
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder of this request's own, on the disk of run_dir: uploads do not fit every /tmp."""
+    parent = services().settings.run_dir / "uploads"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def dataset_json(record: Dataset) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "object": "dataset",
+        "name": record.name,
+        "filename": record.filename,
+        "purpose": record.purpose,
+        "format": record.format,
+        "columns": record.columns,
+        "num_rows": record.num_rows,
+        "size_bytes": record.size_bytes,
+        "digest": record.digest,
+        "status": record.status,
+        "created_at": record.created_at.isoformat(),
+    }

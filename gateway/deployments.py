@@ -1,0 +1,110 @@
+"""Deployments: which models are served, and how it goes with each. Starting vLLM is the inference worker's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, jsonify
+from flask_smorest import Blueprint
+
+from gateway import body, openapi
+from gateway.auth import project_id
+from gateway.door import missing
+from gateway.jobs import list_json
+from gateway.services import services
+from shared import schema
+from shared.errors import Complaint, Conflict, NotFound
+from shared.records import Deployment, Replica
+from shared.spec import DeploySpec
+
+blueprint = Blueprint("deployments", __name__, url_prefix="/v1/deployments", description="Models that are served")
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.doc(requestBody=openapi.body_of("DeploySpec"), responses=openapi.created("Deployment"))
+def create() -> Response:
+    """Serve a model: replicas of vLLM are started and kept running
+
+    The same request again answers with the deployment that is there.
+    """
+    spec = schema.load(DeploySpec, body.json_object())
+    complaints = [*missing(services(), project_id(), spec), *_unregistered(spec)]
+    if complaints:
+        raise schema.refusal(complaints[:1])
+    deployment, created = _create(spec.name or spec.model, spec.model, schema.to_wire(spec))
+    answer = jsonify(deployment_json(deployment))
+    answer.status_code = 201 if created else 200
+    return answer
+
+
+@blueprint.route("", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("DeploymentList"))
+def list_deployments() -> Response:
+    """List deployments that run or are stopping"""
+    found = services().store.deployments.list(project_id())
+    return jsonify(list_json([deployment_json(deployment) for deployment in found], False))
+
+
+@blueprint.route("/<path:name>", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("Deployment"))
+def retrieve(name: str) -> Response:
+    """Look at a deployment, by id or name"""
+    return jsonify(deployment_json(services().store.deployments.get(project_id(), name)))
+
+
+@blueprint.route("/<path:name>", methods=["DELETE"])
+@blueprint.doc(responses=openapi.ok("Deployment"))
+def delete(name: str) -> Response:
+    """Stop serving"""
+    return jsonify(deployment_json(services().store.deployments.delete(project_id(), name)))
+
+
+def _create(name: str, model: str, spec: dict[str, Any]) -> tuple[Deployment, bool]:
+    try:
+        return services().store.deployments.create(project_id(), name=name, model_name=model, spec=spec), True
+    except Conflict:
+        there = services().store.deployments.get(project_id(), name)
+        if there.spec != spec:
+            raise
+        return there, False
+
+
+def _unregistered(spec: DeploySpec) -> list[Complaint]:
+    """Only what is in the catalog is served: its files are sealed, and its name is unique."""
+    try:
+        services().store.models.get(project_id(), spec.model)
+    except NotFound:
+        message = f"is {spec.model!r}: only models of the catalog are served; register it with POST /v1/models"
+        return [Complaint(field="model", message=message, code="model_not_found")]
+    return []
+
+
+def deployment_json(deployment: Deployment) -> dict[str, Any]:
+    replicas = [replica for replica in deployment.replicas if replica.status != "stopped"]
+    return {
+        "id": deployment.id,
+        "object": "deployment",
+        "name": deployment.name,
+        "model": deployment.model_name,
+        "status": deployment.status,
+        "error": next((replica.error for replica in replicas if replica.error), None),
+        "replicas": [replica_json(replica) for replica in replicas],
+        "spec": deployment.spec,
+        "generation": deployment.generation,
+        "created_at": deployment.created_at.isoformat(),
+    }
+
+
+def replica_json(replica: Replica) -> dict[str, Any]:
+    """Without address and key: clients reach a replica through the gateway only."""
+    return {
+        "id": replica.id,
+        "status": replica.status,
+        "worker_id": replica.worker_id,
+        "load": replica.load,
+        "error": replica.error,
+        "log_tail": replica.log_tail,
+        "num_failures": replica.num_failures,
+    }
+
+

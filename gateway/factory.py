@@ -1,0 +1,60 @@
+"""Builds the Flask app from its parts."""
+
+from __future__ import annotations
+
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from gateway import (
+    auth,
+    console,
+    datasets,
+    deployments,
+    health,
+    http,
+    inference,
+    jobs,
+    models,
+    openapi,
+    parameters,
+)
+from gateway.openai import files, fine_tuning
+from gateway.services import NAME, Services
+from gateway.tailer import Tailer
+from shared.artifact import ArtifactStore
+from shared.queue import Queue
+from shared.settings import Settings
+from shared.store import Store
+from shared.telemetry import LedgerCollector, Metrics
+
+
+def create_app(settings: Settings, store: Store | None = None) -> Flask:
+    app = Flask("gateway", static_folder=None)
+    built = build_services(settings, store or Store(settings.database_url))
+    app.extensions[NAME] = built
+    # Keys in the order in which they are written: answers read like the docs.
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    http.install(app)
+    auth.install(app)
+    api = openapi.install(app)
+    # After Api, which brings handlers of its own.
+    http.install_handlers(app)
+    for module in (health, parameters, datasets, jobs, models, deployments, files, fine_tuning):
+        api.register_blueprint(module.blueprint)
+    app.register_blueprint(inference.blueprint(built))
+    app.register_blueprint(console.blueprint)
+    return app
+
+
+def build_services(settings: Settings, store: Store) -> Services:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    registry.register(LedgerCollector(store))
+    return Services(
+        settings=settings,
+        store=store,
+        artifacts=ArtifactStore(settings.storage_url, settings.run_dir / "cache"),
+        queue=Queue(settings),
+        metrics=metrics,
+        tailer=Tailer(store.events.since),
+    )

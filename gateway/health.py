@@ -1,0 +1,79 @@
+"""Probes and metrics. /healthz says that the process lives, /readyz what is missing, /metrics what happened."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Response, jsonify
+from flask_smorest import Blueprint
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway import openapi
+from gateway.jobs import list_json
+from gateway.services import services
+
+log = logging.getLogger(__name__)
+
+blueprint = Blueprint("health", __name__, description="Probes, metrics, workers")
+
+
+@blueprint.route("/healthz", methods=["GET"])
+def healthz() -> Response:
+    """Whether the gateway lives"""
+    return jsonify({"status": "ok"})
+
+
+@blueprint.route("/readyz", methods=["GET"])
+def readyz() -> Response:
+    """Whether ledger and artifacts answer; the broker's absence only delays jobs and is told, not failed"""
+    missing = {name: why for name, check in _CHECKS.items() if (why := check())}
+    broker = services().queue.depth("housekeeping") is not None
+    answer = jsonify({"status": "unready" if missing else "ready", "missing": missing, "broker": broker})
+    answer.status_code = 503 if missing else 200
+    return answer
+
+
+@blueprint.route("/metrics", methods=["GET"])
+def metrics() -> Response:
+    """Metrics in Prometheus' text format"""
+    return Response(generate_latest(services().metrics.registry), content_type=CONTENT_TYPE_LATEST)
+
+
+@blueprint.route("/v1/workers", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("WorkerList"))
+def workers() -> Response:
+    """List workers, their devices and how long ago each was heard of"""
+    data = [
+        {
+            "id": worker.id,
+            "object": "worker",
+            "kinds": worker.kinds,
+            "host": worker.host,
+            "devices": worker.devices,
+            "version": worker.version,
+            "age_seconds": round(worker.age_seconds, 1),
+        }
+        for worker in services().store.workers.list()
+    ]
+    return jsonify(list_json(data, False))
+
+
+def _ledger() -> str | None:
+    try:
+        services().store.jobs.counts()
+    except Exception as error:  # a probe: whatever is wrong, the answer is that it is not ready
+        log.warning("The ledger does not answer: %s", error)
+        return f"the ledger does not answer ({type(error).__name__}); was `tunesmith migrate` run?"
+    return None
+
+
+def _artifacts() -> str | None:
+    try:
+        services().artifacts.storage_id()
+    except Exception as error:  # as above
+        log.warning("The artifact store does not answer: %s", error)
+        return f"the artifact store does not answer ({type(error).__name__})"
+    return None
+
+
+_CHECKS = {"ledger": _ledger, "artifacts": _artifacts}

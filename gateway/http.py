@@ -1,0 +1,122 @@
+"""What every answer has in common: the request id, the error envelope, the access log and the request metrics.
+
+One body serves both worlds: RFC 9457 members at the top and OpenAI's `error` object, which the `openai` client reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from gateway.services import services
+from shared.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound, TooLarge, TunesmithError, Unavailable
+from shared.ids import new_id
+
+log = logging.getLogger(__name__)
+
+#: Longest request id that is taken over from a client, characters.
+MAX_REQUEST_ID_CHARS = 128
+#: Seconds after which something that is starting may be asked for again.
+RETRY_AFTER_SECONDS = 2
+
+
+def install(app: Flask) -> None:
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def install_handlers(app: Flask) -> None:
+    app.register_error_handler(TunesmithError, handle_own)
+    app.register_error_handler(HTTPException, handle_http)
+    app.register_error_handler(Exception, handle_unexpected)
+
+
+def handle_own(error: TunesmithError) -> Response:
+    if error.status >= 500:
+        log.error("%s", error.message, exc_info=not isinstance(error, Unavailable), extra={"request_id": request_id()})
+    return problem(error.status, error.as_dict())
+
+
+def handle_http(error: HTTPException) -> Response:
+    """Werkzeug's own refusals (no such route, wrong method, body too large) in our envelope."""
+    status = error.code or 500
+    kind: type[TunesmithError] = {404: NotFound, 413: TooLarge}.get(status, InvalidRequest)
+    message = {
+        404: f"There is no route {request.path}; GET /openapi.json lists all",
+        405: f"{request.method} is not allowed for {request.path}: use {', '.join(_allowed(error))}",
+        413: "The body is too large for this route",
+    }.get(status, error.description or HTTPStatus(status).phrase)
+    answer = problem(status, kind(message).as_dict())
+    if status == 405:
+        answer.headers["Allow"] = ", ".join(_allowed(error))
+    return answer
+
+
+def handle_unexpected(error: Exception) -> Response:
+    log.exception("Unexpected error", extra={"request_id": request_id()})
+    return problem(500, TunesmithError(f"Unexpected error; the log has it under {request_id()}").as_dict())
+
+
+def problem(status: int, error: dict[str, Any]) -> Response:
+    body = {
+        "type": f"urn:tunesmith:error:{error['code']}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": error["message"],
+        "instance": request_id(),
+        "error": error,
+    }
+    answer = jsonify(body)
+    answer.status_code = status
+    answer.content_type = "application/problem+json"
+    if status == NotAuthenticated.status:
+        # Basic only for browsers: they then ask for the key.
+        answer.headers["WWW-Authenticate"] = 'Basic realm="Tunesmith"' if _is_browser() else "Bearer"
+    if status == Conflict.status:
+        # The openai client would send it twice more, and it cannot succeed.
+        answer.headers["x-should-retry"] = "false"
+    if status == Unavailable.status:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answer
+
+
+def request_id() -> str:
+    return str(g.get("request_id", ""))
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    usable = given.isascii() and given.isprintable() and 0 < len(given) <= MAX_REQUEST_ID_CHARS
+    g.request_id = given if usable else new_id("req_")
+    g.started_at = time.monotonic()
+    settings = services().settings
+    uploads = request.mimetype == "multipart/form-data"
+    request.max_content_length = settings.max_upload_bytes if uploads else settings.max_body_bytes
+
+
+def _end(answer: Response) -> Response:
+    answer.headers["x-request-id"] = request_id()
+    answer.headers.setdefault("X-Content-Type-Options", "nosniff")
+    route = request.url_rule.rule if request.url_rule else "unknown"
+    seconds = time.monotonic() - g.get("started_at", time.monotonic())
+    metrics = services().metrics
+    metrics.http_requests.labels(request.method, route, str(answer.status_code)).inc()
+    metrics.http_request_duration.labels(request.method, route).observe(seconds)
+    extra = {"request_id": request_id(), "status": answer.status_code, "seconds": round(seconds, 4)}
+    quiet = route in ("/healthz", "/readyz", "/metrics")
+    log.log(logging.DEBUG if quiet else logging.INFO, "%s %s", request.method, request.path, extra=extra)
+    return answer
+
+
+def _allowed(error: HTTPException) -> list[str]:
+    methods = getattr(error, "valid_methods", None) or []
+    return sorted(method for method in methods if method not in ("HEAD", "OPTIONS"))
+
+
+def _is_browser() -> bool:
+    return "text/html" in request.headers.get("Accept", "")

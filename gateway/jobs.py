@@ -1,0 +1,175 @@
+"""Native jobs: create from JSON or YAML, look, follow, stop. The record is the ledger's; this is only its face."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, jsonify, request
+from flask_smorest import Blueprint
+
+from gateway import body, openapi
+from gateway.auth import current_key, project_id
+from gateway.door import create_job
+from gateway.services import services
+from gateway.tailer import EventStream, event_json
+from shared.errors import InvalidRequest
+from shared.job import TERMINAL, Job, Kind, Status
+from shared.records import Checkpoint
+
+blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs", description="Training, export and generation")
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.doc(requestBody=openapi.SPEC_BODY, responses=openapi.created("Job"))
+def create() -> Response:
+    """Queue a job
+
+    The fields of the spec are flat and have LLaMA Factory's names: an LF YAML posts as it is.
+    """
+    key = request.headers.get("Idempotency-Key")
+    job, created = create_job(services(), current_key(), body.spec_object(), idempotency_key=key)
+    answer = jsonify(job_json(job))
+    answer.status_code = 201 if created else 200
+    answer.headers["Location"] = f"/v1/jobs/{job.id}"
+    return answer
+
+
+@blueprint.route("", methods=["GET"])
+@blueprint.doc(parameters=openapi.PAGE, responses=openapi.ok("JobList"))
+def list_jobs() -> Response:
+    """List jobs, newest first"""
+    page = services().store.jobs.list(
+        project_id(),
+        kind=body.one_of("kind", tuple(Kind)),
+        status=body.one_of("status", tuple(Status)),
+        after=request.args.get("after"),
+        limit=body.whole_number("limit", 20, minimum=1, maximum=100),
+        order=str(body.one_of("order", ("asc", "desc"), "desc")),
+        metadata=body.metadata(),
+    )
+    return jsonify(list_json([job_json(job) for job in page.items], page.has_more))
+
+
+@blueprint.route("/<job_id>", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("Job"))
+def retrieve(job_id: str) -> Response:
+    """Look at a job"""
+    return jsonify(job_json(services().store.jobs.get(project_id(), job_id)))
+
+
+@blueprint.route("/<job_id>/cancel", methods=["POST"])
+@blueprint.doc(responses=openapi.ok("Job"))
+def cancel(job_id: str) -> Response:
+    """Cancel a job; one that runs ends within seconds"""
+    return jsonify(job_json(services().store.jobs.cancel(project_id(), job_id)))
+
+
+@blueprint.route("/<job_id>/pause", methods=["POST"])
+@blueprint.doc(responses=openapi.ok("Job"))
+def pause(job_id: str) -> Response:
+    """Pause a job: it writes a checkpoint and gives its devices back"""
+    return jsonify(job_json(services().store.jobs.pause(project_id(), job_id)))
+
+
+@blueprint.route("/<job_id>/resume", methods=["POST"])
+@blueprint.doc(responses=openapi.ok("Job"))
+def resume(job_id: str) -> Response:
+    """Queue a paused job again; it goes on from its last checkpoint"""
+    job = services().store.jobs.resume(project_id(), job_id)
+    services().queue.send(job.id, job.kind.value)
+    return jsonify(job_json(job))
+
+
+@blueprint.route("/<job_id>/events", methods=["GET"])
+@blueprint.doc(parameters=openapi.AFTER_NUMBER, responses=openapi.ok("EventList"))
+def events(job_id: str) -> Response:
+    """Events of a job, oldest first; as a stream when text/event-stream is accepted"""
+    if "text/event-stream" in request.headers.get("Accept", ""):
+        return stream(job_id)
+    limit = body.whole_number("limit", 100, minimum=1, maximum=1000)
+    after = body.whole_number("after", 0, maximum=2**63 - 1)
+    found = services().store.events.list(project_id(), job_id, after=after, limit=limit + 1)
+    data = [event_json(event) for event in found[:limit]]
+    return jsonify({"object": "list", "data": data, "has_more": len(found) > limit})
+
+
+@blueprint.route("/<job_id>/events/stream", methods=["GET"])
+@blueprint.doc(parameters=openapi.AFTER_NUMBER, responses=openapi.EVENT_STREAM)
+def events_stream(job_id: str) -> Response:
+    """Follow a job: server-sent events, resumed with Last-Event-ID"""
+    return stream(job_id)
+
+
+def stream(job_id: str) -> Response:
+    job = services().store.jobs.get(project_id(), job_id)
+    after = _last_seen()
+    ends_at = job.last_event if job.status in TERMINAL else None
+    made = EventStream(services().tailer, job.id, after, ends_at)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return Response(made, mimetype="text/event-stream", headers=headers)
+
+
+@blueprint.route("/<job_id>/checkpoints", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("CheckpointList"))
+def checkpoints(job_id: str) -> Response:
+    """Checkpoints of a job, oldest first"""
+    found = services().store.checkpoints.list(project_id(), job_id)
+    return jsonify(list_json([checkpoint_json(checkpoint) for checkpoint in found], False))
+
+
+def _last_seen() -> int:
+    header = request.headers.get("Last-Event-ID")
+    if header is None:
+        return body.whole_number("after", 0, maximum=2**63 - 1)
+    if not (header.isascii() and header.isdigit() and len(header) < 20):
+        raise InvalidRequest(f"Last-Event-ID is {header[:40]!r}: must be the number of an event", field="Last-Event-ID")
+    return int(header)
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    position = services().store.jobs.queue_position(job)
+    return {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "name": job.name,
+        "status": job.status,
+        "wanted": job.wanted,
+        "phase": job.phase,
+        "priority": job.priority,
+        "spec": job.spec,
+        "metadata": job.metadata,
+        "requires": job.requires,
+        "progress": job.progress,
+        "result": job.result,
+        "model": job.result.get("model"),
+        "error": job.error,
+        "attempt": job.attempt,
+        "worker_id": job.worker_id,
+        "queue_position": position,
+        "parent_id": job.parent_id,
+        "then": job.then,
+        "last_event": job.last_event,
+        "created_at": job.created_at.isoformat(),
+        "started_at": job.started_at.isoformat() if job.started_at else None,
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+        "events_url": f"/v1/jobs/{job.id}/events/stream",
+    }
+
+
+def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "id": checkpoint.id,
+        "object": "job.checkpoint",
+        "job_id": checkpoint.job_id,
+        "step": checkpoint.step,
+        "size_bytes": checkpoint.size_bytes,
+        "digest": checkpoint.digest,
+        "metrics": checkpoint.metrics,
+        "created_at": checkpoint.created_at.isoformat(),
+    }
+
+
+def list_json(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "has_more": has_more, "first_id": first, "last_id": last}

@@ -1,0 +1,159 @@
+"""Models, one resource for both worlds: OpenAI's members and ours. Base models are registered here, others by jobs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flask import Response, jsonify
+from flask_smorest import Blueprint
+
+from gateway import body, openapi
+from gateway.auth import project_id, require_admin
+from gateway.services import services
+from shared import catalog
+from shared.errors import Complaint, Conflict, InvalidSpec, NotFound
+from shared.ids import new_id
+from shared.records import Model, NewModel
+
+blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="The catalog")
+
+MAX_NAME_CHARS = 200
+#: Files that run code when they are loaded.
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.doc(requestBody=openapi.body_of("NewModel"), responses=openapi.created("Model"))
+def register() -> Response:
+    """Register a base model from a folder below an import root
+
+    The folder is copied into the artifact store and sealed. A Hub id needs no registration: name it in the job.
+    """
+    given = body.json_object()
+    name, path = _checked(given)
+    if (twin := _registered(name)) and twin.metadata.get("source") == given["model_name_or_path"]:
+        return jsonify(model_json(twin))
+    if twin:
+        raise Conflict(f"There is a model {name!r} already: choose another name or delete it first", field="name")
+    sealed = services().artifacts.put_folder(path, services().artifacts.uri("models", new_id("model-")))
+    new = NewModel(
+        name=name,
+        kind="base",
+        uri=sealed.uri,
+        digest=sealed.digest,
+        size_bytes=sealed.size_bytes,
+        format="safetensors",
+        config=json.loads((path / "config.json").read_text()),
+        metadata={"source": given["model_name_or_path"]},
+    )
+    answer = jsonify(model_json(services().store.models.create(project_id(), new)))
+    answer.status_code = 201
+    return answer
+
+
+@blueprint.route("", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("ModelList"))
+def list_models() -> Response:
+    """List models: base models, adapters, merged and quantized ones"""
+    found = services().store.models.list(project_id())
+    return jsonify({"object": "list", "data": [model_json(model) for model in found]})
+
+
+@blueprint.route("/<path:name>", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("Model"))
+def retrieve(name: str) -> Response:
+    """Look at a model"""
+    return jsonify(model_json(services().store.models.get(project_id(), name)))
+
+
+@blueprint.route("/<path:name>", methods=["DELETE"])
+@blueprint.doc(responses=openapi.ok("Model"))
+def delete(name: str) -> Response:
+    """Delete a model and its files; a base model only as admin"""
+    model = services().store.models.get(project_id(), name)
+    if model.kind == "base":
+        require_admin("delete a base model")
+    services().store.models.delete(project_id(), name)
+    services().artifacts.delete(model.uri)
+    return jsonify({"id": name, "object": "model", "deleted": True})
+
+
+def _checked(given: dict[str, Any]) -> tuple[str, Path]:
+    """Name and folder. Raises InvalidSpec with every complaint."""
+    complaints = [
+        Complaint(field=field, message="is unknown: use name and model_name_or_path", code="unknown_field")
+        for field in given
+        if field not in ("name", "model_name_or_path")
+    ]
+    for field in ("name", "model_name_or_path"):
+        value = given.get(field)
+        if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > MAX_NAME_CHARS:
+            complaints.append(Complaint(field=field, message=f"must be a text of 1 to {MAX_NAME_CHARS} characters"))
+    if complaints:
+        raise _refusal(*complaints)
+    return given["name"], _folder(given["model_name_or_path"])
+
+
+def _folder(name: str) -> Path:
+    field = "model_name_or_path"
+    try:
+        found = catalog.resolve_model(services().store, services().settings, project_id(), name)
+    except NotFound as error:
+        raise _refusal(Complaint(field=field, message=error.message, code="model_not_found")) from error
+    if found.path is None:
+        message = f"is {name!r}: must be a folder below an import root; Hub ids and catalog names need no registration"
+        raise _refusal(Complaint(field=field, message=message))
+    wrong = _unfit(found.path)
+    if wrong:
+        raise _refusal(Complaint(field=field, message=f"is {name!r}: {wrong}"))
+    return found.path
+
+
+def _unfit(folder: Path) -> str | None:
+    """Why the folder cannot be registered."""
+    if not folder.is_dir():
+        return "not a folder"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    outside = [path for path in folder.rglob("*") if not path.resolve().is_relative_to(folder)]
+    if outside:
+        return f"{outside[0].name} is a link to a place outside of the folder"
+    if pickled := [path.name for path in files if path.suffix in PICKLED]:
+        return f"{pickled[0]} may run code when it is loaded: only safetensors are taken"
+    if not any(path.suffix == ".safetensors" for path in files):
+        return "it holds no *.safetensors"
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return "it holds no readable config.json"
+    return None if isinstance(config, dict) and config.get("model_type") else "its config.json has no model_type"
+
+
+def _registered(name: str) -> Model | None:
+    try:
+        return services().store.models.get(project_id(), name)
+    except NotFound:
+        return None
+
+
+def _refusal(*complaints: Complaint) -> InvalidSpec:
+    return InvalidSpec("; ".join(f"{c.field} {c.message}" for c in complaints), complaints=complaints)
+
+
+def model_json(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": int(model.created_at.timestamp()),
+        "owned_by": "tunesmith",
+        "root": model.name,
+        "parent": model.base_model,
+        "kind": model.kind,
+        "base_model": model.base_model,
+        "job_id": model.job_id,
+        "format": model.format,
+        "size_bytes": model.size_bytes,
+        "digest": model.digest,
+        "metadata": model.metadata,
+    }

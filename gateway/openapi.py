@@ -1,0 +1,188 @@
+"""The OpenAPI description: bodies of specs derive from the parameters' declarations, answers are described by hand.
+
+Every route's docstring is its text. The page at /docs comes from the package swagger-ui-bundle: no file from elsewhere.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import swagger_ui_bundle
+from flask import Blueprint, Flask
+from flask_smorest import Api
+
+from shared import schema
+from shared.spec import SPECS
+
+ERRORS: dict[str, Any] = {
+    "400": {"$ref": "#/components/responses/Problem"},
+    "401": {"$ref": "#/components/responses/Problem"},
+    "404": {"$ref": "#/components/responses/Problem"},
+    "422": {"$ref": "#/components/responses/Problem"},
+}
+PAGE: list[dict[str, Any]] = [
+    {"in": "query", "name": "after", "schema": {"type": "string"}, "description": "Id of the last record seen."},
+    {"in": "query", "name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+    {"in": "query", "name": "order", "schema": {"type": "string", "enum": ["asc", "desc"], "default": "desc"}},
+]
+AFTER_NUMBER: list[dict[str, Any]] = [
+    {"in": "query", "name": "after", "schema": {"type": "integer"}, "description": "Number of the last event seen."},
+]
+EVENT_STREAM: dict[str, Any] = {
+    "200": {
+        "description": "One event per id; ends after `event: done`.",
+        "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}},
+    },
+    **ERRORS,
+}
+
+
+def _any_spec(media_type: str) -> dict[str, Any]:
+    kinds = [{"$ref": f"#/components/schemas/{SPECS[kind].__name__}"} for kind in ("train", "export", "generate")]
+    return {media_type: {"schema": {"oneOf": kinds}}}
+
+
+SPEC_BODY: dict[str, Any] = {
+    "required": True,
+    "content": _any_spec("application/json") | _any_spec("application/yaml"),
+}
+UPLOAD_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"multipart/form-data": {"schema": {"$ref": "#/components/schemas/Upload"}}},
+}
+
+
+def body_of(name: str) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+
+
+def ok(name: str, status: str = "200") -> dict[str, Any]:
+    schema_of = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {status: {"description": name, "content": schema_of}, **ERRORS}
+
+
+def created(name: str) -> dict[str, Any]:
+    return ok(name, "201")
+
+
+def install(app: Flask) -> Api:
+    """Makes the Api on which blueprints are registered, the description's components and the page."""
+    app.config.update(
+        API_TITLE="Tunesmith",
+        API_VERSION=version("tunesmith"),
+        # 3.0: the newest that the bundled page reads.
+        OPENAPI_VERSION="3.0.3",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_SWAGGER_UI_PATH="/docs",
+        OPENAPI_SWAGGER_UI_URL="/docs/static/",
+    )
+    files = str(swagger_ui_bundle.swagger_ui_path)
+    app.register_blueprint(
+        Blueprint("swagger", __name__, static_folder=files, static_url_path="", url_prefix="/docs/static")
+    )
+    api = Api(app)
+    _components(api)
+    return api
+
+
+def _components(api: Api) -> None:
+    components = api.spec.components
+    for spec_type in SPECS.values():
+        components.schema(spec_type.__name__, schema=schema.marshmallow_schema(spec_type))
+    for name, described in SCHEMAS.items():
+        components.schema(name, described)
+        components.schema(f"{name}List", _list_of(name))
+    components.schema("Problem", PROBLEM)
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    components.response("Problem", {"description": "What is wrong, and with which fields.", "content": content})
+    components.security_scheme("key", {"type": "http", "scheme": "bearer"})
+    api.spec.options["security"] = [{"key": []}]
+
+
+def _list_of(name: str) -> dict[str, Any]:
+    items = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+    return {"type": "object", "properties": {"object": _TEXT, "data": items, "has_more": {"type": "boolean"}}}
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_NUMBER: dict[str, Any] = {"type": "integer"}
+_OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
+_TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
+
+
+def _record(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {"id": _TEXT, "object": _TEXT, **properties}}
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "Job": _record(
+        kind=_TEXT, name=_TEXT, status=_TEXT, phase=_TEXT, spec=_OBJECT, progress=_OBJECT, result=_OBJECT, model=_TEXT,
+        error=_OBJECT, attempt=_NUMBER, queue_position=_NUMBER, created_at=_TIME, started_at=_TIME, finished_at=_TIME,
+    ),
+    "Event": {
+        "type": "object",
+        "properties": {
+            "number": _NUMBER, "job_id": _TEXT, "attempt": _NUMBER, "created_at": _TIME, "level": _TEXT, "type": _TEXT,
+            "message": _TEXT, "data": _OBJECT,
+        },
+    },
+    "Checkpoint": _record(job_id=_TEXT, step=_NUMBER, size_bytes=_NUMBER, digest=_TEXT, metrics=_OBJECT),
+    "Dataset": _record(
+        name=_TEXT, filename=_TEXT, purpose=_TEXT, format=_TEXT, columns=_OBJECT, num_rows=_NUMBER, size_bytes=_NUMBER,
+        digest=_TEXT, created_at=_TIME,
+    ),
+    "Model": _record(
+        created=_NUMBER, owned_by=_TEXT, kind=_TEXT, base_model=_TEXT, job_id=_TEXT, size_bytes=_NUMBER, digest=_TEXT,
+        format=_TEXT, metadata=_OBJECT,
+    ),
+    "Deployment": _record(
+        name=_TEXT, model=_TEXT, status=_TEXT, error=_TEXT, replicas={"type": "array", "items": _OBJECT}, spec=_OBJECT,
+    ),
+    "Worker": _record(kinds={"type": "array", "items": _TEXT}, devices={"type": "array", "items": _TEXT}, host=_TEXT),
+    "Parameter": {
+        "type": "object",
+        "properties": {
+            "name": _TEXT, "type": _TEXT, "default": {}, "required": {"type": "boolean"}, "doc": _TEXT, "unit": _TEXT,
+            "advice": _TEXT, "source": _TEXT, "minimum": {"type": "number"}, "maximum": {"type": "number"},
+            "choices": {"type": "array", "items": {}},
+        },
+    },
+    "File": _record(bytes=_NUMBER, created_at=_NUMBER, filename=_TEXT, purpose=_TEXT, status=_TEXT),
+    "FineTuningJob": _record(
+        model=_TEXT, training_file=_TEXT, status=_TEXT, hyperparameters=_OBJECT, fine_tuned_model=_TEXT, error=_OBJECT
+    ),
+    "NewModel": {
+        "type": "object",
+        "required": ["name", "model_name_or_path"],
+        "properties": {"name": _TEXT, "model_name_or_path": _TEXT},
+    },
+    "Upload": {
+        "type": "object",
+        "required": ["file"],
+        "properties": {
+            "file": {"type": "string", "format": "binary"}, "name": _TEXT, "purpose": _TEXT, "formatting": _TEXT,
+            "columns": _TEXT, "tags": _TEXT,
+        },
+    },
+}  # fmt: skip
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "type": _TEXT,
+        "title": _TEXT,
+        "status": _NUMBER,
+        "detail": _TEXT,
+        "instance": _TEXT,
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": _TEXT,
+                "type": _TEXT,
+                "param": {"type": "string", "nullable": True},
+                "code": _TEXT,
+                "issues": {"type": "array", "items": _OBJECT},
+            },
+        },
+    },
+}

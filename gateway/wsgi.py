@@ -1,0 +1,11 @@
+"""Entry point of gunicorn: `gunicorn --config python:gateway.gunicorn_conf gateway.wsgi:app`."""
+
+from __future__ import annotations
+
+from gateway import create_app
+from shared import telemetry
+from shared.settings import Settings
+
+_settings = Settings.from_env()
+telemetry.configure_logging("gateway", _settings.log_level)
+app = create_app(_settings)

@@ -1,0 +1,46 @@
+"""JSON as it is meant: no key twice, no NaN, nothing nested without end. What Python would let through is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from shared.errors import InvalidRequest
+
+
+class InvalidJson(InvalidRequest):
+    """The text is not valid JSON."""
+
+    code = "invalid_json"
+
+
+def loads(text: str, *, what: str = "body") -> Any:
+    """Raises InvalidJson, with line and column or the key that is there twice."""
+    try:
+        return decoder().decode(text)
+    except json.JSONDecodeError as error:
+        where = f"at line {error.lineno}, column {error.colno}"
+        raise InvalidJson(f"The {what} is not JSON: {error.msg} {where}", field=what) from error
+    except RecursionError as error:
+        raise InvalidJson(f"The {what} is nested too deep", field=what) from error
+    except ValueError as error:
+        if isinstance(error, InvalidJson):
+            raise
+        raise InvalidJson(f"The {what} holds a number that is too long", field=what) from error
+
+
+def decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise InvalidJson(f"{twice!r} is given twice in one object", field=twice[:200])
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise InvalidJson(f"{name} is not a JSON number")
