@@ -13,7 +13,7 @@ from shared.errors import InvalidSpec
 from shared.spec import DeploySpec
 
 SPEC = DeploySpec(model="smol")
-FILES = Files(model=Path("/models/smol"), context_length=2048)
+FILES = Files(model="/models/smol", context_length=2048)
 CPU = Machine(cpu_kv_cache_gib=3, cache_folder=Path("/run/cache"))
 GPU = Machine(gpus=["GPU-a", "GPU-b"], cache_folder=Path("/run/cache"))
 ADDRESS = Address(host="127.0.0.1", port=18500)
@@ -92,16 +92,21 @@ def test_what_was_left_out_is_left_to_vllm() -> None:
 
 
 def test_the_key_is_in_the_environment_only() -> None:
-    assert env(CPU, api_key="secret")["VLLM_API_KEY"] == "secret"
+    assert env(FILES, CPU, api_key="secret")["VLLM_API_KEY"] == "secret"
     assert "secret" not in command()
 
 
 def test_the_environment_names_the_cards_or_the_memory() -> None:
-    assert env(GPU, api_key="k")["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
-    assert "VLLM_CPU_KVCACHE_SPACE" not in env(GPU, api_key="k")
-    assert env(CPU, api_key="k")["VLLM_CPU_KVCACHE_SPACE"] == "3"
-    assert "CUDA_VISIBLE_DEVICES" not in env(CPU, api_key="k")
+    assert env(FILES, GPU, api_key="k")["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in env(FILES, GPU, api_key="k")
+    assert env(FILES, CPU, api_key="k")["VLLM_CPU_KVCACHE_SPACE"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in env(FILES, CPU, api_key="k")
 
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
     assert Address(host="::1", port=80).url == "http://[::1]:80"
+
+
+def test_a_model_that_lies_here_never_asks_the_hub() -> None:
+    assert env(FILES, CPU, api_key="k")["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in env(Files(model="org/model"), CPU, api_key="k")
