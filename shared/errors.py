@@ -8,6 +8,7 @@ TunesmithError
   NotAuthenticated          401
   NotAllowed                403
   NotFound                  404
+    ModelNotFound           404  no model of that name answers
   Conflict                  409
   TooLarge                  413
   Unavailable               503  a replica or a part of the platform is not there yet
@@ -102,6 +103,12 @@ class NotFound(TunesmithError):
     """There is no such record in this project."""
 
     status, code, type = 404, "not_found", "not_found_error"
+
+
+class ModelNotFound(NotFound):
+    """There is no model of that name in this project."""
+
+    code = "model_not_found"
 
 
 class Conflict(TunesmithError):

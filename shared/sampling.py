@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError
+from marshmallow.fields import Field
 
 from shared import schema
 from shared.errors import Complaint
@@ -39,23 +40,31 @@ def of_spec(sampling: Sampling) -> dict[str, Any]:
 
 def names() -> frozenset[str]:
     """Every sampling parameter's name, aliases included."""
-    return frozenset(_schema()._declared_fields)
+    return frozenset(fields())
 
 
-def complaints(given: Mapping[str, Any]) -> list[Complaint]:
-    """What is wrong with the sampling parameters among `given`. A null means that it was left out, as at OpenAI."""
+@cache
+def fields() -> Mapping[str, Field[Any]]:
+    """The Marshmallow field of each name, for schemas of whole requests."""
+    return {name: param.field for param in schema.params(Sampling) for name in (param.wire, *param.aliases)}
+
+
+def complaints(given: Mapping[str, Any], request: type[Schema] | None = None) -> list[Complaint]:
+    """What is wrong with the sampling parameters among `given`, or with all that `request` describes. A null means
+    that it was left out, as at OpenAI."""
     found = _too_many_limits(given)
     try:
-        _schema()(unknown=EXCLUDE).load({name: value for name, value in given.items() if value is not None})
+        (request or _schema())(unknown=EXCLUDE).load(
+            {name: value for name, value in given.items() if value is not None}
+        )
     except ValidationError as error:
-        found += [Complaint(field=name, **_said(messages)) for name, messages in error.normalized_messages().items()]
+        found += [_complaint(name, messages) for name, messages in error.messages_dict.items()]
     return found
 
 
 @cache
 def _schema() -> type[Schema]:
-    fields = {name: param.field for param in schema.params(Sampling) for name in (param.wire, *param.aliases)}
-    return Schema.from_dict(dict(fields), name="SamplingRequest")
+    return Schema.from_dict(dict(fields()), name="Sampling")
 
 
 def _too_many_limits(given: Mapping[str, Any]) -> list[Complaint]:
@@ -65,9 +74,9 @@ def _too_many_limits(given: Mapping[str, Any]) -> list[Complaint]:
     return [Complaint(field="max_new_tokens", message=f"is another name for {name!r}: give one") for name in others]
 
 
-def _said(messages: Any) -> dict[str, str]:
+def _complaint(name: str, messages: Any) -> Complaint:
     first = next(_leaves(messages))
-    return {"message": str(first), "code": getattr(first, "code", "invalid_value")}
+    return Complaint(field=name, message=str(first), code=getattr(first, "code", "invalid_value"))
 
 
 def _leaves(messages: Any) -> Iterator[str]:

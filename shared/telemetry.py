@@ -110,6 +110,12 @@ class Metrics:
     def _inference(self, registry: CollectorRegistry) -> None:
         self.generated_tokens = Counter("tunesmith_generated_tokens", "Tokens generated.", ["model"], registry=registry)
         self.prompt_tokens = Counter("tunesmith_prompt_tokens", "Tokens of prompts.", ["model"], registry=registry)
+        self.answered_tokens = Counter(
+            "tunesmith_answered_tokens",
+            "Tokens passed on to clients by this gateway; the replicas' own count is tunesmith_generated_tokens.",
+            ["model"],
+            registry=registry,
+        )
         self.time_to_first_token = Histogram(
             "tunesmith_time_to_first_token_seconds", "From request to first token.", ["model"], registry=registry
         )

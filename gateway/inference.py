@@ -1,0 +1,194 @@
+"""/v1/chat/completions and /v1/completions: checked here, answered by a replica, passed through as they come.
+
+Only these two routes of vLLM are reachable. What the schemas below do not know goes on as it is: vLLM takes more
+(`extra_body` of the openai client). LLaMA Factory's names for sampling parameters are translated; a body without any
+reaches vLLM byte for byte. Which replica answers is gateway/replicas.py, how gateway/proxy.py.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from flask import Response, request
+from flask_smorest import Blueprint
+from marshmallow import Schema, ValidationError, fields, validate
+
+from gateway import body
+from gateway.auth import project_id
+from gateway.http import request_id
+from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
+from gateway.replicas import Directory
+from shared import sampling
+from shared.errors import InvalidSpec, ModelNotFound, Unavailable
+from shared.fields import StrictBoolean, StrictObject, StrictString
+from shared.nearest import did_you_mean
+from shared.settings import Settings
+from shared.store import Store
+from shared.telemetry import Metrics
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+#: Longest list of known names in an answer to an unknown one.
+MAX_NAMES = 10
+
+
+class Services(Protocol):
+    """What is used of the app's services."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def metrics(self) -> Metrics: ...
+
+
+class Message(StrictObject):
+    """One message of a conversation; what is in it beside the role is vLLM's to judge."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        message = super()._deserialize(value, attr, data, **kwargs)
+        if not isinstance(message.get("role"), str):
+            raise ValidationError("each message must have a role, e.g. user")
+        return message
+
+
+class Prompt(fields.Raw):
+    """A text, several, or tokens."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str | list) or value == []:
+            raise ValidationError("must be a text, a list of texts, or a list of token ids")
+        return value
+
+
+ENVELOPE: dict[str, fields.Field[Any]] = {
+    "model": StrictString(required=True, metadata={"description": "Name of a deployed model."}),
+    "stream": StrictBoolean(metadata={"description": "Answer as server-sent events, token by token."}),
+    "stream_options": StrictObject(
+        metadata={"description": '{"include_usage": true}: the last event tells the usage.'}
+    ),
+}
+MESSAGES = fields.List(Message(), required=True, validate=validate.Length(min=1))
+ChatRequest = Schema.from_dict({**ENVELOPE, "messages": MESSAGES, **sampling.fields()}, name="ChatRequest")
+CompletionRequest = Schema.from_dict(
+    {**ENVELOPE, "prompt": Prompt(required=True), **sampling.fields()}, name="CompletionRequest"
+)
+
+
+def blueprint(services: Services) -> Blueprint:
+    made = Blueprint(
+        "inference", __name__, description="Answers of deployed models; the openai client works unmodified"
+    )
+    proxy = Proxy(Directory(services.store.replicas.ready), make_client(), GatewayMeter(services.metrics))
+
+    @made.route(CHAT, methods=["POST"])
+    @made.doc(requestBody=_described(ChatRequest), responses=_ANSWERS)
+    def chat() -> Response:
+        """Continue a conversation"""
+        return _answer(services, proxy, CHAT, ChatRequest)
+
+    @made.route(COMPLETIONS, methods=["POST"])
+    @made.doc(requestBody=_described(CompletionRequest), responses=_ANSWERS)
+    def complete() -> Response:
+        """Continue a text"""
+        return _answer(services, proxy, COMPLETIONS, CompletionRequest)
+
+    return made
+
+
+class GatewayMeter:
+    """What is counted of each answer that passes."""
+
+    def __init__(self, metrics: Metrics):
+        self._metrics = metrics
+
+    def first_token(self, model: str, seconds: float) -> None:
+        self._metrics.time_to_first_token.labels(model).observe(seconds)
+
+    def finished(self, model: str, usage: Usage) -> None:
+        self._metrics.answered_tokens.labels(model).inc(usage.completion_tokens)
+
+
+def make_call(given: dict[str, Any], raw: bytes, *, path: str, project_id: str, request_id: str) -> Call:
+    """What goes to the replica: `raw` itself, unless a name in it has to be translated."""
+    options = given.get("stream_options") or {}
+    is_foreign = not sampling.FOREIGN.isdisjoint(given)
+    return Call(
+        project_id=project_id,
+        model=given["model"],
+        path=path,
+        body=json.dumps(sampling.to_openai(given)).encode() if is_foreign else raw,
+        stream=bool(given.get("stream")),
+        include_usage=bool(options.get("include_usage")),
+        request_id=request_id,
+    )
+
+
+def check(given: dict[str, Any], schema: type[Schema]) -> None:
+    """Raises InvalidSpec with every field that is wrong."""
+    complaints = sampling.complaints(given, schema)
+    if complaints:
+        summary = "; ".join(f"{complaint.field} {complaint.message}" for complaint in complaints[:3])
+        raise InvalidSpec(summary, complaints=complaints)
+
+
+def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNotFound:
+    """Why nobody answers for this name, and what to do."""
+    deployments = store.deployments.list(project_id)
+    for deployment in deployments:
+        if deployment.name == model:
+            errors = [replica.error for replica in deployment.replicas if replica.error]
+            why = f": {errors[0]}" if errors else ""
+            look = f"see GET /v1/deployments/{deployment.id}"
+            return Unavailable(f"the deployment of {model!r} is {deployment.status}{why}; {look}", field="model")
+    for deployment in deployments:
+        if deployment.model_name == model:
+            return Unavailable(f"{model!r} is deployed as {deployment.name!r}: ask for that name", field="model")
+    known = [record.name for record in store.models.list(project_id)]
+    if model in known:
+        call = f'POST /v1/deployments {{"model": "{model}"}}'
+        return Unavailable(f"{model!r} is not deployed: {call}, then ask again when it is ready", field="model")
+    names = [deployment.name for deployment in deployments] + known
+    listed = ", ".join(repr(name) for name in names[:MAX_NAMES]) or "none yet"
+    return ModelNotFound(
+        f"there is no model {model[:200]!r}{did_you_mean(model, names)}; known: {listed}", field="model"
+    )
+
+
+def _answer(services: Services, proxy: Proxy, path: str, schema: type[Schema]) -> Response:
+    # Cached: read once more below, as the object that it is.
+    raw = request.get_data(cache=True)
+    given = body.json_object()
+    check(given, schema)
+    call = make_call(given, raw, path=path, project_id=project_id(), request_id=request_id())
+    try:
+        answer = proxy.send(call)
+    except NoReplica as error:
+        raise why_not(services.store, call.project_id, call.model) from error
+    return _response(answer)
+
+
+def _response(answer: Answer) -> Response:
+    # Bytes or an iterator with close(): the server calls it when the client is gone.
+    response = Response(answer.body, status=answer.status, content_type=answer.content_type)
+    if isinstance(answer.body, EventStream):
+        response.headers["Cache-Control"] = "no-cache"
+        # Proxies in front must not collect events.
+        response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _described(schema: type[Schema]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+_ANSWERS: dict[str, Any] = {
+    "200": {
+        "description": "vLLM's answer, in OpenAI's form; with stream, events that end with [DONE].",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+    },
+    "422": {"description": "Fields out of range."},
+    "404": {"description": "No model of that name."},
+    "503": {"description": "Not deployed, or no replica is ready: ask again after Retry-After."},
+}
