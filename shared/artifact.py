@@ -94,15 +94,19 @@ class ArtifactStore:
             raise NotFound(f"there is no file {uri} in the storage") from error
         return file
 
-    def put_file(self, local: Path, uri: str) -> Sealed:
-        """Copy one file in, under its name at once and whole."""
+    def put_file(self, local: Path, uri: str, *, adopt: bool = False) -> Sealed:
+        """Put one file in, under its name at once and whole; `adopt` as of put_folder."""
         parts = _split(uri)
         file = _digest(local, parts[-1])
-        self._write(local, parts)
+        self._write(local, parts, adopt)
         return Sealed(uri=uri, digest=f"sha256:{file.sha256}", size_bytes=file.size_bytes, files=(file,))
 
-    def put_folder(self, local: Path, uri: str) -> Sealed:
-        """Seal a folder: its files, then the manifest. Putting the same again is fine, something else is a Conflict."""
+    def put_folder(self, local: Path, uri: str, *, adopt: bool = False) -> Sealed:
+        """Seal a folder: its files, then the manifest. Putting the same again is fine, something else is a Conflict.
+
+        `adopt`: the caller gives the files away; where the file system can, they get a second name instead of a copy,
+        and become read-only. Never for files of a user.
+        """
         parts = _split(uri)
         files = tuple(_digest(path, name) for name, path in _walk(local))
         if not files:
@@ -113,7 +117,7 @@ class ArtifactStore:
                 raise Conflict(f"{uri} is sealed already and holds something else")
         else:
             for file in files:
-                self._write(local / file.path, (*parts, *file.path.split("/")))
+                self._write(local / file.path, (*parts, *file.path.split("/")), adopt)
             self._fs.pipe_file(self._at((*parts, MANIFEST)), manifest)
         return _sealed(uri, manifest)
 
@@ -156,7 +160,7 @@ class ArtifactStore:
     def _at(self, parts: tuple[str, ...]) -> str:
         return "/".join((str(self._root).rstrip("/"), *parts))
 
-    def _write(self, local: Path, parts: tuple[str, ...]) -> None:
+    def _write(self, local: Path, parts: tuple[str, ...], adopt: bool) -> None:
         path = self._at(parts)
         self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         if not self._is_local:
@@ -165,7 +169,7 @@ class ArtifactStore:
         # Written beside and renamed: nobody reads half a file, and a full disk leaves nothing under the name.
         beside = f"{path}.{os.urandom(4).hex()}.part"
         try:
-            _link_or_copy(local, beside)
+            _copy(local, beside, adopt)
             os.replace(beside, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -241,11 +245,14 @@ def _sealed(uri: str, manifest: bytes) -> Sealed:
     return Sealed(uri=uri, digest=digest, size_bytes=sum(file.size_bytes for file in files), files=files)
 
 
-def _link_or_copy(source: Path, target: str) -> None:
-    """A second name for the same bytes where the file system can, else a copy; read-only, so that a seal holds."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
+def _copy(source: Path, target: str, adopt: bool) -> None:
+    """Read-only, so that a seal holds."""
+    is_linked = False
+    if adopt:
+        with contextlib.suppress(OSError):  # another file system, or one without links
+            os.link(source.resolve(), target)
+            is_linked = True
+    if not is_linked:
         shutil.copyfile(source, target)
     os.chmod(target, 0o444)
 

@@ -47,7 +47,8 @@ class Checkpoints:
         step = announced.get("step")
         try:
             step = int(announced["step"])
-            sealed = self._run.artifacts.put_folder(self._folder(announced), self._run.uri("checkpoints", str(step)))
+            uri = self._run.uri("checkpoints", str(step))
+            sealed = self._run.artifacts.put_folder(self._folder(announced), uri, adopt=True)
             self._lease.insist(
                 lambda: self._lease.store.attempts.add_checkpoint(
                     self._lease.job_id,

@@ -60,8 +60,8 @@ class Runner:
     def look(self) -> None:
         """Run jobs until none is left for this worker, or it shall stop. One thread at a time; others wait."""
         with self._looking:
-            while not self._stopping.is_set() and (claim := self._claim()) is not None:
-                self._run(claim)
+            while not self._stopping.is_set() and (claim := self._claim()) is not None and self._run(claim):
+                pass
 
     def stop(self) -> None:
         """The running job is checkpointed and goes back to the queue; nothing new is claimed. Safe in a handler."""
@@ -88,7 +88,8 @@ class Runner:
             log.warning("The ledger cannot be reached; the sweep asks again", exc_info=True)
             return None
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim) -> bool:
+        """False when this machine should not take another job right now."""
         context = {"job_id": claim.job.id, "attempt": claim.attempt, "worker_id": self._worker.id}
         log.info("Claimed %s job", claim.job.kind, extra=context)
         try:
@@ -104,5 +105,8 @@ class Runner:
             work = self._works[claim.job.kind]
             Supervisor(run, work, self._worker.devices, self._metrics, self._stopping).supervise()
         except (*LEDGER_AWAY, TunesmithError, OSError):
-            # The edge of an attempt: without renewals the sweep takes the job and gives it to somebody else.
+            # The edge of an attempt: without renewals the sweep takes the job and gives it to somebody else. A full
+            # disk must not take every queued job along, one after another.
             log.exception("The attempt could not be supervised to its end", extra=context)
+            return False
+        return True

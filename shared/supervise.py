@@ -22,7 +22,7 @@ from shared import crash, devices, folder, keeper, spawn, tail
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.job import Status, Wanted
-from shared.lease import LEDGER_AWAY, Lease
+from shared.lease import Lease
 from shared.relay import TICK_SECONDS, Relay
 from shared.telemetry import Metrics
 from shared.work import Finish, Phase, Run, Work
@@ -44,11 +44,11 @@ class Wish(StrEnum):
 
 
 class Withdrawn(Exception):
-    """Carries why, for the job's events."""
+    """The attempt ends without a result, as wanted or as must be; carries why, for the job's events."""
 
 
 class Failed(Exception):
-    """Carries the job's error as the ledger keeps it."""
+    """The job has failed; carries its error as the ledger keeps it."""
 
     def __init__(self, error: Mapping[str, Any]):
         self.error = dict(error)
@@ -67,7 +67,6 @@ class Supervisor:
         self._lease = Lease(run.store, run.job.id, run.attempt, stopping, run.settings.lease_seconds)
         self._relay = Relay(run, self._lease, metrics)
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="attempt")
-        self._taken: devices.Taken | None = None
         self._began = time.monotonic()
 
     def supervise(self) -> None:
@@ -82,7 +81,6 @@ class Supervisor:
     def _to_its_end(self) -> None:
         try:
             done = self._go_through_phases()
-            self._free_devices()
             finish = self._meanwhile(lambda: self._work.finish(self.run, done), heeding={Wish.CANCEL})
             self._finish(Status.SUCCEEDED, finish=finish)
         except Withdrawn as why:
@@ -95,10 +93,11 @@ class Supervisor:
         self.run = self._meanwhile(self._prepare, heeding={Wish.CANCEL, Wish.PAUSE, Wish.SHUTDOWN})
         index = 0
         while index < len(phases := self._phases()):
-            if phases[index].needs_devices and self._taken is None:
-                self._take_devices()
+            taken = None
+            if phases[index].needs_devices:
+                taken = self._take_devices()
                 phases = self._phases()
-            outcome = self._carry_out(phases[index])
+            outcome = self._carry_out(phases[index], taken)
             if outcome.type == "failed":
                 raise Failed(_error_of(outcome))
             if outcome.type == "stopped":
@@ -122,7 +121,7 @@ class Supervisor:
         folder.write_run_json(run, self._work.run_json(run))
         return run
 
-    def _take_devices(self) -> None:
+    def _take_devices(self) -> devices.Taken:
         """Wait until the job's devices are free; its events say who has them."""
         count = int(self.run.job.requires.get("num_devices") or 1)
         holder = {"id": self.run.job.id, "kind": str(self.run.job.kind)}
@@ -136,15 +135,16 @@ class Supervisor:
             self._relay.tick()
             self._heed({Wish.CANCEL, Wish.PAUSE, Wish.SHUTDOWN})
             time.sleep(TICK_SECONDS)
-        self._taken = taken
         self.run = replace(self.run, devices=taken.names)
         folder.update_run_json(self.run)
+        return taken
 
-    def _carry_out(self, phase: Phase) -> tail.Line:
+    def _carry_out(self, phase: Phase, taken: devices.Taken | None) -> tail.Line:
         """One child from start to end; its outcome. Raises Failed, Withdrawn."""
         self._relay.begin(phase.name)
         num_oom_kills = crash.count_oom_kills()
-        child = self._start(phase)
+        with _as_failure(self._context()):
+            child = self._start(phase, taken)
         try:
             told = self._accompany(child)
         finally:
@@ -161,15 +161,20 @@ class Supervisor:
             raise Withdrawn("the ledger could not be reached for too long, and its child was ended")
         raise Failed(crash.explain(self.run.folder, phase.name, code, crash.count_oom_kills() - num_oom_kills))
 
-    def _start(self, phase: Phase) -> spawn.Kept:
-        self._relay.child = child = spawn.start(
-            phase.argv,
-            env=spawn.environment(folder.environment(self.run, phase)),
-            folder=self.run.folder,
-            log=self.run.folder / "logs" / f"{phase.name}.log",
-            limit_seconds=self._settings.keeper_seconds,
-            locks=self._taken.descriptors if self._taken else (),
-        )
+    def _start(self, phase: Phase, taken: devices.Taken | None) -> spawn.Kept:
+        try:
+            self._relay.child = child = spawn.start(
+                phase.argv,
+                env=spawn.environment(folder.environment(self.run, phase)),
+                folder=self.run.folder,
+                log=self.run.folder / "logs" / f"{phase.name}.log",
+                limit_seconds=self._settings.keeper_seconds,
+                locks=taken.descriptors if taken else (),
+            )
+        finally:
+            if taken is not None:
+                # The keeper holds them now. With copies of ours a frozen worker would keep the devices from everybody.
+                taken.close()
         # The keeper's limit counts from the last good renewal, not from its own start.
         child.renew(self._lease.renewed_at)
         return child
@@ -209,7 +214,7 @@ class Supervisor:
 
     def _meanwhile(self, slow: Callable[[], T], heeding: set[Wish]) -> T:
         """Do something slow in the helper's thread and keep renewing. Raises Failed with what it raises, Withdrawn."""
-        future = self._helper.submit(slow)
+        future = self._helper.submit(self._lease.insist, slow)
         while not future.done():
             self._relay.tick()
             self._heed(heeding)
@@ -248,13 +253,7 @@ class Supervisor:
         self._lease.insist(lambda: release(self.run.job.id, self.run.attempt, status=status, reason=reason))
         log.info("Job back to %s: %s", status, reason, extra=self._context())
 
-    def _free_devices(self) -> None:
-        if self._taken is not None:
-            self._taken.close()
-            self._taken = None
-
     def _clean_up(self) -> None:
-        self._free_devices()
         self._relay.close()
         self._helper.shutdown(wait=False, cancel_futures=True)
         folder.clear(self.run.folder)
@@ -279,7 +278,7 @@ def _as_failure(context: Mapping[str, Any]) -> Iterator[None]:
     """What a kind's work raises fails the job, not the worker."""
     try:
         yield
-    except (LeaseLost, *LEDGER_AWAY):
+    except LeaseLost:
         raise
     except TunesmithError as error:
         raise Failed(describe(error)) from error

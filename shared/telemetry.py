@@ -23,6 +23,8 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from shared.store import Store
 
+#: Libraries that tell of every message or request that they carry.
+_TALKATIVE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "httpx")
 #: What every log record has; the rest came through `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: Training takes hours, an export minutes.
@@ -57,6 +59,8 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 class Metrics:

@@ -39,7 +39,7 @@ class Run:
     #: The attempt folder; the child's working directory.
     folder: Path
     #: Secret parameters by wire name; they reach the child's environment only.
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: Names of the devices held; empty before the first phase that needs them.
     devices: tuple[str, ...] = ()
     #: Newest checkpoint of an earlier attempt, as a local folder.
@@ -81,7 +81,10 @@ class Work(Protocol):
         """The children, in order. Asked again before each phase, with the devices held by then: keep it pure."""
 
     def run_json(self, run: Run) -> Mapping[str, Any]:
-        """Members of run.json beside the common ones: inputs resolved to local paths. May download."""
+        """Members of run.json beside the common ones: inputs resolved to local paths. May download, and be repeated."""
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
-        """Publish what the child made; `done` is the data of its outcome. May upload."""
+        """Publish what the child made; `done` is the data of its outcome. May upload.
+
+        Asked again when the ledger was away in the middle: sealing the same folder twice is fine.
+        """

@@ -1,8 +1,9 @@
-"""The artifact store on a folder and on a remote kind of file system: the same behaviour, and no way out of the root."""
+"""The artifact store on a folder and on a remote kind of file system: the same behaviour, no way out of the root."""
 
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_a_file_that_changed_is_found(store: ArtifactStore, model: Path) -> None
     other.write_bytes(b"tampered")
     store.put_file(other, f"{uri}/config.json")
 
-    with pytest.raises(CorruptArtifact, match="config.json"):
+    with pytest.raises(CorruptArtifact, match=r"config\.json"):
         store.verify(uri)
 
 
@@ -143,13 +144,27 @@ def test_parts_of_a_uri_are_names(store: ArtifactStore) -> None:
         store.uri("models", "..")
 
 
+def test_a_users_files_stay_theirs_and_adopted_ones_are_not_copied(tmp_path: Path, model: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "root"), tmp_path / "cache")
+    config = model / "config.json"
+    config.chmod(0o640)
+
+    store.put_folder(model, store.uri("copied"))
+    assert stat.S_IMODE(config.stat().st_mode) == 0o640
+    assert not (store.local_path(store.uri("copied")) / "config.json").samefile(config)
+
+    store.put_folder(model, store.uri("adopted"), adopt=True)
+    assert (store.local_path(store.uri("adopted")) / "config.json").samefile(config)
+    assert stat.S_IMODE(config.stat().st_mode) == 0o444
+
+
 def test_a_link_out_of_the_folder_is_not_followed(store: ArtifactStore, model: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (model / "inside.json").symlink_to(model / "config.json")
     assert len(store.put_folder(model, store.uri("inside")).files) == 3
 
     (model / "outside.json").symlink_to(tmp_path / "secret")
-    with pytest.raises(InvalidRequest, match="outside.json"):
+    with pytest.raises(InvalidRequest, match=r"outside\.json"):
         store.put_folder(model, store.uri("outside"))
 
 
