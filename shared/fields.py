@@ -143,9 +143,15 @@ class Above(validate.Range):
 
 
 class OneOf(validate.OneOf):
-    """A closed choice whose message names what is allowed and the nearest."""
+    """A closed choice whose message names what is allowed and the nearest, or is that of `check`."""
+
+    def __init__(self, choices: Sequence[Any], check: Callable[[Any], Message | None] | None):
+        super().__init__(choices)
+        self.check = check
 
     def __call__(self, value: Any) -> Any:
+        if self.check is not None:
+            return Check(self.check)(value)
         if value not in self.choices:
             allowed = ", ".join(str(choice) for choice in self.choices)
             near = did_you_mean(str(value), [str(choice) for choice in self.choices])
@@ -182,11 +188,21 @@ def label_complaint(value: str) -> Message | None:
     return None if value.strip() and value.isprintable() else Message(f"is {shown(value)}: must be one line of text")
 
 
-def validators(*, low: Any, high: Any, choices: Sequence[Any], above: bool, below: bool) -> list[Any]:
-    """The Marshmallow validators of a range and a closed choice; apispec reads minimum, maximum and enum from them."""
+def validators(
+    *,
+    low: Any,
+    high: Any,
+    choices: Sequence[Any],
+    above: bool,
+    below: bool,
+    check: Callable[[Any], Message | None] | None,
+) -> list[Any]:
+    """The Marshmallow validators of a parameter; apispec reads minimum, maximum and enum from them."""
     found: list[Any] = []
     if low is not None or high is not None:
         found.append(Above(min=low, max=high, min_inclusive=not above, max_inclusive=not below))
     if choices:
-        found.append(OneOf(list(choices)))
+        found.append(OneOf(list(choices), check))
+    elif check is not None:
+        found.append(Check(check))
     return found

@@ -91,15 +91,19 @@ def param(
 ) -> Any:
     """Declare one hyper-parameter as a field of a dataclass. `type` may be left out where the default tells it."""
     kind_of = type or default.__class__
-    checks = [check, strict.label_complaint] if kind == "output" else [check]
     validate = strict.validators(
-        low=minimum, high=maximum, choices=choices, above=exclusive_minimum, below=exclusive_maximum
+        low=minimum,
+        high=maximum,
+        choices=choices,
+        above=exclusive_minimum,
+        below=exclusive_maximum,
+        check=strict.label_complaint if kind == "output" else check,
     )
     field = (field_class or (strict.SecretString if secret else FIELDS[kind_of]))(
         required=default is MISSING,
         allow_none=default is None or isinstance(default, list),
         metadata={"description": _description(doc, unit, advice)},
-        validate=[*validate, *(strict.Check(made) for made in checks if made)],
+        validate=validate,
         load_only=secret,
         error_messages={"required": "is required", "null": "is null: must have a value, or be left out"},
         **({} if default is MISSING else {"load_default": default}),
@@ -127,4 +131,6 @@ def _dataclass_field(made: Param) -> Any:
 
 
 def _description(doc: str, unit: str, advice: str) -> str:
-    return " ".join(part for part in (doc, f"Unit: {unit}." if unit else "", advice) if part)
+    return " ".join(
+        part for part in (doc, f"Unit: {unit}." if unit else "", f"Advice: {advice}" if advice else "") if part
+    )

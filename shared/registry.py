@@ -17,7 +17,7 @@ from shared.nearest import did_you_mean
 
 def load(package: str, path: Iterable[str], attribute: str) -> Mapping[str, Any]:
     """The declaration `attribute` of every file of the package, by the file's name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
+    names = sorted(module.name for module in pkgutil.iter_modules(path))
     return MappingProxyType({name: getattr(importlib.import_module(f"{package}.{name}"), attribute) for name in names})
 
 

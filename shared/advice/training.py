@@ -18,13 +18,15 @@ def learning_rate(case: Case) -> Iterator[Finding]:
     golden = train.learning_rate == 5e-5 and train.optim == "adamw_torch" and train.lr_scheduler_type == "cosine"
     if golden and method == "lora":
         yield info("learning_rate", PAPER, "5e-5 with adamw_torch and cosine is the golden trio.")
-        text = f"LLaMA Factory's own examples of LoRA in this stage use {rates.lf:g}; 5e-5 learns more slowly."
-        yield info("learning_rate", REFERENCE, text, f"5e-5 is safe; try {rates.lf:g} when the loss falls slowly.")
+        text = f"LLaMA Factory's own examples of LoRA in this stage use {_rate(rates.lf)}; 5e-5 learns more slowly."
+        yield info("learning_rate", REFERENCE, text, f"5e-5 is safe; try {_rate(rates.lf)} when the loss falls slowly.")
     if not rates.low <= train.learning_rate <= rates.high:
         side, effect = ("above", "may diverge") if train.learning_rate > rates.high else ("below", "may stall")
-        usual = f"{rates.low:g} to {rates.high:g}"
-        text = f"{train.learning_rate:g} is {side} what is usual for {method} ({usual}): training {effect}."
-        yield warning("learning_rate", REFERENCE, text, f"Start with {rates.paper:g} (the paper) or {rates.lf:g}.")
+        usual = f"{_rate(rates.low)} to {_rate(rates.high)}"
+        text = f"{_rate(train.learning_rate)} is {side} what is usual for {method} ({usual}): training {effect}."
+        yield warning(
+            "learning_rate", REFERENCE, text, f"Start with {_rate(rates.paper)} (the paper) or {_rate(rates.lf)}."
+        )
 
 
 def schedule(case: Case) -> Iterator[Finding]:
@@ -159,6 +161,12 @@ def template(case: Case) -> Iterator[Finding]:
     if any(part in model for part in newer.get(named, ())):
         text = f"Template {named!r} is of an older family than the model's name says."
         yield warning("template", REFERENCE, text, "Leave template out: the model's own decides.")
+
+
+def _rate(value: float) -> str:
+    """As people write learning rates: 5e-5."""
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 CHECKS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared import registry
+from shared.declarations import Format
 from shared.fields import Message
-from shared.formats._declaration import Format
 
 __all__ = ["BITS", "LATER", "TABLE", "Format", "complaint", "get", "names", "of_bits"]
 

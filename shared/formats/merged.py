@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from shared.formats._declaration import Format
+from shared.declarations import Format
 
 FORMAT = Format(name="merged", doc="One model in safetensors, adapters merged in.", default=True, makes="merged")

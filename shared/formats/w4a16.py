@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.formats._declaration import Format
+from shared.declarations import Format
 
 FORMAT = Format(
     name="w4a16",

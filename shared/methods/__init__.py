@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared import registry
+from shared.declarations import Method
 from shared.fields import Message
-from shared.methods._declaration import Method
 
 __all__ = ["LATER", "TABLE", "Method", "complaint", "get", "names"]
 

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from shared.methods._declaration import Method
-from shared.methods._rules import WITHOUT_ADAPTER
+from shared.declarations import Method
 
-METHOD = Method(
-    name="freeze",
-    doc="Train the last or first layers, freeze the rest.",
-    makes="merged",
-    group="freeze",
-    rules=WITHOUT_ADAPTER,
-)
+METHOD = Method(name="freeze", doc="Train the last or first layers, freeze the rest.", makes="merged")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from shared.methods._declaration import Method
+from shared.declarations import Method
 
-METHOD = Method(name="lora", doc="Train a small adapter beside the frozen model.", makes="adapter", group="lora")
+METHOD = Method(name="lora", doc="Train a small adapter beside the frozen model.", makes="adapter")

@@ -23,6 +23,7 @@ class Data:
         "Chat template. Left out: the model's own.",
         type=str,
         kind="template",
+        choices=templates.names(),
         check=templates.complaint,
         advice="Leave it out: a wrong one ruins the model silently.",
     )

@@ -22,7 +22,12 @@ class DeploySpec:
         None, "Name under which requests ask for it. Left out: the model's.", type=str, kind="output", source="ours"
     )
     template: str | None = param(
-        None, "Chat template. Left out: the model's own.", type=str, kind="template", check=templates.complaint
+        None,
+        "Chat template. Left out: the model's own.",
+        type=str,
+        kind="template",
+        choices=templates.names(),
+        check=templates.complaint,
     )
     replicas: int = param(1, "vLLM processes that serve it.", minimum=1, maximum=64, source="ours")
     dtype: str = param(

@@ -45,6 +45,7 @@ class Export:
         "What is written. Left out: `merged`, or the format of export_quantization_bit.",
         type=str,
         source="ours",
+        choices=formats.names(),
         check=formats.complaint,
     )
     export_size: int = param(5, "Largest size of one file of weights.", minimum=1, maximum=1000, unit="GB")

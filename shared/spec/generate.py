@@ -60,7 +60,12 @@ class GenerateSpec:
         aliases=("eval_dataset",),
     )  # fmt: skip
     template: str | None = param(
-        None, "Chat template. Left out: the model's own.", type=str, kind="template", check=templates.complaint
+        None,
+        "Chat template. Left out: the model's own.",
+        type=str,
+        kind="template",
+        choices=templates.names(),
+        check=templates.complaint,
     )
     default_system: str | None = param(None, "System prompt for rows that have none.", type=str)
     max_samples: int | None = param(None, "Rows answered, for trying out. Left out: all.", type=int, minimum=1)

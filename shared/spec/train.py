@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from shared import methods
 from shared.param import group
 from shared.rules import rule
 from shared.spec.data import Data
@@ -55,6 +56,31 @@ class TrainSpec:
     def quantized_base_cannot_be_merged_into(self) -> str | None:
         both = self.lora.create_new_adapter and self.model.quantization_bit is not None
         return "cannot merge the given adapter into a quantized base: leave quantization_bit out" if both else None
+
+    @rule("quantization_bit")
+    def only_adapters_train_a_quantized_base(self) -> str | None:
+        wrong = self.model.quantization_bit is not None and not self._trains_adapter()
+        return f"cannot be given with finetuning_type {self.tuning.finetuning_type}: set it to lora" if wrong else None
+
+    @rule("adapter_name_or_path")
+    def only_adapters_go_on_from_an_adapter(self) -> str | None:
+        wrong = self.model.adapter_name_or_path is not None and not self._trains_adapter()
+        return (
+            f"cannot be given with finetuning_type {self.tuning.finetuning_type}: export it merged" if wrong else None
+        )
+
+    @rule("use_dora")
+    def dora_is_lora(self) -> str | None:
+        wrong = self.lora.use_dora and not self._trains_adapter()
+        return "is a kind of LoRA: set finetuning_type to lora" if wrong else None
+
+    @rule("use_rslora")
+    def rslora_is_lora(self) -> str | None:
+        wrong = self.lora.use_rslora and not self._trains_adapter()
+        return "is a kind of LoRA: set finetuning_type to lora" if wrong else None
+
+    def _trains_adapter(self) -> bool:
+        return methods.get(self.tuning.finetuning_type).makes == "adapter"
 
     def _validates(self) -> bool:
         return self.data.val_size > 0 or bool(self.data.eval_dataset)

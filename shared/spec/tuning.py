@@ -14,6 +14,7 @@ class Tuning:
     stage: str = param(
         "sft",
         "What kind of training: `sft` learns to answer from examples.",
+        choices=stages.names(),
         check=stages.complaint,
         kind="stage",
         advice="95 % of jobs are sft.",
@@ -21,6 +22,7 @@ class Tuning:
     finetuning_type: str = param(
         "lora",
         "Which weights change: a small adapter (lora), some layers (freeze), or all (full).",
+        choices=methods.names(),
         check=methods.complaint,
         kind="method",
         advice="lora first: 7B fits one card; from 32B on it is the usual choice.",

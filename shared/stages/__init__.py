@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared import registry
+from shared.declarations import Rates, Stage
 from shared.fields import Message
-from shared.stages._declaration import Rates, Stage
 
 __all__ = ["LATER", "TABLE", "Rates", "Stage", "complaint", "get", "names"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.stages._declaration import Rates, Stage
+from shared.declarations import Rates, Stage
 
 STAGE = Stage(
     name="sft",

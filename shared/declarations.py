@@ -1,0 +1,56 @@
+"""What the plug-ins declare: a training stage, a method, an export format. Values only; tables are in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: A function of the spec, marked with `@rule`.
+Rule = Callable[[Any], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Learning rates of one method: the usual range, the white paper's start and that of LF's examples."""
+
+    low: float
+    high: float
+    paper: float
+    lf: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    name: str
+    doc: str
+    #: Columns that a row of its datasets must have, in our own names.
+    columns: tuple[str, ...]
+    #: By method.
+    rates: Mapping[str, Rates]
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    name: str
+    doc: str
+    #: What a finished training is in the catalog: "adapter" or "merged".
+    makes: str
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    name: str
+    doc: str
+    #: Bits of a weight; None: as the model has them.
+    bits: int | None = None
+    #: Whether this is what `export_quantization_bit` means by these bits.
+    default: bool = False
+    #: Whether texts are run through the model to choose the quantized weights.
+    calibrated: bool = False
+    #: What the catalog calls the result: "merged" or "quantized".
+    makes: str = "quantized"
+    #: Whether vLLM loads it.
+    served: bool = True

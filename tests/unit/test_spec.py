@@ -1,0 +1,184 @@
+"""What a spec becomes: LF's files as they are, defaults that depend on others, rules between fields, DeepSpeed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import deepspeed, formats, methods, request, schema, stages
+from shared.errors import InvalidSpec
+from shared.spec import SPECS, ExportSpec, TrainSpec
+from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT
+
+FILES = Path(__file__).parent / "specs"
+SMALL = {"model_name_or_path": "base", "dataset": "facts"}
+
+
+def read(name: str) -> Any:
+    return request.load(request.parse_yaml((FILES / name).read_text()))[1]
+
+
+def complaint(body: dict[str, Any], spec: type = TrainSpec) -> str:
+    with pytest.raises(InvalidSpec) as caught:
+        schema.load(spec, body)
+    (only,) = caught.value.complaints
+    return only.field
+
+
+def test_an_lf_file_posts_as_it_is() -> None:
+    spec = read("lora_sft.yaml")
+    assert spec.data.dataset == ["facts", "small_talk"]
+    assert spec.data.template == "qwen3_nothink"
+    assert (spec.train.learning_rate, spec.train.warmup_ratio, spec.train.bf16) == (1e-4, 0.1, True)
+    assert spec.output.output_dir == "saves/ours/lora/sft"
+    assert spec.model.trust_remote_code is True
+
+
+@pytest.mark.parametrize("name", ["lora_sft_ds3.yaml", "full_sft.yaml"])
+def test_a_deepspeed_path_of_lf_becomes_our_preset(name: str) -> None:
+    assert read(name).distributed.deepspeed == deepspeed.for_stage(3)
+
+
+def test_a_quantized_base_is_taken_from_an_lf_file() -> None:
+    assert read("qlora_sft.yaml").model.quantization_bit == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "template"),
+    [
+        ("merge_lora.yaml", "merged", "qwen3_nothink"),
+        ("merge_vision.yaml", "merged", None),
+        ("export_4bit.yaml", "w4a16", "qwen3_nothink"),
+    ],
+)
+def test_an_lf_export_file_posts_as_it_is(name: str, made: str, template: str | None) -> None:
+    spec = read(name)
+    assert isinstance(spec, ExportSpec)
+    assert (spec.export.export_format, spec.source.template) == (made, template)
+
+
+@pytest.mark.parametrize("name", (FILES / "lf_names.txt").read_text().split())
+def test_nothing_that_lf_knows_is_unknown(name: str) -> None:
+    ours = {known for spec in SPECS.values() for p in schema.params(spec) for known in (p.wire, *p.aliases)}
+    assert name in ours | UNSUPPORTED.keys() | WITHOUT_EFFECT.keys()
+
+
+def test_alpha_left_out_is_twice_the_rank() -> None:
+    assert schema.load(TrainSpec, {**SMALL, "lora_rank": 24}).lora.alpha == 48
+
+
+def test_neat_packing_is_packing() -> None:
+    assert schema.load(TrainSpec, {**SMALL, "neat_packing": True}).data.packing is True
+    assert schema.load(TrainSpec, SMALL).data.packing is False
+
+
+def test_warmup_below_one_is_a_share_of_the_steps() -> None:
+    train = schema.load(TrainSpec, {**SMALL, "warmup_steps": 0.1}).train
+    assert (train.warmup_ratio, train.warmup_steps) == (0.1, 0)
+    assert schema.load(TrainSpec, {**SMALL, "warmup_steps": 20}).train.warmup_steps == 20
+
+
+def test_validation_data_turns_validation_on() -> None:
+    train = schema.load(TrainSpec, {**SMALL, "val_size": 0.1, "logging_steps": 7}).train
+    assert (train.eval_strategy, train.eval_steps) == ("steps", 7)
+
+
+def test_the_models_own_template_is_no_template() -> None:
+    assert schema.load(TrainSpec, {**SMALL, "template": "default-of-model"}).data.template is None
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"val_size": 0.1, "eval_dataset": "x"}, "val_size"),
+        ({"val_size": 1.5}, "val_size"),
+        ({"mask_history": True, "train_on_prompt": True}, "mask_history"),
+        ({"neat_packing": True, "packing": False}, "neat_packing"),
+        ({"bf16": True, "fp16": True}, "fp16"),
+        ({"pure_bf16": True, "fp16": True}, "pure_bf16"),
+        ({"pure_bf16": True, "zero_stage": 3}, "pure_bf16"),
+        ({"quantization_bit": 4, "finetuning_type": "full"}, "quantization_bit"),
+        ({"quantization_bit": 4, "finetuning_type": "freeze"}, "quantization_bit"),
+        ({"quantization_bit": 4, "deepspeed": "ds_z3_config"}, "quantization_bit"),
+        ({"adapter_name_or_path": "x", "finetuning_type": "full"}, "adapter_name_or_path"),
+        ({"adapter_name_or_path": "x,y"}, "adapter_name_or_path"),
+        ({"use_dora": True, "finetuning_type": "full"}, "use_dora"),
+        ({"deepspeed": "ds_z2_config.json", "zero_stage": 2}, "zero_stage"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 5}, "warmup_ratio"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"freeze_trainable_layers": 0}, "freeze_trainable_layers"),
+        ({"eval_strategy": "epoch"}, "eval_strategy"),
+        ({"do_eval": True}, "do_eval"),
+        ({"do_train": False}, "do_train"),
+        ({"dataset": []}, "dataset"),
+        ({"lora_target": ""}, "lora_target"),
+        ({"resume_from_checkpoint": "saves/checkpoint-5"}, "resume_from_checkpoint"),
+        ({"report_to": "wandb"}, "report_to"),
+        ({"use_ray": True}, "use_ray"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any], field: str) -> None:
+    assert complaint({**SMALL, **body}) == field
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"export_legacy_format": True}, "export_legacy_format"),
+        ({"export_hub_model_id": "me/mine"}, "export_hub_model_id"),
+        ({"export_quantization_bit": 4, "export_format": "merged"}, "export_quantization_bit"),
+        ({"export_quantization_bit": 3}, "export_quantization_bit"),
+        ({"export_format": "gguf"}, "export_format"),
+        ({"template": "qwenn"}, "template"),
+        ({"adapter_name_or_path": "a,b"}, "adapter_name_or_path"),
+    ],
+)
+def test_an_export_that_cannot_be_made_is_refused(body: dict[str, Any], field: str) -> None:
+    assert complaint({"model_name_or_path": "m", **body}, ExportSpec) == field
+
+
+def test_fields_of_another_method_are_no_error() -> None:
+    assert schema.load(TrainSpec, {**SMALL, "finetuning_type": "full", "lora_rank": 8}).tuning.finetuning_type == "full"
+
+
+@pytest.mark.parametrize("name", deepspeed.names())
+def test_a_preset_we_ship_passes_our_own_check(name: str) -> None:
+    spec = schema.load(TrainSpec, {**SMALL, "deepspeed": deepspeed.preset(name)})
+    assert spec.distributed.deepspeed == deepspeed.preset(name)
+    assert f"ds_z{deepspeed.preset(name)['zero_optimization']['stage']}" in name
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme", "nvme_path": "/etc"}}},
+        {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu", "nvme_path": "/etc"}}},
+        {"zero_optimization": {"stage": 4}},
+        {"zero_optimization": {"stage": True}},
+        {"zero_optimization": []},
+        {"csv_monitor": {"enabled": True, "output_path": "/tmp"}},
+        {"zero_optimization": {"stage": 1}, "optimizer": {"params": [{"output_dir": "/tmp"}]}},
+        "ds_z9_config.json",
+        "../../etc/passwd",
+    ],
+)
+def test_a_deepspeed_config_cannot_name_places_on_the_server(config: Any) -> None:
+    assert complaint({**SMALL, "deepspeed": config}) == "deepspeed"
+
+
+def test_registries_hold_one_declaration_per_file_under_its_name() -> None:
+    for table in (stages.TABLE, methods.TABLE, formats.TABLE):
+        assert table
+        assert list(table) == sorted(table)
+        assert all(name == made.name for name, made in table.items())
+    with pytest.raises(TypeError):
+        stages.TABLE["other"] = stages.get("sft")  # type: ignore[index]
+
+
+def test_each_width_of_export_has_one_default_format() -> None:
+    assert formats.of_bits(None) == "merged"
+    assert {bits: formats.get(formats.of_bits(bits)).bits for bits in formats.BITS} == {
+        bits: bits for bits in formats.BITS
+    }
