@@ -69,7 +69,9 @@ ENVELOPE: dict[str, fields.Field[Any]] = {
         metadata={"description": '{"include_usage": true}: the last event tells the usage.'}
     ),
 }
-MESSAGES = fields.List(Message(), required=True, validate=validate.Length(min=1))
+MESSAGES = fields.List(
+    Message(), required=True, validate=validate.Length(min=1, error="must have at least one message")
+)
 ChatRequest = Schema.from_dict({**ENVELOPE, "messages": MESSAGES, **sampling.fields()}, name="ChatRequest")
 CompletionRequest = Schema.from_dict(
     {**ENVELOPE, "prompt": Prompt(required=True), **sampling.fields()}, name="CompletionRequest"
@@ -149,7 +151,7 @@ def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNot
     if model in known:
         call = f'POST /v1/deployments {{"model": "{model}"}}'
         return Unavailable(f"{model!r} is not deployed: {call}, then ask again when it is ready", field="model")
-    names = [deployment.name for deployment in deployments] + known
+    names = list(dict.fromkeys([*(deployment.name for deployment in deployments), *known]))
     listed = ", ".join(repr(name) for name in names[:MAX_NAMES]) or "none yet"
     return ModelNotFound(
         f"there is no model {model[:200]!r}{did_you_mean(model, names)}; known: {listed}", field="model"

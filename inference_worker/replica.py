@@ -8,19 +8,16 @@ also when this worker dies: vLLM's engine would outlive its server by itself.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
-from inference_worker import arguments, files
+from inference_worker import arguments, files, vllm_log
 from inference_worker.arguments import Address, Files, Machine
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
@@ -48,8 +45,6 @@ HANG_SECONDS = 60.0
 BACK_OFF_SECONDS = 2.0
 MAX_BACK_OFF_SECONDS = 300.0
 STEADY_SECONDS = 300.0
-#: The line of vLLM's log that says why: the last ones only say that something above them went wrong.
-_CAUSE = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): (?!Engine core initialization failed).+|Value error, .+")
 
 
 class Stopped(Exception):
@@ -79,6 +74,7 @@ class Life:
         #: The name that requests ask for; the model's own unless the deployment was given another.
         self._served_name = replica.deployment_name
         self._folder = worker.settings.run_dir / "replicas" / replica.id
+        self._log = self._folder / "vllm.log"
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"files-{replica.id}")
         #: What the next renewal tells.
         self.status = "starting"
@@ -138,7 +134,7 @@ class Life:
         engine = self._engine
         assert engine is not None
         self._meanwhile(lambda: engine.warm_up(self._served_name))
-        self._error, self._log_tail = None, None
+        self._error, self._log_tail = None, ""
         self._ready_at = self._answered_at = time.monotonic()
         self._tell("ready")
         log.info("Replica is ready", extra=self._context())
@@ -146,8 +142,7 @@ class Life:
             self._wait(TICK_SECONDS)
 
     def _bring_files(self) -> Files:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         worker, replica = self._worker, self.replica
         return files.bring(
             worker.store, worker.artifacts, worker.settings, replica.project_id, replica.model_name, self._spec,
@@ -178,11 +173,12 @@ class Life:
         argv = arguments.argv(python, self._spec, found, machine, served_name=self._served_name, address=address)
         place = f"GPUs {', '.join(machine.gpus)}" if machine.gpus else "the CPU"
         log.info("Starting vLLM on %s at %s", place, address.url, extra=self._context() | {"argv": argv})
+        vllm_log.rotate(self._log)
         self._kept = spawn.start(
             argv,
             env=spawn.environment(arguments.env(found, machine, api_key=self._api_key)),
             folder=self._folder,
-            log=self._folder / "logs" / "vllm.log",
+            log=self._log,
             limit_seconds=self._settings.keeper_seconds,
             locks=self._taken.descriptors if self._taken else (),
         )
@@ -268,9 +264,9 @@ class Life:
     def _explain(self, error: Exception) -> None:
         """Keep for the row what went wrong: the message, the line of vLLM's log that names it, and the log's end."""
         message = error.message if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"[:500]
-        why = cause(self._folder / "logs" / "vllm.log") if isinstance(error, ChildFailed) else None
+        why = vllm_log.cause(self._log) if isinstance(error, ChildFailed) else None
         self._error = f"{message}: {why}" if why else message
-        self._log_tail = crash.last_lines(self._folder, "vllm") or None
+        self._log_tail = vllm_log.tail(self._log) or None
         unexpected = None if isinstance(error, TunesmithError) else error
         context = self._context() | {"log_tail": self._log_tail}
         log.error("Replica failed: %s", self._error, exc_info=unexpected, extra=context)
@@ -325,13 +321,3 @@ def free_port(host: str) -> int:
     with socket.socket(family, socket.SOCK_STREAM) as free:
         free.bind(address)
         return int(free.getsockname()[1])
-
-
-def cause(path: Path) -> str | None:
-    """The first line of vLLM's log that names an error, without what the logger put before it."""
-    try:
-        text = path.read_text(errors="replace")
-    except FileNotFoundError:
-        return None
-    found = _CAUSE.search(text)
-    return found.group()[:500].replace("\0", "") if found else None
