@@ -28,6 +28,8 @@ class Stage:
     columns: tuple[str, ...]
     #: By method.
     rates: Mapping[str, Rates]
+    #: Group of parameters that only this stage reads, a frozen dataclass; in a spec at `spec.plugged[name]`.
+    params: type | None = None
     rules: tuple[Rule, ...] = ()
 
 
@@ -37,6 +39,8 @@ class Method:
     doc: str
     #: What a finished training is in the catalog: "adapter" or "merged".
     makes: str
+    #: Group of parameters that only this method reads, a frozen dataclass; in a spec at `spec.plugged[name]`.
+    params: type | None = None
     rules: tuple[Rule, ...] = ()
 
 

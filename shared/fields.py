@@ -37,7 +37,10 @@ def refuse(text: str, code: str = "invalid_value") -> ValidationError:
 
 def shown(value: Any) -> str:
     """The value as a message may repeat it: short, in quotes when it is text."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -8,7 +8,7 @@ here: a spec built by hand in a test is taken at its word.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from marshmallow import fields
 from shared import fields as strict
 from shared.fields import Message
 
-__all__ = ["MISSING", "Param", "group", "param"]
+__all__ = ["MISSING", "Param", "group", "param", "plugged"]
 
 FIELDS: dict[type, type[fields.Field[Any]]] = {
     int: strict.StrictInteger,
@@ -119,6 +119,14 @@ def param(
 def group(cls: type, *, prefix: str = "") -> Any:
     """Declare a group of parameters as a field of a spec; `prefix` goes before the wire name of each."""
     return dataclasses.field(default_factory=cls, metadata={"group": cls, "prefix": prefix})
+
+
+def plugged(*tables: Mapping[str, Any]) -> Any:
+    """Declare the parameters that plug-ins bring along: a mapping from a plug-in's name to its group."""
+    groups = {name: made.params for table in tables for name, made in table.items() if made.params is not None}
+    return dataclasses.field(
+        default_factory=lambda: {name: cls() for name, cls in groups.items()}, metadata={"plugged": groups}
+    )
 
 
 def _dataclass_field(made: Param) -> Any:

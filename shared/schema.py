@@ -104,6 +104,9 @@ def _bound(owner: type, path: tuple[str, ...], prefix: str) -> Iterator[Param]:
         place = (*path, field.name)
         if "group" in field.metadata:
             yield from _bound(field.metadata["group"], place, field.metadata["prefix"])
+        elif "plugged" in field.metadata:
+            for name, inner in field.metadata["plugged"].items():
+                yield from _bound(inner, (*place, name), "")
         else:
             param: Param = field.metadata["param"]
             yield dataclasses.replace(param, wire=param.wire or prefix + field.name, path=place)
@@ -182,22 +185,29 @@ def _built(owner: type[Spec], values: Mapping[str, Any]) -> Spec:
 
 
 def _assembled(owner: type[Spec], values: Mapping[tuple[str, ...], Any], path: tuple[str, ...]) -> Spec:
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for field in dataclasses.fields(owner):  # type: ignore[arg-type]
-        place, inner = (*path, field.name), field.metadata.get("group")
-        arguments[field.name] = _assembled(inner, values, place) if inner else values[place]
+        place = (*path, field.name)
+        if "group" in field.metadata:
+            arguments[field.name] = _assembled(field.metadata["group"], values, place)
+        elif "plugged" in field.metadata:
+            groups = field.metadata["plugged"].items()
+            arguments[field.name] = {name: _assembled(inner, values, (*place, name)) for name, inner in groups}
+        else:
+            arguments[field.name] = values[place]
     return owner(**arguments)
 
 
 def _value(spec: Any, param: Param) -> Any:
     for name in param.path:
-        spec = getattr(spec, name)
+        spec = spec[name] if isinstance(spec, Mapping) else getattr(spec, name)
     return spec
 
 
 def _broken_rules(spec: Any) -> list[Complaint]:
     """Complaints of the rules of the spec, of its groups, and of the stage and method that it names."""
     owners = [spec, *(getattr(spec, f.name) for f in dataclasses.fields(spec) if "group" in f.metadata)]
+    owners += getattr(spec, "plugged", {}).values()
     found = [made for owner in owners for made in broken(owner)]
     return found + [made for check in _declared_rules(spec) if (made := complaint(check, spec)) is not None]
 

@@ -26,6 +26,7 @@ ALLOWED = frozenset({
 })  # fmt: skip
 #: Where optimizer state and weights may be offloaded to; "nvme" would need a path.
 OFFLOAD_DEVICES = ("none", "cpu")
+MAX_DEPTH = 8
 
 
 def names() -> list[str]:
@@ -76,13 +77,15 @@ def _check(config: dict[str, Any]) -> None:
     stage = zero.get("stage", 0) if isinstance(zero, dict) else None
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
         raise refuse("needs zero_optimization with a stage of 0, 1, 2 or 3")
-    _refuse_paths(config, "")
+    _refuse_paths(config, "", MAX_DEPTH)
 
 
-def _refuse_paths(value: Any, where: str) -> None:
+def _refuse_paths(value: Any, where: str, levels: int) -> None:
+    if levels == 0:
+        raise refuse(f"is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, list):
         for item in value:
-            _refuse_paths(item, where)
+            _refuse_paths(item, where, levels - 1)
     if not isinstance(value, dict):
         return
     for key, inner in value.items():
@@ -91,4 +94,4 @@ def _refuse_paths(value: Any, where: str) -> None:
             raise refuse(f"names a place on the server at {place}: not allowed")
         if str(key) == "device" and inner not in OFFLOAD_DEVICES:
             raise refuse(f"offloads to {shown(inner)} at {place}: must be one of {', '.join(OFFLOAD_DEVICES)}")
-        _refuse_paths(inner, place)
+        _refuse_paths(inner, place, levels - 1)

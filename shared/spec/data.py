@@ -55,9 +55,7 @@ class Data:
     preprocessing_num_workers: int | None = param(
         None, "Processes that tokenize. Left out: one.", type=int, minimum=1, maximum=1024
     )
-    preprocessing_batch_size: int = param(1000, "Rows tokenized at once.", minimum=1, maximum=1_000_000)
     overwrite_cache: bool = param(False, "Tokenize again even if the same data was tokenized before.")
-    ignore_pad_token_for_loss: bool = param(True, "Leave padding out of the loss.")
     disable_shuffling: bool = param(False, "Take the samples in the order of the files.")
 
     @rule("val_size")
@@ -82,7 +80,7 @@ class Data:
 
     @rule("dataset", code="invalid_value")
     def some_dataset(self) -> str | None:
-        return "is empty: name at least one dataset" if len(self.dataset) == 0 else None
+        return "is empty: name at least one dataset" if self.dataset == [] else None
 
     def resolved(self, stage: str) -> Data:
         """Packing is on for pt and with neat_packing; a template that stands for the model's own is none."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from shared import methods
-from shared.param import group
+from shared import methods, stages
+from shared.param import group, plugged
 from shared.rules import rule
 from shared.spec.data import Data
 from shared.spec.distributed import Distributed
@@ -27,6 +29,8 @@ class TrainSpec:
     train: Train = group(Train)
     distributed: Distributed = group(Distributed)
     output: Output = group(Output)
+    #: What stages and methods with files of their own declare; those above are of the product's first day.
+    plugged: Mapping[str, Any] = plugged(stages.TABLE, methods.TABLE)
 
     @rule("eval_strategy")
     def validation_data_is_given(self) -> str | None:

@@ -77,7 +77,7 @@ class Lora:
 
     @rule("lora_target", code="invalid_value")
     def some_target(self) -> str | None:
-        return "is empty: `all`, or names of modules" if len(self.target) == 0 else None
+        return "is empty: `all`, or names of modules" if self.target == [] else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,10 @@ from shared.spec import SPECS, DeploySpec, ExportSpec, GenerateSpec, Lora, Train
 from shared.unsupported import UNSUPPORTED
 
 SMALL = {"model_name_or_path": "base", "dataset": "facts"}
+#: Nested deeper than Python can show.
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
 
 
 def complaints(body: dict[str, Any], spec: type = TrainSpec) -> dict[str, tuple[str, str]]:
@@ -52,6 +56,8 @@ def complaints(body: dict[str, Any], spec: type = TrainSpec) -> dict[str, tuple[
         ("output_dir", "two\nlines", "invalid_value"),
         ("warmup_steps", 1.5, "invalid_value"),
         ("deepspeed", 3, "invalid_type"),
+        ("deepspeed", {"zero_optimization": {"stage": 2, "a": DEEP}}, "invalid_value"),
+        ("lora_rank", DEEP, "invalid_type"),
     ],
 )
 def test_a_wrong_value_is_refused_under_its_field(field: str, value: Any, code: str) -> None:
@@ -223,6 +229,7 @@ def test_a_wrong_secret_is_not_repeated() -> None:
 
 def test_partial_lets_required_fields_lack_but_not_be_wrong() -> None:
     assert schema.load(ExportSpec, {"export_size": 2}, partial=True).source.model_name_or_path is None
+    assert schema.load(TrainSpec, {"lora_rank": 4}, partial=True).lora.alpha == 8
     with pytest.raises(InvalidSpec):
         schema.load(ExportSpec, {"model_name_or_path": 3}, partial=True)
 

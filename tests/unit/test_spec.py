@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared import deepspeed, formats, methods, request, schema, stages
+from shared.declarations import Stage
 from shared.errors import InvalidSpec
+from shared.param import param, plugged
+from shared.rules import rule
 from shared.spec import SPECS, ExportSpec, TrainSpec
 from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT
 
@@ -175,6 +179,34 @@ def test_registries_hold_one_declaration_per_file_under_its_name() -> None:
         assert all(name == made.name for name, made in table.items())
     with pytest.raises(TypeError):
         stages.TABLE["other"] = stages.get("sft")  # type: ignore[index]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    pref_beta: float = param(0.1, "How far from the start it may go.", minimum=0.0)
+
+    @rule("pref_beta")
+    def not_the_answer(self) -> str | None:
+        return "is the answer: choose another" if self.pref_beta == 42 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithPlugIn:
+    """As TrainSpec would be with a stage that brings a parameter."""
+
+    plugged: Any = plugged({"dpo": Stage(name="dpo", doc="", columns=(), rates={}, params=Preference)})
+
+    def resolved(self) -> WithPlugIn:
+        return self
+
+
+def test_a_plug_in_brings_its_own_parameters_and_rules() -> None:
+    spec = schema.load(WithPlugIn, {"pref_beta": 0.3})
+    assert spec.plugged["dpo"].pref_beta == 0.3
+    assert schema.to_wire(spec) == {"schema_version": 1, "pref_beta": 0.3}
+    assert schema.from_stored(WithPlugIn, schema.to_wire(spec)) == spec
+    assert WithPlugIn().plugged["dpo"] == Preference()
+    assert complaint({"pref_beta": -1}, WithPlugIn) == complaint({"pref_beta": 42}, WithPlugIn) == "pref_beta"
 
 
 def test_each_width_of_export_has_one_default_format() -> None:
