@@ -21,7 +21,8 @@ from shared.store.claims import anything_for, claim, looker
 from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.finish import finish
-from shared.store.moves import end_attempt, hold, lock, move, save
+from shared.store.moves import end_attempt, hold, move, save
+from shared.store.paging import check_job
 from shared.store.tables import attempts, checkpoints, jobs
 
 
@@ -65,13 +66,10 @@ class Attempts:
             beat: dict[str, Any] = {"beat": attempts.c.beat + 1}
             beat |= {} if offset is None else {"events_offset": offset}
             connection.execute(_row(job_id, attempt).values(beat))
-            after = replace(
-                job,
-                phase=phase or job.phase,
-                progress={**job.progress, **(progress or {})},
-                status=Status.PAUSING if job.wanted == Wanted.PAUSE else Status.RUNNING,
-            )
-            return save(connection, job, after, list(events)).wanted
+            status = Status.PAUSING if job.wanted == Wanted.PAUSE else Status.RUNNING
+            told = [] if status == job.status else [_holder_says(status)]
+            after = replace(job, status=status, phase=phase or job.phase, progress={**job.progress, **(progress or {})})
+            return save(connection, job, after, [*events, *told]).wanted
 
     def offset(self, job_id: str, attempt: int) -> int:
         """Bytes of the attempt's events.jsonl whose events are in the ledger."""
@@ -179,9 +177,14 @@ class Attempts:
     def list(self, project_id: str, job_id: str) -> list[Attempt]:
         """All attempts at a job, oldest first."""
         query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
-        with self._database.write() as connection:
-            lock(connection, job_id, project_id)
+        with self._database.read() as connection:
+            check_job(connection, project_id, job_id)
             return [record(Attempt, row) for row in connection.execute(query).mappings()]
+
+
+def _holder_says(status: Status) -> NewEvent:
+    message = "Job is pausing: its child writes a checkpoint" if status == Status.PAUSING else "Job is running on"
+    return NewEvent(type="status", message=message, data={"status": status.value})
 
 
 def _key(job_id: str, attempt: int) -> tuple[Any, Any]:

@@ -52,12 +52,8 @@ class Datasets:
             return insert_dataset(connection, project_id, new)
 
     def get(self, project_id: str, id_or_name: str) -> Dataset:
-        named = or_(datasets.c.id == id_or_name, datasets.c.name == id_or_name)
-        query = select(datasets).where(datasets.c.project_id == project_id, named)
-        # An id beats a dataset that somebody named like it.
-        query = query.order_by((datasets.c.id == id_or_name).desc(), datasets.c.created_at.desc(), datasets.c.id.desc())
         with self._database.read() as connection:
-            return record(Dataset, one(connection, query.limit(1), f"dataset {id_or_name!r}"))
+            return _find(connection, project_id, id_or_name)
 
     def list(
         self,
@@ -76,13 +72,21 @@ class Datasets:
 
     def delete(self, project_id: str, id_or_name: str) -> Dataset:
         """The deleted record, so that its files can go too."""
-        dataset = self.get(project_id, id_or_name)
         with self._database.write() as connection:
+            dataset = _find(connection, project_id, id_or_name)
             connection.execute(delete(datasets).where(datasets.c.id == dataset.id))
-        return dataset
+            return dataset
 
 
 def insert_dataset(connection: Connection, project_id: str, new: NewDataset) -> Dataset:
     row = {**vars(new), "id": new.id or new_id("file-"), "project_id": project_id, "created_at": now()}
     connection.execute(insert(datasets).values(row))
     return record(Dataset, row)
+
+
+def _find(connection: Connection, project_id: str, id_or_name: str) -> Dataset:
+    named = or_(datasets.c.id == id_or_name, datasets.c.name == id_or_name)
+    query = select(datasets).where(datasets.c.project_id == project_id, named)
+    # An id beats a dataset that somebody named like it.
+    query = query.order_by((datasets.c.id == id_or_name).desc(), datasets.c.created_at.desc(), datasets.c.id.desc())
+    return record(Dataset, one(connection, query.limit(1), f"dataset {id_or_name!r}"))

@@ -128,7 +128,7 @@ def _with_replicas(connection: Connection, found: Sequence[Deployment]) -> list[
 
 def _scale(connection: Connection, deployment: Deployment) -> None:
     """Rows for as many replicas as the spec wants; those beyond are wanted no longer, failed ones get a new start."""
-    wanted = int(deployment.spec.get("replicas") or 1)
+    wanted = int(deployment.spec.get("replicas", 1))
     known = {replica.ordinal: replica for replica in deployment.replicas}
     for ordinal in range(wanted):
         if ordinal not in known:

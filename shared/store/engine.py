@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.store.columns import to_json
 
@@ -51,6 +52,10 @@ class Database:
         with self._writer.begin() as connection:
             yield connection
 
+    def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that knows ON CONFLICT, which both databases have and SQLAlchemy's common one has not."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -62,10 +67,10 @@ def normalized(database_url: str) -> URL:
 
 
 def make_engine(url: URL) -> Engine:
-    sqlite = url.get_backend_name() == "sqlite"
-    arguments = {"timeout": BUSY_SECONDS} if sqlite else {"connect_timeout": 10, "application_name": "tunesmith"}
-    engine = create_engine(url, connect_args=arguments, pool_pre_ping=not sqlite, json_serializer=to_json)
-    if sqlite:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    arguments = {"timeout": BUSY_SECONDS} if is_sqlite else {"connect_timeout": 10, "application_name": "tunesmith"}
+    engine = create_engine(url, connect_args=arguments, pool_pre_ping=not is_sqlite, json_serializer=to_json)
+    if is_sqlite:
         event.listen(engine, "do_connect", _make_private)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

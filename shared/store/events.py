@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from shared.job import Event
 from shared.records import Checkpoint
 from shared.store.columns import record
 from shared.store.engine import Database
-from shared.store.paging import MAX_LIMIT, one
+from shared.store.paging import MAX_LIMIT, check_job
 from shared.store.tables import checkpoints, events, jobs
 
 #: The largest event number; a client may send any number as the one it saw last.
@@ -48,7 +48,7 @@ class Events:
         else:
             query = query.where(number > after).order_by(number)
         with self._database.read() as connection:
-            _check_project(connection, project_id, job_id)
+            check_job(connection, project_id, job_id)
             return [record(Event, row) for row in connection.execute(query).mappings()]
 
 
@@ -60,7 +60,7 @@ class Checkpoints:
         """Oldest first."""
         query = select(checkpoints).where(checkpoints.c.job_id == job_id)
         with self._database.read() as connection:
-            _check_project(connection, project_id, job_id)
+            check_job(connection, project_id, job_id)
             rows = connection.execute(query.order_by(checkpoints.c.step, checkpoints.c.created_at)).mappings()
             return [record(Checkpoint, row) for row in rows]
 
@@ -71,7 +71,3 @@ class Checkpoints:
         with self._database.read() as connection:
             row = connection.execute(newest).mappings().first()
             return record(Checkpoint, row) if row else None
-
-
-def _check_project(connection: Connection, project_id: str, job_id: str) -> None:
-    one(connection, select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.project_id == project_id), f"job {job_id!r}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from shared.errors import InvalidJobState
+from shared.errors import Complaint, InvalidJobState, InvalidRequest
 from shared.job import HELD, TERMINAL, Job, Kind, Status, Wanted
 from shared.records import NewEvent, Page
 from shared.store.columns import record
@@ -18,6 +19,8 @@ from shared.store.moves import JOB_COLUMNS, lock, lock_project, move, save
 from shared.store.newjob import NewJob, find_twin, insert_job
 from shared.store.paging import one, page
 from shared.store.tables import jobs
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Jobs:
@@ -87,9 +90,9 @@ class Jobs:
     ) -> Page[Job]:
         query = select(*JOB_COLUMNS)
         if kind is not None:
-            query = query.where(jobs.c.kind == Kind(kind))
+            query = query.where(jobs.c.kind == _one_of(Kind, kind, "kind"))
         if status is not None:
-            query = query.where(jobs.c.status == Status(status))
+            query = query.where(jobs.c.status == _one_of(Status, status, "status"))
         for key, value in (metadata or {}).items():
             query = query.where(self._has_metadata(key, value))
         with self._database.read() as connection:
@@ -104,7 +107,7 @@ class Jobs:
             if job.status in TERMINAL:
                 raise InvalidJobState(f"Job {job_id} has {job.status}: it can no longer be cancelled")
             if job.status in HELD:
-                return save(connection, job, replace(job, wanted=Wanted.CANCEL), [_asked("cancel", "Cancelling")])
+                return save(connection, job, replace(job, wanted=Wanted.CANCEL), [_asked(Wanted.CANCEL)])
             return move(connection, job, Status.CANCELLED, "Job was cancelled", wanted=Wanted.CANCEL)
 
     def pause(self, project_id: str, job_id: str) -> Job:
@@ -116,7 +119,7 @@ class Jobs:
             if job.wanted == Wanted.PAUSE:
                 return job
             if job.status in HELD:
-                return save(connection, job, replace(job, wanted=Wanted.PAUSE), [_asked("pause", "Pausing")])
+                return save(connection, job, replace(job, wanted=Wanted.PAUSE), [_asked(Wanted.PAUSE)])
             return move(connection, job, Status.PAUSED, "Job was paused", wanted=Wanted.PAUSE)
 
     def resume(self, project_id: str, job_id: str) -> Job:
@@ -128,7 +131,7 @@ class Jobs:
             if job.wanted == Wanted.RUN:
                 return job
             if job.status in HELD:
-                return save(connection, job, replace(job, wanted=Wanted.RUN), [_asked("run", "Resuming")])
+                return save(connection, job, replace(job, wanted=Wanted.RUN), [_asked(Wanted.RUN)])
             return move(connection, job, Status.QUEUED, "Job is queued again", wanted=Wanted.RUN)
 
     def queue_depth(self) -> dict[Kind, int]:
@@ -159,8 +162,21 @@ class Jobs:
         return exists(select(1).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value))
 
 
-def _asked(wanted: str, word: str) -> NewEvent:
-    return NewEvent(type="status", message=f"{word}: the job's holder was asked to", data={"wanted": wanted})
+def _asked(wanted: Wanted) -> NewEvent:
+    message = {
+        Wanted.CANCEL: "Cancel was asked for: the worker stops the job",
+        Wanted.PAUSE: "Pause was asked for: the worker writes a checkpoint and stops the job",
+        Wanted.RUN: "Resume was asked for: the job goes on, or back to the queue if it is already stopping",
+    }[wanted]
+    return NewEvent(type="status", message=message, data={"wanted": wanted.value})
+
+
+def _one_of(kind: type[Choice], value: str, field: str) -> Choice:
+    try:
+        return kind(value)
+    except ValueError as error:
+        message = f"{field} is {value!r}: use one of {', '.join(kind)}"
+        raise InvalidRequest(message, complaints=[Complaint(field=field, message=message)]) from error
 
 
 def _state(job: Job) -> str:

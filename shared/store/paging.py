@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping, Select, Table, and_, or_, select
 from shared.errors import InvalidRequest, NotFound
 from shared.records import Page
 from shared.store.columns import record
+from shared.store.tables import jobs
 
 T = TypeVar("T")
 #: The most records of one page, whatever was asked for.
@@ -54,6 +55,11 @@ def _beyond(connection: Connection, table: Table, project_id: str, after: str, o
     if order == "asc":
         return or_(created_at > moment, and_(created_at == moment, key > after))
     return or_(created_at < moment, and_(created_at == moment, key < after))
+
+
+def check_job(connection: Connection, project_id: str, job_id: str) -> None:
+    """Raises: NotFound for another project's job"""
+    one(connection, select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.project_id == project_id), f"job {job_id!r}")
 
 
 def one(connection: Connection, query: Select[Any], what: str) -> RowMapping:

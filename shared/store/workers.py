@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select
 
 from shared.job import Kind
 from shared.records import Worker
@@ -41,10 +41,9 @@ class Workers:
             "version": version,
             "seen_at": now(),
         }
+        new = self._database.insert(workers).values(id=worker_id, started_at=row["seen_at"], **row)
         with self._database.write() as connection:
-            found = connection.execute(update(workers).where(workers.c.id == worker_id).values(row)).rowcount
-            if not found:
-                connection.execute(insert(workers).values(id=worker_id, started_at=row["seen_at"], **row))
+            connection.execute(new.on_conflict_do_update(index_elements=[workers.c.id], set_=row))
 
     def list(self) -> list[Worker]:
         with self._database.read() as connection:

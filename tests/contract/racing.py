@@ -40,7 +40,8 @@ def create_the_same(database_url: str, given: dict[str, Any], barrier: Any, resu
 
 def in_processes(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> list[Any]:
     """Run `target(*arguments, barrier, results)` in one process each, all at once; what they put into results."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # imports once, yet forks no thread of the tests
+    context.set_forkserver_preload(["shared.store", __name__])
     barrier, results = context.Barrier(len(arguments)), context.Queue()
     processes = [context.Process(target=target, args=(*given, barrier, results)) for given in arguments]
     for process in processes:

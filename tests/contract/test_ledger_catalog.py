@@ -1,0 +1,147 @@
+"""Datasets and models: found by name within their project, deleted only when nothing needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.records import Dataset, NewModel
+from shared.store import Store
+
+
+def dataset(store: Store, project: str, **given: Any) -> Dataset:
+    values = {
+        "name": "train",
+        "filename": "train.jsonl",
+        "purpose": "fine-tune",
+        "format": "alpaca",
+        "columns": {"prompt": "instruction"},
+        "num_rows": 3,
+        "size_bytes": 2**40,
+        "digest": "sha256:a",
+        "uri": "store://datasets/a",
+    }
+    return store.datasets.create(project, **{**values, **given})
+
+
+def model(name: str, **given: Any) -> NewModel:
+    values = {"kind": "base", "uri": "store://m", "digest": "sha256:m", "size_bytes": 2**40, "format": "safetensors"}
+    return NewModel(**{"name": name, **values, **given})
+
+
+def test_a_dataset_is_found_by_id_and_by_name_the_newest_first(store: Store, project: str) -> None:
+    old, new = dataset(store, project), dataset(store, project)
+    tricky = dataset(store, project, name=old.id)
+
+    assert old.id.startswith("file-")
+    assert store.datasets.get(project, old.id) == old
+    assert store.datasets.get(project, "train") == new
+    assert store.datasets.get(project, tricky.id) == tricky
+
+
+def test_an_upload_may_bring_its_id(store: Store, project: str) -> None:
+    assert dataset(store, project, id="file-mine").id == "file-mine"
+
+
+def test_datasets_come_in_pages_by_purpose(store: Store, project: str) -> None:
+    made = [dataset(store, project, purpose=["batch", "fine-tune"][number % 2]) for number in range(5)]
+
+    assert list(store.datasets.list(project, order="asc")) == made
+    page = store.datasets.list(project, purpose="batch", limit=2)
+    assert (page.items, page.has_more) == ([made[4], made[2]], True)
+    page = store.datasets.list(project, purpose="batch", after=made[2].id, limit=2)
+    assert (page.items, page.has_more) == ([made[0]], False)
+    with pytest.raises(InvalidRequest):
+        store.datasets.list(project, after="file-unknown")
+
+
+def test_a_deleted_dataset_is_gone(store: Store, project: str) -> None:
+    made = dataset(store, project)
+
+    assert store.datasets.delete(project, made.id) == made
+    with pytest.raises(NotFound):
+        store.datasets.get(project, made.id)
+    with pytest.raises(NotFound):
+        store.datasets.delete(project, made.id)
+
+
+def test_a_model_is_found_by_its_name_slashes_and_all(store: Store, project: str) -> None:
+    new = model("HuggingFaceTB/SmolLM2:x", config={"hidden_size": 576}, metadata={"license": "apache-2.0"})
+
+    made = store.models.create(project, new)
+
+    assert store.models.get(project, "HuggingFaceTB/SmolLM2:x") == made
+    assert made.id.startswith("model-") and made.size_bytes == 2**40
+    assert (made.config, made.metadata) == (new.config, new.metadata)
+
+
+def test_a_model_name_is_used_once_in_a_project(store: Store, project: str, other_project: str) -> None:
+    store.models.create(project, model("smol"))
+
+    with pytest.raises(Conflict):
+        store.models.create(project, model("smol"))
+    assert store.models.create(other_project, model("smol")).project_id == other_project
+
+
+def test_models_are_listed_by_kind(store: Store, project: str) -> None:
+    base, adapter = (
+        store.models.create(project, new) for new in (model("b"), model("a", kind="adapter", base_model="b"))
+    )
+
+    assert store.models.list(project) == [base, adapter]
+    assert store.models.list(project, kind="adapter") == [adapter]
+
+
+def test_a_deployed_model_is_not_deleted_before_its_last_replica_is_gone(store: Store, project: str) -> None:
+    made = store.models.create(project, model("smol"))
+    deployment = store.deployments.create(project, name="bot", model_name="smol", spec={})
+    replica = store.replicas.claim_next("w1")
+    assert replica is not None
+
+    with pytest.raises(Conflict, match="'bot'"):
+        store.models.delete(project, "smol")
+    store.deployments.delete(project, deployment.id)
+    with pytest.raises(Conflict):
+        store.models.delete(project, "smol")
+    store.replicas.release(replica.id, replica.attempt)
+
+    assert store.models.delete(project, "smol") == made
+    with pytest.raises(NotFound):
+        store.models.get(project, "smol")
+
+
+def test_the_base_of_an_adapter_is_not_deleted(store: Store, project: str) -> None:
+    store.models.create(project, model("b"))
+    store.models.create(project, model("a", kind="adapter", base_model="b"))
+
+    with pytest.raises(Conflict, match="'a'"):
+        store.models.delete(project, "b")
+    store.models.delete(project, "a")
+
+    assert store.models.delete(project, "b").name == "b"
+
+
+def test_another_projects_records_are_not_found(store: Store, project: str, other_project: str) -> None:
+    made = dataset(store, project)
+    store.models.create(project, model("smol"))
+    deployment = store.deployments.create(project, name="bot", model_name="smol", spec={})
+
+    for look, name in (
+        (store.datasets.get, made.id),
+        (store.datasets.get, "train"),
+        (store.datasets.delete, made.id),
+        (store.models.get, "smol"),
+        (store.models.delete, "smol"),
+        (store.deployments.get, deployment.id),
+        (store.deployments.get, "bot"),
+        (store.deployments.delete, deployment.id),
+    ):
+        with pytest.raises(NotFound):
+            look(other_project, name)
+    with pytest.raises(NotFound):
+        store.deployments.update_spec(other_project, deployment.id, {})
+    assert store.datasets.list(other_project).items == []
+    assert store.models.list(other_project) == [] and store.deployments.list(other_project) == []
+    assert store.datasets.get(project, made.id) == made
