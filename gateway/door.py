@@ -72,7 +72,8 @@ def missing(services: Services, project_id: str, spec: Any) -> Iterator[Complain
             try:
                 find[str(param.kind)](services.store, services.settings, project_id, name)
             except NotFound as error:
-                yield Complaint(field=param.wire, message=error.message, code=f"{param.kind}_not_found")
+                message = f"is {name!r}: {error.message}"
+                yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
 
 
 def named(spec: Any) -> Iterator[tuple[Any, Any]]:
@@ -108,7 +109,7 @@ def _follower(entry: Mapping[str, Any], index: int, complaints: list[Complaint])
     fields.setdefault(MODEL_FIELDS[kind], MADE_MODEL)
     try:
         envelope = schema.load(Envelope, {n: v for n, v in entry.items() if n in names - {"kind", "then"}})
-        spec = schema.load(SPECS[kind], fields)
+        spec: Any = schema.load(SPECS[kind], fields)
     except InvalidSpec as error:
         complaints += [replace(found, field=f"then[{index}].{found.field}") for found in error.complaints]
         return {}

@@ -41,7 +41,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     http.install_handlers(app)
     for module in (health, parameters, datasets, jobs, models, deployments, files, fine_tuning):
         api.register_blueprint(module.blueprint)
-    app.register_blueprint(inference.blueprint(built))
+    api.register_blueprint(inference.blueprint(built))
     app.register_blueprint(console.blueprint)
     return app
 

@@ -102,6 +102,7 @@ class EventStream:
         """`ends_at` is the number of the last event of a job that is finished already."""
         self._tailer = tailer
         self._ends_at = ends_at
+        self._after = after
         self._subscriber = tailer.subscribe(job_id, after)
         self._pieces = self._run()
 
@@ -116,7 +117,7 @@ class EventStream:
 
     def _run(self) -> Iterator[str]:
         yield "retry: 3000\n\n"
-        seen, spoke_at = self._subscriber.cursor, time.monotonic()
+        seen, spoke_at = self._after, time.monotonic()
         while not self._subscriber.lost and (self._ends_at is None or seen < self._ends_at):
             try:
                 event = self._subscriber.events.get(timeout=1.0)

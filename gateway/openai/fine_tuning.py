@@ -1,4 +1,4 @@
-"""OpenAI fine-tuning jobs: training jobs of the ledger under OpenAI's names. The body of cancel and the like is empty."""
+"""OpenAI fine-tuning jobs: training jobs of the ledger under OpenAI's names. A cancel's body is empty."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def _number(job: Job, event_id: str | None) -> int:
     if event_id is None:
         return 0
     prefix, _, number = event_id.rpartition("-")
-    if prefix != _event_id(job.id) or not (number.isascii() and number.isdigit()) or not 0 < int(number) <= job.last_event:
+    is_number = number.isascii() and number.isdigit()
+    if prefix != _event_id(job.id) or not is_number or not 0 < int(number) <= job.last_event:
         raise InvalidCursor(f"after is {event_id[:60]!r}: there is no such event in this list", field="after")
     return int(number)
 
@@ -131,7 +132,6 @@ def _event_id(job_id: str) -> str:
 
 def job_json(job: Job) -> dict[str, Any]:
     told = hyperparameters(job)
-    failed = job.error if job.status == Status.FAILED else None
     return {
         "id": job.id,
         "object": "fine_tuning.job",
@@ -148,7 +148,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "hyperparameters": told,
         "method": {"type": "supervised", "supervised": {"hyperparameters": told}},
         "trained_tokens": job.result.get("num_tokens"),
-        "error": {"code": failed["code"], "message": failed["message"], "param": failed.get("field")} if failed else None,
+        "error": _error(job),
         "estimated_finish": None,
         "integrations": [],
         "metadata": job.metadata,
@@ -157,6 +157,12 @@ def job_json(job: Job) -> dict[str, Any]:
         "x_attempt": job.attempt,
         "x_queue_position": services().store.jobs.queue_position(job),
     }
+
+
+def _error(job: Job) -> dict[str, Any] | None:
+    if job.status != Status.FAILED or job.error is None:
+        return None
+    return {"code": job.error["code"], "message": job.error["message"], "param": job.error.get("field")}
 
 
 def event_json(event: Event) -> dict[str, Any]:
