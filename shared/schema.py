@@ -26,6 +26,8 @@ from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, is_off
 SCHEMA_VERSION = 1
 #: From a version to the next: a function of the stored dict. None yet.
 UPGRADES: dict[int, Any] = {}
+#: More than every name there is; finding the nearest to each unknown one takes about a millisecond.
+MAX_FIELDS = 1_000
 #: What a secret looks like from outside.
 MASK = "***"
 
@@ -114,6 +116,8 @@ def _bound(owner: type, path: tuple[str, ...], prefix: str) -> Iterator[Param]:
 
 def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
     """What was given, under wire names; complaints about names that are unknown, unsupported or given twice."""
+    if len(body) > MAX_FIELDS:
+        raise InvalidSpec(f"the body has {len(body)} fields: at most {MAX_FIELDS}")
     known = _names(spec_type)
     given: dict[str, Any] = {}
     complaints: list[Complaint] = []

@@ -85,7 +85,7 @@ class _Reader:
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None) is not None:
             raise InvalidYaml(f"{_place(event)}: anchors and aliases (& and *) are not allowed; write the value out")
         if getattr(event, "tag", None) is not None:
-            raise InvalidYaml(f"{_place(event)}: tags ({event.tag}) are not allowed")
+            raise InvalidYaml(f"{_place(event)}: tags ({event.tag[:80]}) are not allowed")
 
 
 def _document(reader: _Reader) -> dict[str, Any]:

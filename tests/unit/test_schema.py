@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import pytest
@@ -114,6 +115,13 @@ def test_a_wrong_choice_is_refused_with_the_nearest(field: str) -> None:
     code, message = complaints({**SMALL, field: f"{near}x"})[field]
     assert code == "invalid_choice"
     assert f"did you mean '{near}'" in message
+
+
+def test_a_flood_of_unknown_fields_is_not_worked_through() -> None:
+    started = time.monotonic()
+    with pytest.raises(InvalidSpec, match="at most 1000"):
+        schema.load(TrainSpec, {f"field_{n}": n for n in range(100_000)})
+    assert time.monotonic() - started < 1
 
 
 def test_a_template_that_lf_knows_and_we_do_not_ship_is_unsupported() -> None:
