@@ -101,7 +101,8 @@ def _folder(name: str) -> Path:
     try:
         found = catalog.resolve_model(services().store, services().settings, project_id(), name)
     except NotFound as error:
-        raise _refusal(Complaint(field=field, message=f"is {name!r}: {error.message}", code="model_not_found")) from error
+        complaint = Complaint(field=field, message=f"is {name!r}: {error.message}", code="model_not_found")
+        raise _refusal(complaint) from error
     if found.path is None:
         message = f"is {name!r}: must be a folder below an import root; Hub ids and catalog names need no registration"
         raise _refusal(Complaint(field=field, message=message))

@@ -219,10 +219,10 @@ class _Text:
         self.line += self.text.count("\n", 0, num_chars)
         self.text = self.text[num_chars:]
 
-    def skip(self, characters: str) -> str:
-        """Pass over white space and `characters`; the next character, or "" at the end."""
+    def skip(self) -> str:
+        """Pass over white space; the next character, or "" at the end."""
         while True:
-            rest = self.text.lstrip(" \t\r\n" + characters)
+            rest = self.text.lstrip(" \t\r\n")
             self.take(len(self.text) - len(rest))
             if self.text or self.ended:
                 return self.text[:1]
@@ -234,18 +234,19 @@ def _read_array(path: Path) -> Iterator[_Found]:
     with path.open("rb") as file:
         text = _Text(file)
         try:
-            text.skip("")
+            text.skip()
             text.take(1)
-            first = True
-            while (head := text.skip("" if first else ",")) not in ("]", ""):
-                first = False
+            head = text.skip()
+            while head != "]":
                 yield (found := _element(text))
-                if found.error and found.error.code == "invalid_json":
+                if found.error:
                     return
-            if not head:
-                yield _Found(
-                    line=text.line, error=RowError("row", "the file ends before the list is closed", "invalid_json")
-                )
+                if (head := text.skip()) == ",":
+                    text.take(1)
+                    text.skip()
+                elif head != "]":
+                    yield _Found(line=text.line, error=RowError("row", "must be followed by , or ]", "invalid_json"))
+                    return
         except UnicodeDecodeError:
             yield _Found(line=text.line, error=RowError("row", "is not UTF-8: save the file as UTF-8", "encoding"))
 
