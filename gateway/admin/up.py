@@ -58,8 +58,8 @@ def run(settings: Settings, console: Console) -> int:
         home.write_client_file(settings, key)
         supervisor = Supervisor(environment(settings), settings.home, settings.home / "logs", _sayer(console))
         try:
-            start(supervisor, settings, embedded)
-            wait_until_ready(supervisor, settings, stop, console)
+            ports = start(supervisor, settings, embedded)
+            wait_until_ready(supervisor, settings, ports, stop, console)
             if not stop.is_made():
                 greet(settings, console, key, time.monotonic() - began)
             while not stop.is_made():
@@ -107,24 +107,36 @@ def prepare_ledger(settings: Settings) -> str | None:
         return secret
 
 
-def start(supervisor: Supervisor, settings: Settings, embedded: Service | None) -> None:
+def start(supervisor: Supervisor, settings: Settings, embedded: Service | None) -> dict[str, int]:
+    """Start all; the ports of their metrics."""
     if embedded is not None:
         supervisor.start(embedded)
     first = settings.metrics_port or settings.port + 1
-    for service in services(settings, home.free_ports(settings.metrics_host, first, WITH_METRICS)):
+    ports = home.free_ports(settings.metrics_host, first, WITH_METRICS)
+    for service in services(settings, ports):
         supervisor.start(service)
+    return ports
 
 
-def wait_until_ready(supervisor: Supervisor, settings: Settings, stop: StopRequest, console: Console) -> None:
-    """Until the gateway says that it and what it needs are there. Raises ServiceFailed."""
-    url, end = f"{home.public_url(settings)}/readyz", time.monotonic() + READY_SECONDS
+def wait_until_ready(
+    supervisor: Supervisor, settings: Settings, ports: dict[str, int], stop: StopRequest, console: Console
+) -> None:
+    """Until the gateway says that it is ready, and every worker serves its metrics: it does so when it can work.
+
+    Raises ServiceFailed.
+    """
+    workers = [f"http://{settings.metrics_host}:{port}/metrics" for port in ports.values()]
+    urls, end = [f"{home.public_url(settings)}/readyz", *workers], time.monotonic() + READY_SECONDS
     with console.status("starting the platform"):
         while not stop.is_made():
             supervisor.check(is_ready=False)
-            if _answers(url):
+            urls = [url for url in urls if not _answers(url)]
+            if not urls:
                 return
             if time.monotonic() > end:
-                raise ServiceFailed(f"{url} is not ready after {READY_SECONDS:.0f} s: see {settings.home / 'logs'}")
+                raise ServiceFailed(
+                    f"{urls[0]} does not answer after {READY_SECONDS:.0f} s: see {settings.home / 'logs'}"
+                )
             time.sleep(POLL_SECONDS)
 
 

@@ -49,7 +49,7 @@ def convert(gguf: Path, work: Path, import_dir: Path, trainer_python: str) -> No
 
 def workplace(home: Path) -> TemporaryDirectory[str]:
     """A folder on the same file system as its destination, so that the last move is one rename."""
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return TemporaryDirectory(dir=home, prefix="base-model-")
 
 

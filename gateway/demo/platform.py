@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from gateway.cli.client import Client, connect, read_client_file
+from gateway.cli.client import Client, connect
 from shared.errors import TunesmithError
 from shared.settings import Settings
 
@@ -35,10 +35,8 @@ class Platform:
 
     def ensure(self) -> Client:
         """A client of a platform that is ready."""
-        if read_client_file(self._settings.home):
-            client = connect(self._settings)
-            if client.is_ready():
-                return client
+        if client := self._answering():
+            return client
         self._process = self._start()
         return self._wait(self._process)
 
@@ -58,6 +56,13 @@ class Platform:
     def log(self) -> Path:
         return self._settings.home / "logs" / "up.log"
 
+    def _answering(self) -> Client | None:
+        client = connect(self._settings)
+        if client.key and client.is_ready():
+            return client
+        client.close()
+        return None
+
     def _start(self) -> subprocess.Popen[bytes]:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
@@ -69,9 +74,7 @@ class Platform:
         while time.monotonic() < end:
             if process.poll() is not None:
                 raise PlatformFailed(self.log.read_text(errors="replace")[-2000:].strip())
-            if read_client_file(self._settings.home):
-                client = connect(self._settings)
-                if client.is_ready():
-                    return client
+            if client := self._answering():
+                return client
             time.sleep(0.3)
         raise PlatformFailed(f"the platform is not ready after {START_SECONDS:.0f} s: see {self.log}")

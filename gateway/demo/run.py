@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from openai import OpenAI
 
 from gateway.cli import show
-from gateway.cli.client import ApiError, Client, follow, wait_deployment
+from gateway.cli.client import Client, follow, wait_deployment
 from gateway.cli.watch import Follower, draw, make_progress
 from gateway.demo import base, questions
 from gateway.demo.screen import Answers, Screen
@@ -41,18 +40,12 @@ class Demo:
 
     def add_base(self) -> None:
         with self.screen.step("register", "the base model") as step:
-            try:
-                model = self.client.get(f"/v1/models/{quote(base.NAME, safe='')}")
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-                model = self.client.post("/v1/models", {"name": base.NAME, "model_name_or_path": base.NAME})
-            step.outcome = f"POST /v1/models: {model['id']}"
+            model = self.client.post("/v1/models", {"name": base.NAME, "model_name_or_path": base.NAME})
+            step.outcome = f"POST /v1/models: {model['id']}, {show.size(model['size_bytes'])}"
 
     def upload(self) -> None:
         with self.screen.step("upload", "the dataset") as step:
-            known = [item for item in self.client.pages("/v1/datasets", 1000) if item["name"] == DATASET]
-            data = known[0] if known else self.client.upload("/v1/datasets", HERE / "facts.jsonl", {"name": DATASET})
+            data = self.client.upload("/v1/datasets", HERE / "facts.jsonl", {"name": DATASET})
             step.outcome = f"POST /v1/datasets: {data['num_rows']} rows, {data['format']}"
 
     def train(self) -> str:
@@ -75,14 +68,10 @@ class Demo:
 
     def deploy(self, models: Sequence[str]) -> None:
         with self.screen.step("deploy", f"{len(models)} models on vLLM, this takes a minute") as step:
-            ready = {item["model"] for item in self._deployments() if item["status"] == "ready"}
-            made = [
-                self.client.post("/v1/deployments", {"model": name, **DEPLOYMENT})
-                for name in models
-                if name not in ready
-            ]
-            self.deployments += [item["id"] for item in made]
-            for item in made:
+            known = {item["id"] for item in self.client.get("/v1/deployments")["data"]}
+            wanted = [self.client.post("/v1/deployments", {"model": name, **DEPLOYMENT}) for name in models]
+            self.deployments += [item["id"] for item in wanted if item["id"] not in known]
+            for item in wanted:
                 end = wait_deployment(self.client, item["id"])
                 if end["status"] != "ready":
                     raise DemoFailed(f"deployment of {end['model']} is {end['status']}: {end.get('error')}")
@@ -104,9 +93,6 @@ class Demo:
         """So that the next start of the platform does not bring them up again."""
         for deployment_id in self.deployments:
             self.client.delete(f"/v1/deployments/{deployment_id}")
-
-    def _deployments(self) -> list[dict[str, Any]]:
-        return list(self.client.get("/v1/deployments")["data"])
 
     def _follow(self, job: dict[str, Any], title: str) -> tuple[dict[str, Any], list[tuple[int, float]]]:
         with make_progress(self.screen.console) as progress:

@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "item", nargs="?", metavar="FILE|ID", help="for add: a JSON, JSONL or CSV file; for delete: the id"
     )
     parser.add_argument("--name", help="for add: name in the catalog (default: the file's)")
-    parser.add_argument("--format", help="for add: alpaca, sharegpt or openai (default: found out)")
+    parser.add_argument("--formatting", help="for add: alpaca, sharegpt or openai (default: found out)")
     parser.add_argument("--limit", type=int, default=50)
     show.add_json(parser)
     parser.set_defaults(parser=parser)
@@ -43,7 +43,7 @@ def _add(client: Client, console: Console, args: Namespace) -> int:
     file = Path(args.item)
     if not file.is_file():
         args.parser.error(f"{file} is not a file")
-    fields = {name: value for name in ("name", "format") if (value := getattr(args, name))}
+    fields = {name: value for name in ("name", "formatting") if (value := getattr(args, name))}
     dataset = client.upload("/v1/datasets", file, fields)
     console.print(f"{dataset['id']}: {dataset['num_rows']} rows, {dataset['format']}", soft_wrap=True)
     return 0
