@@ -16,6 +16,10 @@ from typing import Any, get_type_hints
 from shared.errors import TunesmithError
 
 
+#: What a switch may be set to.
+TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+
+
 class InvalidSetting(TunesmithError):
     """An environment variable has a value that cannot be used."""
 
@@ -122,13 +126,14 @@ def _given(environ: Mapping[str, str], variable: str) -> str | None:
 def _convert(name: str, text: str, kind: Any) -> Any:
     try:
         if kind is bool:
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[text.lower()]
+            return TRUTH[text.lower()]
         if kind in (int, float, str, Path):
             return kind(text)
         item = kind.__args__[0]
         return [item(part.strip()) for part in text.split(",") if part.strip()]
     except (KeyError, ValueError) as error:
-        raise InvalidSetting(f"TUNESMITH_{name.upper()} is {text!r}: expected {getattr(kind, '__name__', kind)}") from error
+        expected = getattr(kind, "__name__", kind)
+        raise InvalidSetting(f"TUNESMITH_{name.upper()} is {text!r}: expected {expected}") from error
 
 
 def _text(value: Any) -> str:

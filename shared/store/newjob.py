@@ -133,7 +133,8 @@ def _insert_beside(connection: Connection, job_id: str, new: NewJob) -> None:
 def _finding(finding: Any) -> NewEvent:
     """A finding of the doctor (a dataclass or mapping with severity, field, message, advice, source)."""
     data: dict[str, Any] = asdict(finding) if is_dataclass(finding) and not isinstance(finding, type) else dict(finding)
-    return NewEvent(type="finding", level="warning", message=str(data.get("message", "")), data=data)
+    level = "info" if data.get("severity") == "info" else "warning"
+    return NewEvent(type="finding", level=level, message=str(data.get("message", "")), data=data)
 
 
 def from_then(entry: Mapping[str, Any], *, parent: Job, secrets: Mapping[str, str], owner: str) -> NewJob:

@@ -1,0 +1,33 @@
+"""Settings: read from variables and files, handed on to children unchanged, refused when they cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared.settings import InvalidSetting, Settings
+
+
+def test_a_service_started_with_the_environment_sees_the_same_settings(tmp_path: Path) -> None:
+    variables = {"TUNESMITH_HOME": str(tmp_path), "TUNESMITH_IMPORT_ROOTS": "/a, /b", "TUNESMITH_HUB": "no"}
+    first = Settings.from_env(variables)
+    assert first.import_roots == [Path("/a"), Path("/b")]
+    assert first.hub is False
+    assert Settings.from_env(first.environment()) == first
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql+psycopg://somebody@/ledger\n")
+    read = Settings.from_env({"TUNESMITH_DATABASE_URL_FILE": str(tmp_path / "url")})
+    assert read.database_url == "postgresql+psycopg://somebody@/ledger"
+    with pytest.raises(InvalidSetting, match="TUNESMITH_DATABASE_URL_FILE"):
+        Settings.from_env({"TUNESMITH_DATABASE_URL_FILE": str(tmp_path / "nothing")})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "eighty"), ("HUB", "maybe"), ("LEASE_SECONDS", ""), ("KEEPER_SECONDS", "31")]
+)
+def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"TUNESMITH_{name}"):
+        Settings.from_env({f"TUNESMITH_{name}": value})
