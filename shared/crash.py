@@ -29,6 +29,8 @@ def explain(folder: Path, phase: str, code: int, num_oom_kills: int = 0) -> dict
 def meaning(code: int) -> str:
     if code == keeper.NOT_STARTED:
         return "could not be started"
+    if code < 0:
+        return f"was lost with its keeper, which was ended by signal {-code}"
     if code <= 128:
         return f"ended with exit code {code} and without a result"
     try:

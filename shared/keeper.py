@@ -7,7 +7,7 @@ the monotonic time when that renewal began. End of file (the worker died or want
 the limit: every descendant is killed, whatever its session. Nobody else kills.
 
 Started by path (`python -I -S keeper.py LIMIT_SECONDS PROGRAM ARGUMENT...`), see shared/spawn.py; standard library
-only. Exits with the child's code, 128 + n after signal n, or one of the codes below. It ignores SIGTERM and SIGINT: a
+only. Exits with the child's code, 128 + n after signal n, or as the values below say. It ignores SIGTERM and SIGINT: a
 service manager may send them to everybody, and stopping is the worker's to decide. What it cannot survive is SIGKILL
 to itself: then its direct child dies with it (PDEATHSIG), and the device locks stay with whoever is left.
 """
@@ -23,8 +23,8 @@ import struct
 import sys
 import time
 
-#: The lease was not renewed in time.
-EXPIRED = 124
+#: The lease was not renewed in time: the keeper ends by this signal, which no exit code of a child looks like.
+EXPIRED = -signal.SIGALRM
 #: The worker closed its end of the pipe, or died.
 ABANDONED = 125
 #: The program could not be started.
@@ -57,6 +57,8 @@ def main(argv: list[str]) -> int:
         elif time.monotonic() >= deadline:
             code = EXPIRED
     kill_descendants()
+    if code == EXPIRED:
+        os.kill(os.getpid(), signal.SIGALRM)
     return code
 
 

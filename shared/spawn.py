@@ -45,7 +45,7 @@ class Kept:
             os.write(self._pipe, keeper.RENEWAL.pack(time.monotonic() if since is None else since))
 
     def poll(self) -> int | None:
-        """The exit code once the child and everything that it started are gone."""
+        """The exit code (see keeper.py) once the child and everything that it started are gone."""
         return self.process.poll()
 
     def kill(self) -> None:

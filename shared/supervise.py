@@ -83,6 +83,7 @@ class Supervisor:
             done = self._go_through_phases()
             finish = self._meanwhile(lambda: self._work.finish(self.run, done), heeding={Wish.CANCEL})
             self._finish(Status.SUCCEEDED, finish=finish)
+            self._metrics.count_training(done)
         except Withdrawn as why:
             self._withdraw(str(why))
         except Failed as failure:
@@ -142,6 +143,7 @@ class Supervisor:
     def _carry_out(self, phase: Phase, taken: devices.Taken | None) -> tail.Line:
         """One child from start to end; its outcome. Raises Failed, Withdrawn."""
         self._relay.begin(phase.name)
+        self._relay.tick()  # who lost the lease while it waited must not start a child
         num_oom_kills = crash.count_oom_kills()
         with _as_failure(self._context()):
             child = self._start(phase, taken)

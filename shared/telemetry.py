@@ -11,7 +11,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIServer
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _TALKATIVE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "httpx")
 #: What every log record has; the rest came through `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: A worker that did not beat for this long does not count.
+SILENT_SECONDS = 60.0
 #: Training takes hours, an export minutes.
 _JOB_SECONDS = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
 
@@ -130,6 +132,11 @@ class Metrics:
             if isinstance(value := data.get(name), int | float):
                 getattr(self, f"training_{name}").labels(job_id).set(value)
 
+    def count_training(self, done: Mapping[str, Any]) -> None:
+        """Count what a training says that it has done."""
+        if isinstance(num_tokens := done.get("num_tokens"), int | float):
+            self.training_tokens.inc(num_tokens)
+
     def forget_training(self, job_id: str) -> None:
         """Take the gauges of a job away: it runs no more."""
         for name in ("loss", "step", "tokens_per_second", "learning_rate"):
@@ -137,7 +144,7 @@ class Metrics:
 
 
 class LedgerCollector(Collector):
-    """Jobs, queue depth and replicas as the ledger has them, read at each scrape. For one service: the gateway."""
+    """Jobs, queue depth and workers as the ledger has them, read at each scrape. For one service: the gateway."""
 
     def __init__(self, store: Store, kinds: Iterable[str] = ("train", "export", "generate", "evaluate")):
         self._store = store
@@ -154,7 +161,14 @@ class LedgerCollector(Collector):
         waiting = {str(kind): count for kind, count in self._store.jobs.queue_depth().items()}
         for name in self._kinds:
             depth.add_metric([name], waiting.get(name, 0))
-        return jobs, depth
+        return jobs, depth, self._workers()
+
+    def _workers(self) -> Metric:
+        workers = GaugeMetricFamily("tunesmith_workers", "Workers that beat lately, by kind of job.", labels=["kind"])
+        alive = [worker for worker in self._store.workers.list() if worker.age_seconds < SILENT_SECONDS]
+        for kind in self._kinds:
+            workers.add_metric([kind], sum(kind in worker.kinds for worker in alive))
+        return workers
 
 
 class GpuCollector(Collector):

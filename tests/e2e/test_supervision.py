@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Platform:
         self.project = self.store.projects.default().id
         self.queue = Queue(self.settings)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.one: subprocess.Popen[bytes] | None = None
         self.redis = self.start_redis()
         self.beat = self.start("shared.beat", "housekeeping", "beat", "-B")
 
@@ -90,6 +92,15 @@ class Platform:
     def events(self, job: Job, type: str | None = None) -> list[Any]:
         events = self.store.events.list(self.project, job.id)
         return [event for event in events if type in (None, event.type)]
+
+    @contextmanager
+    def ledger_locked(self) -> Iterator[None]:
+        """Nobody can write meanwhile, and nobody is in the middle of it."""
+        ledger = sqlite3.connect(self.settings.home / "ledger.sqlite3", isolation_level=None, timeout=20)
+        ledger.execute("BEGIN IMMEDIATE")
+        yield
+        ledger.execute("ROLLBACK")
+        ledger.close()
 
     def children(self) -> list[int]:
         """Every process that any child started: all live in their attempt's folder."""
@@ -136,10 +147,12 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @pytest.fixture
 def worker(platform: Platform) -> Iterator[subprocess.Popen[bytes]]:
-    """One worker; after the test it is gone, with every other and everything that they started."""
-    yield platform.worker("one")
+    """Worker "one", the same for as long as it lives; other workers, and every child, are gone after the test."""
+    if platform.one is None or platform.one.poll() is not None:
+        platform.one = platform.worker("one")
+    yield platform.one
     for process in platform.processes:
-        if process not in (platform.redis, platform.beat):
+        if process not in (platform.redis, platform.beat, platform.one):
             platform.end(process)
     assert not platform.children()
 
@@ -196,11 +209,13 @@ def test_a_killed_workers_job_goes_on_from_its_checkpoint(platform: Platform, wo
 def test_a_frozen_worker_loses_its_job_and_writes_nothing_after(
     platform: Platform, worker: subprocess.Popen[bytes]
 ) -> None:
-    job = platform.submit(steps=80, seconds=0.05)
+    job = platform.submit(steps=120, seconds=0.05)
+    platform.wait_step(job, 5)
     second = platform.worker("two")
     platform.wait_step(job, 15)
 
-    worker.send_signal(signal.SIGSTOP)
+    with platform.ledger_locked():  # or it might be frozen with the lock, which SQLite would never get back
+        worker.send_signal(signal.SIGSTOP)
     wait_for(lambda: not platform.children(), LEASES["keeper_seconds"] + 2)
     assert platform.job(job).attempt == 1, "the child must be gone before the job is given away"
     wait_for(lambda: platform.job(job).attempt == 2, 20)
@@ -304,19 +319,16 @@ def test_a_job_whose_message_was_lost_is_found_by_the_sweep(
 def test_a_ledger_that_is_away_for_too_long_costs_the_child_and_nothing_else(
     platform: Platform, worker: subprocess.Popen[bytes]
 ) -> None:
-    job = platform.submit(steps=60, seconds=0.05)
+    job = platform.submit(steps=140, seconds=0.05)
     platform.wait_step(job, 15)
-    ledger = sqlite3.connect(platform.settings.home / "ledger.sqlite3", isolation_level=None)
 
-    ledger.execute("BEGIN IMMEDIATE")  # nobody else can write now
-    wait_for(lambda: not platform.children(), LEASES["keeper_seconds"] + 2)
-    ledger.execute("ROLLBACK")
-    ledger.close()
+    with platform.ledger_locked():
+        wait_for(lambda: not platform.children(), LEASES["keeper_seconds"] + 2)
     ended = platform.wait_end(job)
 
     assert (ended.status, ended.attempt, ended.lost_attempts) == (Status.SUCCEEDED, 2, 0)
     current = [event.data["step"] for event in platform.events(job, "metrics") if not event.superseded]
-    assert current == list(range(1, 61))
+    assert current == list(range(1, 141))
 
 
 def test_failures_say_what_went_wrong(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
@@ -340,6 +352,7 @@ def test_failures_say_what_went_wrong(platform: Platform, worker: subprocess.Pop
 
 def test_two_workers_of_one_machine_take_turns_on_its_cpu(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
     platform.worker("two")
+    wait_for(lambda: len(platform.store.workers.list()) == 2)
     jobs = [platform.submit(steps=25, seconds=0.04) for _ in range(2)]
 
     ended = sorted((platform.wait_end(job) for job in jobs), key=lambda job: job.finished_at or job.created_at)

@@ -148,7 +148,13 @@ def test_a_crash_is_told_by_the_first_rank_that_left_an_error(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(1, "exit code 1"), (139, "SIGSEGV"), (keeper.NOT_STARTED, "not be started"), (255, "exit code 255")],
+    [
+        (1, "exit code 1"),
+        (139, "SIGSEGV"),
+        (keeper.NOT_STARTED, "not be started"),
+        (255, "exit code 255"),
+        (-9, "its keeper"),
+    ],
 )
 def test_meanings_of_exit_codes(code: int, said: str) -> None:
     assert said in crash.meaning(code)

@@ -91,25 +91,25 @@ def test_closing_the_pipe_kills_every_session_below(tmp_path: Path) -> None:
 
 
 def test_a_lease_that_is_not_renewed_ends_the_child(tmp_path: Path) -> None:
-    kept = start(tmp_path, FAMILY + "time.sleep(600)", limit_seconds=0.7)
+    kept = start(tmp_path, FAMILY + "time.sleep(600)", limit_seconds=0.5)
     pids = family(tmp_path)
-    for _ in range(10):
+    for _ in range(7):
         kept.renew()
         time.sleep(0.1)
     assert kept.poll() is None
     stopped_at = time.monotonic()
 
     assert kept.wait(5) == keeper.EXPIRED
-    assert 0.4 < time.monotonic() - stopped_at < 2
+    assert 0.2 < time.monotonic() - stopped_at < 2
     assert not [pid for pid in pids if is_alive(pid)]
 
 
 def test_a_renewal_counts_from_when_it_began(tmp_path: Path) -> None:
     """A worker frozen between commit and pipe must not buy its child a whole limit more."""
-    kept = start(tmp_path, "import time; time.sleep(600)", limit_seconds=1.0)
-    kept.renew(time.monotonic() - 5)
+    kept = start(tmp_path, "import time; time.sleep(600)", limit_seconds=5.0)
+    kept.renew(time.monotonic() - 10)
 
-    assert kept.wait(0.8) == keeper.EXPIRED
+    assert kept.wait(2) == keeper.EXPIRED
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -161,7 +161,8 @@ def in_folder(pid: int, folder: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)]
+    ("code", "expected"),
+    [("raise SystemExit(3)", 3), ("raise SystemExit(124)", 124), ("import os; os.kill(os.getpid(), 9)", 137)],
 )
 def test_exit_codes(tmp_path: Path, code: str, expected: int) -> None:
     assert start(tmp_path, code).wait(5) == expected

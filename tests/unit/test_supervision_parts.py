@@ -257,6 +257,20 @@ def test_gauges_of_a_job_go_with_it() -> None:
     assert b"job-1" not in generate_latest(registry)
 
 
+def test_the_ledger_is_asked_at_each_scrape(store: Store, project: str) -> None:
+    registry = CollectorRegistry()
+    registry.register(telemetry.LedgerCollector(store))
+    store.jobs.create(project, kind="train", spec={"schema_version": 1})
+    store.workers.beat("w", kinds=["train"], host="h", devices=["cpu"], storage_id="s", version="1")
+
+    scraped = generate_latest(registry).decode()
+
+    assert 'tunesmith_jobs{kind="train",status="queued"} 1.0' in scraped
+    assert 'tunesmith_queue_depth{kind="train"} 1.0' in scraped
+    assert 'tunesmith_queue_depth{kind="export"} 0.0' in scraped
+    assert 'tunesmith_workers{kind="train"} 1.0' in scraped
+
+
 def test_every_metric_name_follows_the_conventions() -> None:
     registry = CollectorRegistry()
     telemetry.Metrics(registry)
