@@ -25,7 +25,9 @@ FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    # Into a file or a pipe, tables are not squeezed into 80 columns: scripts cut lines, not words.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+    errors = Console(stderr=True, highlight=False)
     args = parser(arguments).parse_args(arguments)
     try:
         return int(args.run(args, console))

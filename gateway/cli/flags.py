@@ -17,15 +17,17 @@ from shared.param import Param
 PREFIX = "spec."
 
 
-def add_spec(parser: ArgumentParser, spec: type) -> None:
+def add_spec(parser: ArgumentParser, spec: type, positional: str) -> None:
     """One flag per parameter, in the groups of the spec; none for secrets: the process list would show them."""
+    # argparse would list all hundred of them here.
+    parser.usage = f"%(prog)s {positional} [options] [--<parameter> VALUE ...]"
     groups: dict[str, Any] = {}
     for param in schema.params(spec):
         if param.secret:
             continue
-        name = param.path[0] if len(param.path) > 1 else "parameters"
+        name = f"{param.path[0]} parameters" if len(param.path) > 1 else "parameters"
         if name not in groups:
-            groups[name] = parser.add_argument_group(f"{name} parameters")
+            groups[name] = parser.add_argument_group(name)
         groups[name].add_argument(*_flags(param), dest=PREFIX + param.wire, help=_help(param), **_kind(param))
 
 

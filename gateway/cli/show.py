@@ -51,6 +51,8 @@ def refusal(
     console: Console, message: str, issues: Sequence[dict[str, Any]], *, field: str | None = None, advice: str = ""
 ) -> None:
     """What was refused and why: the message, then every complaint under its field or line."""
+    if issues and all(issue["message"] in message for issue in issues):
+        message = "the request was refused"  # its message is all complaints in one line, and they follow
     place = f" [dim]({escape(field)})[/]" if field and field not in message and not issues else ""
     console.print(f"[red]error:[/] {escape(message)}{place}", soft_wrap=True)
     for issue in issues:

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("served", metavar="MODEL", help="name of the model in the catalog")
     parser.add_argument("--detach", action="store_true", help="do not wait until it is ready")
     show.add_json(parser)
-    flags.add_spec(parser, DeploySpec)
+    flags.add_spec(parser, DeploySpec, "MODEL")
 
 
 def run(args: Namespace, console: Console) -> int:

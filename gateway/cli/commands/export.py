@@ -15,7 +15,7 @@ HELP = "merge and quantize a model"
 
 def add_arguments(parser: ArgumentParser) -> None:
     submit.add_arguments(parser)
-    flags.add_spec(parser, ExportSpec)
+    flags.add_spec(parser, ExportSpec, "[FILE.yaml]")
 
 
 def run(args: Namespace, console: Console) -> int:

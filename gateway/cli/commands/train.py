@@ -15,7 +15,7 @@ HELP = "train a model"
 
 def add_arguments(parser: ArgumentParser) -> None:
     submit.add_arguments(parser)
-    flags.add_spec(parser, TrainSpec)
+    flags.add_spec(parser, TrainSpec, "[FILE.yaml]")
 
 
 def run(args: Namespace, console: Console) -> int:
