@@ -9,7 +9,8 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,9 @@ from shared.rows import COLUMN_ROLES, FORMATS, Layout, Row, RowError, detect, re
 MAX_ROW_BYTES = 8 * 1024**2
 #: Broken rows that are told one by one; the rest is counted.
 MAX_ISSUES = 100
-CHUNK_CHARS = 1 << 20
+TOO_LONG = f"is longer than {MAX_ROW_BYTES} bytes"
+CHUNK_BYTES = 1 << 20
+_NOT_SPACE = re.compile(r"[^ \t\r\n]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class _Found:
     line: int
     value: Any = None
     error: RowError | None = None
+    #: Nothing behind it can be read.
+    last: bool = False
 
 
 @dataclass(kw_only=True)
@@ -158,9 +163,7 @@ def _read_jsonl(path: Path) -> Iterator[_Found]:
     with path.open("rb") as file:
         for number, line in enumerate(_lines(file), start=1):
             if len(line) > MAX_ROW_BYTES:
-                yield _Found(
-                    line=number, error=RowError("row", f"is longer than {MAX_ROW_BYTES} bytes", "row_too_long")
-                )
+                yield _Found(line=number, error=RowError("row", TOO_LONG, "row_too_long"))
             elif text := line.strip():
                 yield _parsed(number, text.removeprefix(codecs.BOM_UTF8) if number == 1 else text)
 
@@ -190,9 +193,35 @@ def _parsed(number: int, line: bytes) -> _Found:
 
 
 def _json(text: str) -> Any:
-    if "\0" in text or "\\u0000" in text:
+    if "\0" in text:
         raise RowError("row", "holds a NUL character", "invalid_character")
-    return strict_json.decoder().decode(text)
+    value = strict_json.decoder().decode(text)
+    _check_characters(text, value)
+    return value
+
+
+def _check_characters(source: str, value: Any) -> None:
+    """What only an escape can bring in: NUL, which no database takes, and half a surrogate pair, which is no text."""
+    if "\\u" not in source:
+        return
+    text = "".join(_texts(value))
+    if "\0" in text:
+        raise RowError("row", "holds a NUL character", "invalid_character")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise RowError("row", "holds half of a surrogate pair: no UTF-8 text can", "invalid_character")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in the value, keys too. A stack instead of recursion: rows may be nested deep."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            left += [*item, *item.values()]
+        elif isinstance(item, list):
+            left += item
 
 
 def _not_strict(error: strict_json.InvalidJson | RecursionError) -> RowError:
@@ -202,30 +231,43 @@ def _not_strict(error: strict_json.InvalidJson | RecursionError) -> RowError:
 
 
 class _Text:
-    """The text of a file in pieces, forgetting what was taken, with the line that the first piece left begins on."""
+    """The text of a file in pieces, with the line on which what is left of it begins. What was taken is forgotten with
+    the next piece only: cutting it off row by row would copy the whole piece each time."""
 
     def __init__(self, file: BinaryIO):
-        self._file = codecs.getreader("utf-8-sig")(file)
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._num_lines_read = 0
         self.text = ""
+        #: Where in `text` what is left begins.
+        self.start = 0
         self.line = 1
         self.ended = False
 
-    def more(self, num_chars: int = CHUNK_CHARS) -> None:
-        piece = self._file.read(num_chars)
+    def more(self, num_bytes: int = CHUNK_BYTES) -> None:
+        """Read on. Raises UnicodeDecodeError, `line` being where the broken byte is."""
+        piece = self._file.read(num_bytes)
         self.ended = not piece
-        self.text += piece
+        try:
+            decoded = self._decoder.decode(piece, final=self.ended)
+        except UnicodeDecodeError as error:
+            self.line = 1 + self._num_lines_read + error.object[: error.start].count(b"\n")
+            raise
+        self._num_lines_read += piece.count(b"\n")
+        self.text, self.start = self.text[self.start :] + decoded, 0
 
-    def take(self, num_chars: int) -> None:
-        self.line += self.text.count("\n", 0, num_chars)
-        self.text = self.text[num_chars:]
+    def take(self, end: int) -> None:
+        """Pass over all before `end`."""
+        self.line += self.text.count("\n", self.start, end)
+        self.start = end
 
     def skip(self) -> str:
         """Pass over white space; the next character, or "" at the end."""
         while True:
-            rest = self.text.lstrip(" \t\r\n")
-            self.take(len(self.text) - len(rest))
-            if self.text or self.ended:
-                return self.text[:1]
+            found = _NOT_SPACE.search(self.text, self.start)
+            self.take(found.start() if found else len(self.text))
+            if found or self.ended:
+                return self.text[self.start : self.start + 1]
             self.more()
 
 
@@ -234,69 +276,109 @@ def _read_array(path: Path) -> Iterator[_Found]:
     with path.open("rb") as file:
         text = _Text(file)
         try:
-            text.skip()
-            text.take(1)
-            head = text.skip()
-            while head != "]":
-                yield (found := _element(text))
-                if found.error:
-                    return
-                if (head := text.skip()) == ",":
-                    text.take(1)
-                    text.skip()
-                elif head != "]":
-                    yield _Found(line=text.line, error=RowError("row", "must be followed by , or ]", "invalid_json"))
-                    return
+            yield from _elements(text)
         except UnicodeDecodeError:
-            yield _Found(line=text.line, error=RowError("row", "is not UTF-8: save the file as UTF-8", "encoding"))
+            yield _unreadable(text.line, "is not UTF-8: save the file as UTF-8", "encoding")
+
+
+def _elements(text: _Text) -> Iterator[_Found]:
+    text.skip()
+    text.take(text.start + 1)
+    head = text.skip()
+    while head != "]":
+        yield (found := _element(text))
+        if found.last:
+            return
+        if (head := text.skip()) == ",":
+            text.take(text.start + 1)
+            text.skip()
+        elif head != "]":
+            yield _unreadable(text.line, "must be followed by , or ]")
+            return
+    text.take(text.start + 1)
+    if text.skip():
+        yield _unreadable(text.line, "comes after the end of the list: a file is one list")
 
 
 def _element(text: _Text) -> _Found:
     """The next element; more of the file is read, in doubling steps, while it is incomplete."""
-    line, num_chars = text.line, CHUNK_CHARS
+    line, num_bytes = text.line, CHUNK_BYTES
     while True:
         try:
-            value, end = strict_json.decoder().raw_decode(text.text)
-            if end == len(text.text) and not text.ended:  # a number may go on
-                text.more()
-                continue
-            text.take(end)
-            return _Found(line=line, value=value)
+            value, end = strict_json.decoder().raw_decode(text.text, text.start)
+            if end < len(text.text) or text.ended:  # else a number may go on
+                return _found(text, line, value, end)
+            text.more()
         except json.JSONDecodeError as error:
-            if text.ended or len(text.text) > MAX_ROW_BYTES:
-                place = (
-                    f"{error.msg} at column {error.colno}"
-                    if error.lineno == 1
-                    else f"{error.msg} {error.lineno - 1} lines below"
-                )
-                return _Found(line=line, error=RowError("row", f"is not JSON: {place}", "invalid_json"))
-            text.more(num_chars)
-            num_chars *= 2
+            if len(text.text) - text.start > 2 * MAX_ROW_BYTES:
+                return _unreadable(line, TOO_LONG, "row_too_long")
+            if text.ended:
+                at = line + text.text.count("\n", text.start, error.pos)
+                return _unreadable(line, f"is not JSON: {error.msg}" + (f" on line {at}" if at > line else ""))
+            text.more(num_bytes)
+            num_bytes *= 2
         except (strict_json.InvalidJson, RecursionError) as error:
             # What lies behind cannot be found without parsing it: stop at the first such row.
-            return _Found(line=line, error=_not_strict(error))
+            return _Found(line=line, error=_not_strict(error), last=True)
+
+
+def _found(text: _Text, line: int, value: Any, end: int) -> _Found:
+    source = text.text[text.start : end]
+    text.take(end)
+    if len(source) > MAX_ROW_BYTES:
+        return _Found(line=line, error=RowError("row", TOO_LONG, "row_too_long"))
+    try:
+        _check_characters(source, value)
+    except RowError as error:
+        return _Found(line=line, error=error)
+    return _Found(line=line, value=value)
+
+
+def _unreadable(line: int, message: str, code: str = "invalid_json") -> _Found:
+    return _Found(line=line, error=RowError("row", message, code), last=True)
 
 
 def _read_csv(path: Path) -> Iterator[_Found]:
     csv.field_size_limit(MAX_ROW_BYTES)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        line = 2
+    with path.open("rb") as file:
+        reader = csv.DictReader(_decoded(file), strict=True)
+        line = 1
         try:
+            if twice := _twice(reader.fieldnames or ()):
+                yield _unreadable(line, f"names two columns {twice!r}", "invalid_csv")
+                return
+            line = 2
             for row in reader:
-                if None in row or None in row.values():
-                    yield _Found(
-                        line=line, error=RowError("row", "has another number of columns than the header", "invalid_csv")
-                    )
-                elif any("\0" in value for value in row.values()):
-                    yield _Found(line=line, error=RowError("row", "holds a NUL character", "invalid_character"))
-                else:
-                    yield _Found(line=line, value={name: value or None for name, value in row.items()})
+                yield _csv_row(line, row)
                 line = reader.line_num + 1
         except csv.Error as error:
-            yield _Found(line=line, error=RowError("row", f"is not CSV: {error}", "invalid_csv"))
-        except UnicodeDecodeError:
-            yield _Found(line=line, error=RowError("row", "is not UTF-8: save the file as UTF-8", "encoding"))
+            yield _unreadable(line, f"is not CSV: {error}", "invalid_csv")
+        except RowError as error:
+            yield _Found(line=reader.line_num + 1, error=error, last=True)
+
+
+def _decoded(file: BinaryIO) -> Iterator[str]:
+    """Line by line, so that the line of a broken byte is known. Raises RowError."""
+    for number, line in enumerate(_lines(file), start=1):
+        if len(line) > MAX_ROW_BYTES:
+            raise RowError("row", TOO_LONG, "row_too_long")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise RowError("row", "is not UTF-8: save the file as UTF-8", "encoding") from error
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for index, name in enumerate(names) if name in names[:index]), None)
+
+
+def _csv_row(line: int, row: Mapping[Any, Any]) -> _Found:
+    if None in row or None in row.values():
+        message = "has another number of columns than the header"
+        return _Found(line=line, error=RowError("row", message, "invalid_csv"))
+    if any("\0" in value for value in row.values()):
+        return _Found(line=line, error=RowError("row", "holds a NUL character", "invalid_character"))
+    return _Found(line=line, value={name: value or None for name, value in row.items()})
 
 
 def _refusal(tally: _Tally) -> InvalidDataset:

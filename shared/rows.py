@@ -250,8 +250,8 @@ def _tools(row: Mapping[str, Any], column: str | None) -> list[Any] | None:
         return None
     try:
         tools = json.loads(tools) if isinstance(tools, str) else tools
-    except ValueError as error:
-        raise RowError(str(column), f"is not JSON: {error}", "invalid_json") from error
+    except (ValueError, RecursionError) as error:
+        raise RowError(str(column), f"is not JSON: {str(error)[:200]}", "invalid_json") from error
     if not isinstance(tools, list):
         raise RowError(str(column), "must be a list of tools", "invalid_type")
     return tools or None
