@@ -128,6 +128,21 @@ def test_nothing_outlives_a_worker_that_is(tmp_path: Path, number: signal.Signal
         worker.wait()
 
 
+def test_a_keeper_below_a_keeper_takes_its_own_along(tmp_path: Path) -> None:
+    """As under `tunesmith up`, where the worker itself is kept."""
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "child.py").write_text(FAMILY + "time.sleep(600)")
+    argv = [sys.executable, "-c", WORKER, str(inner)]
+    outer = spawn.start(argv, env=dict(os.environ), folder=tmp_path, log=tmp_path / "log", limit_seconds=60)
+    pids = [*family(inner), int((inner / "keeper").read_text())]
+
+    outer.kill()
+    outer.wait(5)
+
+    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+
+
 def test_processes_that_fork_while_being_killed_are_killed_too(tmp_path: Path) -> None:
     """A chain that forks as fast as it can and lets each parent die: the list of processes is always out of date."""
     chain = """
