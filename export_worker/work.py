@@ -16,8 +16,8 @@ from shared import catalog, formats, interpreters, schema, templates
 from shared.catalog import Resolved
 from shared.errors import ChildFailed, NotFound
 from shared.job import Job, Kind
-from shared.spec import ExportSpec
 from shared.records import NewModel
+from shared.spec import ExportSpec
 from shared.work import Finish, Phase, Run
 
 #: Where the sealed output lies below the attempt.

@@ -1,8 +1,8 @@
 """A PEFT adapter's folder understood as changes to named tensors of its base, without building a model.
 
-Covered: plain LoRA on linear, Conv1D and embedding layers with any rank or alpha pattern, rank-stabilised scaling, fully
-trained modules (`modules_to_save`), trained biases, and saved embeddings. For anything else `why_not` says what it is,
-and merge.py lets peft do the merge. Never guessed: an adapter whose tensors have no place in the base is refused.
+Covered: plain LoRA on linear, Conv1D and embedding layers with any rank or alpha pattern, rank-stabilised scaling,
+fully trained modules (`modules_to_save`), trained biases, and saved embeddings. For anything else `why_not` says what
+it is, and merge.py lets peft do the merge. An adapter whose tensors have no place in the base is refused.
 """
 
 from __future__ import annotations

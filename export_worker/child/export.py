@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from export_worker.child import card, carry, quantizers, verify
 from export_worker.child.merge import GB, Merged, merge
 from export_worker.child.rows import Sample, Texts
-from export_worker.child.source import CannotExport, Source, load_model
+from export_worker.child.source import CannotExport, Source, choose_device, local_folder
 from export_worker.child.watch import Watch
 from shared import schema
 from shared.spec import ExportSpec
@@ -48,9 +48,10 @@ class Order:
         return cls(
             spec=spec,
             source=Source(
-                model=Path(run["model_path"]),
-                adapters=tuple(Path(path) for path in run["adapter_paths"]),
+                model=local_folder(run["model_path"]),
+                adapters=tuple(local_folder(path) for path in run["adapter_paths"]),
                 trust_remote_code=spec.source.trust_remote_code,
+                device=choose_device(spec.export.export_device),
             ),
             format=str(spec.export.export_format),
             texts=Texts(
@@ -67,8 +68,8 @@ class Order:
 
     @property
     def staging(self) -> Path:
-        """Beside the output, so that publishing is a rename within one file system."""
-        return self.out.with_name(f"{self.out.name}.partial")
+        """Within the attempt's folder as the output is: publishing is a rename."""
+        return self.scratch / "output"
 
     @property
     def merged(self) -> Path:
@@ -87,7 +88,7 @@ def export(order: Order, watch: Watch) -> dict[str, Any]:
 
 
 def run(order: Order, watch: Watch) -> dict[str, Any]:
-    order.source.refuse_quantized()
+    order.source.check()
     require_space(order)
     watch.phase("merge", "Merging the adapter into the base" if order.source.adapters else "Copying the model")
     merged = write_merged(order, watch)
@@ -143,12 +144,12 @@ def verify_merged(
     order: Order, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]
 ) -> tuple[verify.Reading, dict[str, Any]]:
     dtype = verify.comparison_dtype(order.merged)
-    model = order.source.load_as_trained(dtype).eval()
+    model = order.source.load_as_trained(dtype)
     trained = verify.read_model(model, tokenizer, samples)
     effect = verify.read_effect(model, trained, samples)
     del model
     gc.collect()
-    model = load_model(order.merged, dtype, trust_remote_code=order.source.trust_remote_code)
+    model = order.source.load(order.merged, dtype)
     merged = verify.read_model(model, tokenizer, samples)
     found = {
         "num_rows": len(samples),
@@ -161,12 +162,11 @@ def verify_merged(
 
 def write_quantized(order: Order, tokenizer: PreTrainedTokenizerBase, watch: Watch) -> dict[str, Any]:
     work = quantizers.Quantization(
+        source=order.source,
         model=order.merged,
         out=order.staging,
         samples=order.texts.calibration_samples(tokenizer),
         max_shard_gb=order.spec.export.export_size,
-        spec=order.spec,
-        trust_remote_code=order.source.trust_remote_code,
         watch=watch,
     )
     details = quantizers.quantize(order.format, work)
@@ -178,9 +178,7 @@ def write_quantized(order: Order, tokenizer: PreTrainedTokenizerBase, watch: Wat
 def verify_quantized(
     order: Order, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], merged: verify.Reading
 ) -> dict[str, Any]:
-    model = load_model(
-        order.staging, verify.comparison_dtype(order.merged), trust_remote_code=order.source.trust_remote_code
-    )
+    model = order.source.load(order.staging, verify.comparison_dtype(order.merged))
     quantized = verify.read_model(model, tokenizer, samples)
     return {"quantized": verify.check_quantized(merged, quantized), "quantized_answers": quantized.answers}
 

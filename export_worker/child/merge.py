@@ -1,8 +1,8 @@
-"""Base + adapters -> one checkpoint of safetensors files, tensor by tensor, or through peft where that does not cover it.
+"""Base + adapters -> one checkpoint of safetensors files, tensor by tensor, or through peft where that falls short.
 
 The streamed merge holds one tensor at a time and gives, bit for bit, what peft's `merge_and_unload` gives. With one
-exception, on purpose: where the base ties its input and output embeddings and the adapter changes one of them, peft adds
-the change to both (they share memory), and the merged model answers differently from the trained one. Here the two are
+exception, on purpose: where the base ties its input and output embeddings and a LoRA changes one of them, peft adds the
+change to both (they share memory), and the merged model answers differently from the trained one. Here the two are
 untied and only the trained one changes.
 Not here: the tokenizer and the other small files (carry.py), the proof that the result is right (verify.py).
 """

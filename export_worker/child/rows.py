@@ -1,4 +1,4 @@
-"""Rows of datasets as token ids, rendered with the model's own chat template: for calibration and for comparing models."""
+"""Rows of datasets as token ids, rendered with the model's own chat template: to calibrate and to compare models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROBES = (
 )
 #: Rows looked at for a choice; the beginning of a very large file is enough.
 MAX_ROWS_READ = 50_000
-#: Rows taken for comparing models: more than are used, because some have a prompt that is too long.
+#: Rows taken for comparing models: more than are used, because of some nothing is left to score.
 NUM_HELD_OUT = 24
 
 
@@ -57,7 +57,8 @@ class Texts:
     def held_out_samples(self, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
         chosen = choose(tokenizer, self.held_out or self.calibration, NUM_HELD_OUT, self.max_tokens)
         probes = (Row(messages=[{"role": "user", "content": question}]) for question in PROBES)
-        return chosen or [render(tokenizer, probe, self.max_tokens) for probe in probes]
+        scored = [sample for sample in chosen if sample.score_from < len(sample.input_ids)]
+        return scored or [render(tokenizer, probe, self.max_tokens) for probe in probes]
 
 
 def choose(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
@@ -27,6 +28,8 @@ class Source:
     model: Path
     adapters: tuple[Path, ...] = ()
     trust_remote_code: bool = False
+    #: Where models run when they are compared or merged in memory.
+    device: str = "cpu"
 
     def config(self) -> PretrainedConfig:
         return AutoConfig.from_pretrained(self.model, trust_remote_code=self.trust_remote_code)
@@ -36,12 +39,15 @@ class Source:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(self.config(), trust_remote_code=self.trust_remote_code)
 
-    def load(self, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
-        return load_model(self.model, dtype, trust_remote_code=self.trust_remote_code)
+    def load(self, folder: Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+        """The base, or a model made from it."""
+        # Safetensors or, inside transformers, torch.load(weights_only=True): never a pickle that runs code.
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=self.trust_remote_code)
+        return model.to(self.device).eval()
 
     def load_merged(self, adapters: Sequence[Path], dtype: torch.dtype | str = "auto") -> PreTrainedModel:
         """The base with these adapters merged in memory by peft."""
-        model = self.load(dtype)
+        model = self.load(self.model, dtype)
         for folder in adapters:
             model = PeftModel.from_pretrained(model, folder).merge_and_unload()
         return model
@@ -49,13 +55,18 @@ class Source:
     def load_as_trained(self, dtype: torch.dtype | str = "auto") -> PreTrainedModel | PeftModel:
         """The base with its last adapter beside the weights, as it was trained; earlier ones are merged in."""
         if not self.adapters:
-            return self.load(dtype)
-        return PeftModel.from_pretrained(self.load_merged(self.adapters[:-1], dtype), self.adapters[-1])
+            return self.load(self.model, dtype)
+        return PeftModel.from_pretrained(self.load_merged(self.adapters[:-1], dtype), self.adapters[-1]).eval()
 
-    def refuse_quantized(self) -> None:
-        """4-bit codes cannot take up an adapter's change, and quantizing them again loses twice."""
+    def check(self) -> None:
+        """Refuse at once what would fail after minutes, or quietly lose quality."""
+        if not (self.model / "config.json").is_file():
+            is_adapter = (self.model / "adapter_config.json").is_file()
+            why = "an adapter: name its base, and it as adapter_name_or_path" if is_adapter else "without config.json"
+            raise CannotExport(f"{self.model.name} is {why}", field="model_name_or_path")
         quantization: Any = getattr(self.config(), "quantization_config", None)
         if quantization is not None:
+            # 4-bit codes cannot take up an adapter's change, and quantizing them again loses twice.
             raise CannotExport(
                 f"{self.model.name} is quantized already ({quantization.get('quant_method')}): export from the model "
                 "in full precision that it was made from",
@@ -63,7 +74,14 @@ class Source:
             )
 
 
-def load_model(folder: Path, dtype: torch.dtype | str = "auto", *, trust_remote_code: bool = False) -> PreTrainedModel:
-    # Safetensors or, inside transformers, torch.load(weights_only=True): never a pickle that runs code.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
-    return model.eval()
+def local_folder(name: str) -> Path:
+    """A folder as it is; a Hub id downloaded, safetensors only (the token comes with the environment)."""
+    path = Path(name)
+    return path if path.is_absolute() else Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
+
+
+def choose_device(wanted: str) -> str:
+    """`auto` takes the accelerator that the job holds; the worker hides those that it does not."""
+    if wanted == "auto" and (found := torch.accelerator.current_accelerator(check_available=True)):
+        return str(found)
+    return "cpu"

@@ -1,17 +1,16 @@
 """The proof, before anything is published, that the files answer as the trained model does.
 
-The base with its adapter beside it is read first, from the trainer's own files and through peft; then the written files,
-loaded as a server will load them. Small models are compared in float32, so that what is seen is the files' rounding and
-not that of the arithmetic. Limits are deliberately wide: a right merge lies ten times below them, a wrong one (a lost
-or doubled change, another base, a damaged file) ten times above.
+The base with its adapter beside it is read first, from the trainer's own files and through peft; then the written
+files, loaded as a server will load them. Small models are compared in float32, so that what is seen is the files'
+rounding and not that of the arithmetic. Limits are wide: a right merge lies several times below them, a wrong one (a
+lost or doubled change, another base, a damaged file) several times above.
 Not here: answers through vLLM, and comparing models that do not fit into memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,16 @@ def comparison_dtype(folder: Path) -> torch.dtype | str:
 
 
 def shorten(samples: Sequence[Sample]) -> list[Sample]:
-    """The rows that are compared: few, short, and each with at least one scored token left."""
-    fitting = (sample for sample in samples if sample.score_from < min(len(sample.input_ids), MAX_TOKENS))
-    return [replace(sample, input_ids=sample.input_ids[:MAX_TOKENS]) for sample in islice(fitting, MAX_ROWS)]
+    """The rows that are compared: few, and of long ones the part where the scored tokens begin."""
+    return [window(sample, max(0, sample.score_from - MAX_TOKENS // 2)) for sample in samples[:MAX_ROWS]]
+
+
+def window(sample: Sample, start: int) -> Sample:
+    return Sample(
+        input_ids=sample.input_ids[start : start + MAX_TOKENS],
+        score_from=sample.score_from - start,
+        answer_from=min(sample.answer_from - start, MAX_TOKENS),
+    )
 
 
 @torch.inference_mode()

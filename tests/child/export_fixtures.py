@@ -1,4 +1,4 @@
-"""Small real models and adapters for the tests of the export: random weights, the real classes and the real libraries."""
+"""Small real models and adapters for the tests of the export: random weights, real classes, real libraries."""
 
 from __future__ import annotations
 
@@ -99,17 +99,20 @@ def write_rows(path: Path, count: int) -> Path:
 
 
 class Recorder:
-    """An attempt that keeps its events in memory and is told to stop when `stop_after` events have come."""
+    """An attempt that keeps its events in memory, and wants a cancel from the start or from the phase or unit given."""
 
-    def __init__(self, stop_after: int | None = None):
+    def __init__(self, cancel_at: str | None = None):
         self.events: list[dict[str, Any]] = []
-        self._stop_after = stop_after
+        self._cancel_at = cancel_at
+        self._wanted = "cancel" if cancel_at == "start" else "run"
 
     def emit(self, type: str, message: str = "", level: str = "info", **data: Any) -> None:
         self.events.append({"type": type, "message": message, "level": level, "data": data})
+        if self._cancel_at is not None and self._cancel_at in (data.get("unit"), type == "phase" and data["phase"]):
+            self._wanted = "cancel"
 
     def wanted(self) -> str:
-        return "cancel" if self._stop_after is not None and len(self.events) >= self._stop_after else "run"
+        return self._wanted
 
     def of_type(self, type: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["type"] == type]

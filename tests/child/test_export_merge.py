@@ -161,4 +161,4 @@ def test_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 def test_cancel_between_tensors(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     with pytest.raises(Stopped):
-        run_merge(base, [lora(base, tmp_path / "adapter")], tmp_path / "out", recorder=Recorder(stop_after=0))
+        run_merge(base, [lora(base, tmp_path / "adapter")], tmp_path / "out", recorder=Recorder(cancel_at="bytes"))

@@ -1,8 +1,8 @@
 """One file per quantized format, paired by name with its declaration in shared/formats.
 
-Each has `quantize(work: Quantization) -> dict`: it reads the merged model's folder, writes weights and config.json into the
-empty folder `work.out`, reports progress and raises Stopped through `work.watch`, and returns what it did for the result
-and the model card. Tokenizer, chat template and generation config are carried over by the caller.
+Each has `quantize(work: Quantization) -> dict`: it reads the merged model's folder, writes weights and config.json into
+the empty folder `work.out`, reports progress and raises Stopped through `work.watch`, and returns what it did for the
+result and the model card. Tokenizer, chat template and generation config are carried over by the caller.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export_worker.child.rows import Sample
-from export_worker.child.source import CannotExport
+from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
+    #: How models of this export are loaded.
+    source: Source
     #: Folder of the merged model, with its tokenizer.
     model: Path
     out: Path
@@ -28,9 +30,6 @@ class Quantization:
     samples: Sequence[Sample]
     #: Largest file of the output, decimal gigabytes.
     max_shard_gb: float
-    #: The export's spec by wire name, for what only one format reads.
-    spec: dict[str, Any] = field(default_factory=dict)
-    trust_remote_code: bool = False
     watch: Watch
 
 

@@ -1,8 +1,8 @@
 """4-bit integer weights, 16-bit activations, in the compressed-tensors layout that vLLM loads on GPUs and CPUs.
 
-GPTQ (https://arxiv.org/abs/2210.17323) with the training data's own texts, layer by layer; plain rounding only when there
-is no text at all, because its answers are visibly worse. The output head and the routers of mixtures of experts stay as
-they are: few weights, much damage.
+GPTQ (https://arxiv.org/abs/2210.17323) with the training data's own texts, layer by layer; plain rounding only when
+there is no text at all, because its answers are visibly worse. The output head and the routers of mixtures of experts
+stay as they are: few weights, much damage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from export_worker.child.merge import GB
 from export_worker.child.quantizers import Quantization
 from export_worker.child.rows import Sample
-from export_worker.child.source import CannotExport, load_model
+from export_worker.child.source import CannotExport
 from export_worker.child.watch import Watch
 
 NUM_BITS = 4
@@ -33,7 +33,7 @@ IGNORE = ["lm_head", "re:.*mlp[.]gate$", "re:.*[.]router$"]
 
 
 def quantize(work: Quantization) -> dict[str, Any]:
-    model = load_model(work.model, trust_remote_code=work.trust_remote_code)
+    model = work.source.load(work.model)
     group_size = choose_group_size(model)
     method = "gptq" if work.samples else "rtn"
     if method == "rtn":
