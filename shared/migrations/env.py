@@ -14,8 +14,6 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     render_as_batch=True,
-    # Alembic takes SQLite's DDL for not transactional, because the driver used to commit before it; ours does not.
-    transactional_ddl=True,
 )
 with context.begin_transaction():
     context.run_migrations()
