@@ -29,7 +29,7 @@ MAX_WAIT_SECONDS = 1800.0
 #: A row that brought down its replica this often is given up.
 MAX_TRIES = 5
 TICK_SECONDS = 0.5
-PROGRESS_SECONDS = 1.0
+PROGRESS_SECONDS = 5.0
 
 
 class Stopped(Exception):

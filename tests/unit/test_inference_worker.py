@@ -1,0 +1,181 @@
+"""Parts of the inference worker that need no vLLM: its log and metrics read, its model's files found."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from inference_worker import files, vllm_log
+from inference_worker.counting import ReplicaCollector, Tokens
+from inference_worker.engine import Engine, Numbers, parse
+from inference_worker.replica import Life, Worker, free_port
+from shared import schema
+from shared.artifact import ArtifactStore
+from shared.errors import ChildFailed, NotFound
+from shared.records import NewModel
+from shared.settings import Settings
+from shared.spec import DeploySpec
+from shared.store import Store
+from shared.telemetry import Metrics
+from tests.unit.upstream import Upstream, closed_port, serving
+
+#: As vLLM 0.32 writes it when a checkpoint lacks weights; shortened.
+LOG = """\
+(APIServer pid=1) WARNING 11-25 03:22:33 [system.py:9] may cause `OSError: [Errno 24] Too many`. Use ulimit -n
+(EngineCore pid=7) ERROR 11-25 03:22:33 [core.py:1] Traceback (most recent call last):
+(EngineCore pid=7) ERROR 11-25 03:22:33 [core.py:1] ValueError: Following weights were not initialized
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.
+nanobind: leaked 514 functions!
+ - leaked function "create_cos"
+"""
+METRICS = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+vllm:num_requests_running{engine="0",model_name="smol"} 2.0
+vllm:num_requests_running{engine="1",model_name="smol"} 1.0
+vllm:num_requests_waiting{engine="0",model_name="smol"} 4.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="smol",reason="capacity"} 4.0
+vllm:generation_tokens_total{engine="0",model_name="smol"} 1.5e+02
+vllm:prompt_tokens_total{engine="0",model_name="smol"} 30.0
+"""
+
+
+def test_the_cause_is_the_first_error_and_no_warning(tmp_path: Path) -> None:
+    path = tmp_path / "vllm.log"
+    path.write_text(LOG)
+    assert vllm_log.cause(path) == "ValueError: Following weights were not initialized"
+    assert vllm_log.tail(path).endswith("See root cause above.")
+
+
+def test_a_log_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+    assert vllm_log.cause(tmp_path / "vllm.log") is None
+    assert vllm_log.tail(tmp_path / "vllm.log") == ""
+
+
+def test_the_log_before_is_kept_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "vllm.log"
+    for text in ("one", "two"):
+        path.write_text(text)
+        vllm_log.rotate(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["vllm.log.1"]
+    assert (tmp_path / "vllm.log.1").read_text() == "two"
+
+
+def test_the_load_is_what_runs_and_what_waits_on_all_engines() -> None:
+    numbers = parse(METRICS)
+    assert numbers.load == 7
+    assert (numbers.generated_tokens, numbers.prompt_tokens) == (150, 30)
+
+
+def test_tokens_are_added_up_over_restarts_and_replicas_are_counted_by_status() -> None:
+    metrics = Metrics(CollectorRegistry())
+    tokens = Tokens(metrics)
+    tokens.add("smol", before=Numbers(), after=Numbers(generated_tokens=10))
+    tokens.add("smol", before=Numbers(generated_tokens=10), after=Numbers(generated_tokens=25))
+    tokens.add("smol", before=Numbers(), after=Numbers(generated_tokens=5))
+    metrics.registry.register(ReplicaCollector(lambda: ["ready", "ready", "failed"]))
+
+    page = generate_latest(metrics.registry).decode()
+    assert 'tunesmith_generated_tokens_total{model="smol"} 30.0' in page
+    assert 'tunesmith_replicas{status="ready"} 2.0' in page
+    assert 'tunesmith_replicas{status="starting"} 0.0' in page
+
+
+def test_an_engine_that_is_not_there_is_not_healthy() -> None:
+    engine = Engine(f"http://127.0.0.1:{closed_port()}", "k")
+    assert not engine.healthy()
+    assert engine.numbers() is None
+
+
+def test_a_warm_up_that_is_refused_says_what_vllm_said() -> None:
+    refusing = Upstream(status=400, body=b'{"error":{"message":"no such model"}}')
+    with serving(refusing) as upstream, pytest.raises(ChildFailed, match="no such model"):
+        Engine(upstream.url, "k").warm_up("smol")
+    assert json.loads(upstream.requests[0]["body"])["model"] == "smol"
+
+
+def test_a_free_port_can_be_listened_on() -> None:
+    with serving(Upstream()) as upstream:
+        assert free_port("127.0.0.1") not in (0, upstream.port)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    settings = Settings(home=tmp_path, keeper_seconds=5.0, renew_seconds=0.2)
+    store = Store(settings.database_url)
+    store.migrate()
+    return Worker(
+        store=store,
+        artifacts=ArtifactStore(settings.storage_url, settings.run_dir / "cache"),
+        settings=settings,
+        tokens=Tokens(Metrics(CollectorRegistry())),
+        gpus=(),
+        stopping=threading.Event(),
+    )
+
+
+def register(worker: Worker, folder: Path, name: str, kind: str = "base", base_model: str | None = None) -> None:
+    sealed = worker.artifacts.put_folder(folder, worker.artifacts.uri("models", name))
+    new = NewModel(
+        name=name, kind=kind, base_model=base_model, uri=sealed.uri, digest=sealed.digest,
+        size_bytes=sealed.size_bytes, format="safetensors",
+    )  # fmt: skip
+    worker.store.models.create(worker.store.projects.default().id, new)
+
+
+def folder_with(tmp_path: Path, name: str, content: object) -> Path:
+    folder = tmp_path / f"folder-{name}"
+    folder.mkdir()
+    (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def bring(worker: Worker, model: str, tmp_path: Path, **spec: str) -> files.Files:
+    project_id = worker.store.projects.default().id
+    wanted = DeploySpec(model=model, **spec)  # type: ignore[arg-type]
+    return files.bring(worker.store, worker.artifacts, worker.settings, project_id, model, wanted, tmp_path)
+
+
+def test_an_adapter_comes_with_its_base_and_its_largest_rank(worker: Worker, tmp_path: Path) -> None:
+    register(worker, folder_with(tmp_path, "config.json", {"max_position_embeddings": 512}), "base")
+    config = {"r": 8, "rank_pattern": {"q_proj": 24}}
+    register(worker, folder_with(tmp_path, "adapter_config.json", config), "tuned", "adapter", "base")
+
+    found = bring(worker, "tuned", tmp_path)
+    assert found.model.endswith("models/base") and found.context_length == 512
+    assert found.adapter is not None and found.adapter.name == "tuned" and found.adapter_rank == 24
+
+
+def test_a_named_template_becomes_a_file_and_none_means_the_models_own(worker: Worker, tmp_path: Path) -> None:
+    register(worker, folder_with(tmp_path, "config.json", {"text_config": {"max_position_embeddings": 9}}), "base")
+    assert bring(worker, "base", tmp_path).chat_template is None
+    assert bring(worker, "base", tmp_path).context_length == 9
+    written = bring(worker, "base", tmp_path, template="qwen").chat_template
+    assert written is not None and "im_start" in written.read_text()
+
+
+def test_a_model_that_is_gone_is_told_by_its_name(worker: Worker, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="'gone'"):
+        bring(worker, "gone", tmp_path)
+
+
+def test_a_replica_that_cannot_start_says_why_in_its_row_and_is_stopped_when_that_is_wanted(worker: Worker) -> None:
+    project_id = worker.store.projects.default().id
+    spec = schema.to_wire(DeploySpec(model="gone"))
+    worker.store.deployments.create(project_id, name="gone", model_name="gone", spec=spec)
+    replica = worker.store.replicas.claim_next("worker", None)
+    assert replica is not None
+    thread = threading.Thread(target=Life(replica, worker).live)
+    thread.start()
+    while worker.store.deployments.get(project_id, "gone").status != "failed":
+        thread.join(0.05)
+    [row] = worker.store.replicas.list(project_id)
+    worker.store.deployments.delete(project_id, "gone")
+    thread.join(5)
+
+    assert row.error is not None and "'gone'" in row.error
+    assert not thread.is_alive()
+    assert [row.status for row in worker.store.replicas.list(project_id)] == ["stopped"]
