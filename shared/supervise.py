@@ -11,7 +11,7 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -41,6 +41,9 @@ class Wish(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     SHUTDOWN = "shutdown"
+
+
+ANY = frozenset(Wish) - {Wish.NONE}
 
 
 class Withdrawn(Exception):
@@ -81,7 +84,7 @@ class Supervisor:
     def _to_its_end(self) -> None:
         try:
             done = self._go_through_phases()
-            finish = self._meanwhile(lambda: self._work.finish(self.run, done), heeding={Wish.CANCEL})
+            finish = self._meanwhile(lambda: self._work.finish(self.run, done), heeding=frozenset({Wish.CANCEL}))
             self._finish(Status.SUCCEEDED, finish=finish)
             self._metrics.count_training(done)
         except Withdrawn as why:
@@ -91,19 +94,14 @@ class Supervisor:
 
     def _go_through_phases(self) -> Mapping[str, Any]:
         """Prepare, then one child after the other; what the last one says it has done."""
-        self.run = self._meanwhile(self._prepare, heeding={Wish.CANCEL, Wish.PAUSE, Wish.SHUTDOWN})
-        index = 0
-        while index < len(phases := self._phases()):
-            taken = None
-            if phases[index].needs_devices:
-                taken = self._take_devices()
-                phases = self._phases()
-            outcome = self._carry_out(phases[index], taken)
+        self.run = self._meanwhile(self._prepare, heeding=ANY)
+        for index in range(len(self._phases())):
+            self._heed(ANY)
+            outcome = self._carry_out(index)
             if outcome.type == "failed":
                 raise Failed(_error_of(outcome))
             if outcome.type == "stopped":
                 raise Withdrawn(f"stopped at step {outcome.data.get('step')}")
-            index += 1
         if outcome.type != "done":
             raise Failed({"code": "child_crashed", "message": "the last phase ended without a result"})
         return outcome.data
@@ -134,19 +132,17 @@ class Supervisor:
                 said = str(taken)
                 self._relay.note("message", f"Waiting for {count} device(s): {said}", holders=dict(taken.holders))
             self._relay.tick()
-            self._heed({Wish.CANCEL, Wish.PAUSE, Wish.SHUTDOWN})
+            self._heed(ANY)
             time.sleep(TICK_SECONDS)
-        self.run = replace(self.run, devices=taken.names)
-        folder.update_run_json(self.run)
         return taken
 
-    def _carry_out(self, phase: Phase, taken: devices.Taken | None) -> tail.Line:
+    def _carry_out(self, index: int) -> tail.Line:
         """One child from start to end; its outcome. Raises Failed, Withdrawn."""
-        self._relay.begin(phase.name)
-        self._relay.tick()  # who lost the lease while it waited must not start a child
         num_oom_kills = crash.count_oom_kills()
-        with _as_failure(self._context()):
-            child = self._start(phase, taken)
+        phase = self._phases()[index]
+        self._relay.begin(phase.name)
+        folder.write_control(self.run.folder, Wish.NONE.value)
+        child = self._start(index)
         try:
             told = self._accompany(child)
         finally:
@@ -163,20 +159,30 @@ class Supervisor:
             raise Withdrawn("the ledger could not be reached for too long, and its child was ended")
         raise Failed(crash.explain(self.run.folder, phase.name, code, crash.count_oom_kills() - num_oom_kills))
 
-    def _start(self, phase: Phase, taken: devices.Taken | None) -> spawn.Kept:
+    def _start(self, index: int) -> spawn.Kept:
+        if not self._phases()[index].needs_devices:
+            return self._spawn(index, ())
+        taken = self._take_devices()
         try:
+            self.run = replace(self.run, devices=taken.names)
+            return self._spawn(index, taken.descriptors)
+        finally:
+            # The keeper holds them now. With copies of ours a frozen worker would keep the devices from everybody.
+            taken.close()
+
+    def _spawn(self, index: int, locks: Sequence[int]) -> spawn.Kept:
+        self._relay.tick()  # who lost the lease while it waited must not start a child
+        phase = self._phases()[index]
+        with _as_failure(self._context()):
+            folder.update_run_json(self.run)
             self._relay.child = child = spawn.start(
                 phase.argv,
                 env=spawn.environment(folder.environment(self.run, phase)),
                 folder=self.run.folder,
                 log=self.run.folder / "logs" / f"{phase.name}.log",
                 limit_seconds=self._settings.keeper_seconds,
-                locks=taken.descriptors if taken else (),
+                locks=locks,
             )
-        finally:
-            if taken is not None:
-                # The keeper holds them now. With copies of ours a frozen worker would keep the devices from everybody.
-                taken.close()
         # The keeper's limit counts from the last good renewal, not from its own start.
         child.renew(self._lease.renewed_at)
         return child
@@ -209,12 +215,12 @@ class Supervisor:
             return Wish.CANCEL if self._lease.wanted is Wanted.CANCEL else Wish.PAUSE
         return Wish.SHUTDOWN if self._stopping.is_set() else Wish.NONE
 
-    def _heed(self, wishes: set[Wish]) -> None:
+    def _heed(self, wishes: frozenset[Wish]) -> None:
         """Where there is no child to tell, stop at once. Raises Withdrawn."""
         if (wish := self._wish()) in wishes:
             raise Withdrawn(wish.value)
 
-    def _meanwhile(self, slow: Callable[[], T], heeding: set[Wish]) -> T:
+    def _meanwhile(self, slow: Callable[[], T], heeding: frozenset[Wish]) -> T:
         """Do something slow in the helper's thread and keep renewing. Raises Failed with what it raises, Withdrawn."""
         future = self._helper.submit(self._lease.insist, slow)
         while not future.done():

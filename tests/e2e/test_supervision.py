@@ -359,3 +359,21 @@ def test_two_workers_of_one_machine_take_turns_on_its_cpu(platform: Platform, wo
 
     trained = [[e.created_at for e in platform.events(job, "metrics")] for job in ended]
     assert max(trained[0]) < min(trained[1])
+
+
+def test_a_job_prepares_without_a_device_and_then_waits_for_who_has_it(
+    platform: Platform, worker: subprocess.Popen[bytes]
+) -> None:
+    run_dir = platform.settings.run_dir
+    wait_for(lambda: devices.num_free(run_dir, ["cpu"]))
+    job = platform.submit(steps=3, prepare_seconds=2)
+    wait_for(platform.children)
+
+    taken = devices.take(run_dir, ["cpu"], 1, {"id": "ftjob-other", "kind": "train"})
+
+    assert isinstance(taken, devices.Taken), "preparing holds no device"
+    said = "Waiting for 1 device(s): cpu is held by ftjob-other"
+    wait_for(lambda: said in [event.message for event in platform.events(job, "message")])
+    assert not platform.children()
+    taken.close()
+    assert platform.wait_end(job).status == Status.SUCCEEDED

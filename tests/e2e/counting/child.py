@@ -20,10 +20,11 @@ SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 
 
 def main(attempt: Attempt, phase: str) -> None:
+    spec = attempt.run["spec"]
     if phase == "prepare":
+        time.sleep(spec.get("prepare_seconds", 0))
         attempt.emit("phase_done")
         return
-    spec = attempt.run["spec"]
     # As torchrun's ranks: in a session of its own, where no group kill reaches it.
     subprocess.Popen(SLEEP, start_new_session=True)
     if spec.get("deaf"):
