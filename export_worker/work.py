@@ -7,6 +7,7 @@ Not here: anything that reads weights (export_worker/child).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from export_worker import command
 from shared import catalog, formats, interpreters, schema, templates
 from shared.catalog import Resolved
-from shared.errors import ChildFailed, NotFound
+from shared.errors import ChildFailed, NotAllowed, NotFound
 from shared.job import Job, Kind
 from shared.records import NewModel
 from shared.spec import ExportSpec
@@ -22,6 +23,8 @@ from shared.work import Finish, Phase, Run
 
 #: Where the sealed output lies below the attempt.
 OUTPUT = "model"
+#: What the job's result tells of the child's.
+RESULT = ("format", "method", "verification", "quantization", "size_bytes", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class ExportWork:
     def run_json(self, run: Run) -> Mapping[str, Any]:
         spec = schema.from_stored(ExportSpec, run.job.spec)
         sources = find_sources(run, spec)
+        if spec.source.trust_remote_code and sources.base.name not in run.settings.trust_remote_code:
+            raise NotAllowed(f"{sources.base.name} may not run code of its own here", field="trust_remote_code")
         training = sources.training.spec if sources.training else {}
         return {
             "model_path": sources.base.local(run.artifacts),
@@ -56,43 +61,43 @@ class ExportWork:
             "calibration": calibration(run, spec, training),
             "held_out": datasets(run, training.get("eval_dataset") or []),
             "lineage": {
-                "name": name_output(run, spec, sources),
+                "name": command.model_name(sources.name, str(spec.export.export_format), spec.export.export_dir),
                 "base_name": sources.base.name,
                 "source_name": sources.name,
                 "datasets": list(training.get("dataset") or []),
                 "training": training,
+                "training_job": sources.training.id if sources.training else None,
             },
         }
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
-        spec = schema.from_stored(ExportSpec, run.job.spec)
-        sources = find_sources(run, spec)
+        # From run.json, not from the ledger again: a record that was deleted since must not cost the finished export.
+        told = json.loads((run.folder / "run.json").read_text())
+        lineage = told["lineage"]
         sealed = run.artifacts.put_folder(run.output, run.uri(OUTPUT))
         said = {name: file["sha256"] for name, file in done["files"].items()}
         if said != {file.path: file.sha256 for file in sealed.files}:
             raise ChildFailed("the files of the export changed between its verification and their upload")
         model = NewModel(
-            name=name_output(run, spec, sources),
+            # The ledger adds a number where the name is taken.
+            name=lineage["name"],
             kind=formats.get(done["format"]).makes,
-            base_model=sources.base.name,
+            base_model=lineage["base_name"],
             job_id=run.job.id,
             uri=sealed.uri,
             digest=sealed.digest,
             size_bytes=sealed.size_bytes,
             format=done["format"],
-            template=chosen_template(spec, sources),
+            template=told["template"],
             config={
-                "parent": sources.name,
-                "training_job": sources.training.id if sources.training else None,
+                "parent": lineage["source_name"],
+                "training_job": lineage["training_job"],
                 "quantization": done["quantization"],
                 "verification": done["verification"],
             },
             metadata=dict(run.job.metadata),
         )
-        result = {
-            key: done[key] for key in ("format", "method", "verification", "quantization", "size_bytes", "seconds")
-        }
-        return Finish(result={"model": model.name, **result}, models=[model])
+        return Finish(result={name: done[name] for name in RESULT}, models=[model])
 
 
 def find_sources(run: Run, spec: ExportSpec) -> Sources:
@@ -160,13 +165,3 @@ def datasets(run: Run, names: Sequence[str], *, required: bool = False) -> list[
             }
         )
     return found
-
-
-def name_output(run: Run, spec: ExportSpec, sources: Sources) -> str:
-    """The name by the rule of command.model_name; with the end of the job's id when that is taken by another job."""
-    name = command.model_name(sources.name, str(spec.export.export_format), spec.export.export_dir)
-    try:
-        taken = run.store.models.get(run.job.project_id, name)
-    except NotFound:
-        return name
-    return name if taken.job_id == run.job.id else f"{name}:{run.job.id[-8:]}"

@@ -39,7 +39,7 @@ class Order:
     template: str | None
     out: Path
     scratch: Path
-    #: {"name", "base_name", "source_name", "datasets", "training"}, for the model card.
+    #: {"name", "base_name", "source_name", "datasets", "training", "training_job"}: what the model card tells.
     lineage: Mapping[str, Any]
 
     @classmethod
@@ -184,9 +184,10 @@ def verify_quantized(
 
 
 def write_card(order: Order, verification: Mapping[str, Any], quantization: Mapping[str, Any] | None) -> None:
+    lineage = {name: value for name, value in order.lineage.items() if name != "training_job"}
     text = card.render(
         card.Card(
-            **order.lineage,
+            **lineage,
             format=order.format,
             verification=verification,
             quantization=quantization,

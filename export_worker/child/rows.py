@@ -9,10 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datasets import load_dataset
 from transformers import PreTrainedTokenizerBase
 
 from shared.dataset import inspect, rows
-from shared.rows import Layout, Row
+from shared.errors import InvalidDataset
+from shared.rows import Layout, Row, detect, read_row
 
 #: Asked when no dataset is known. Plain questions that any instruction model has an opinion on.
 PROBES = (
@@ -21,6 +23,7 @@ PROBES = (
     "Name three colours.",
     "How many days are there in a week?",
 )
+SUFFIXES = (".json", ".jsonl", ".csv")
 #: Rows looked at for a choice; the beginning of a very large file is enough.
 MAX_ROWS_READ = 50_000
 #: Rows taken for comparing models: more than are used, because of some nothing is left to score.
@@ -79,8 +82,28 @@ def choose(
 def read_rows(datasets: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     for dataset in datasets:
         path = Path(dataset["path"])
-        known = dataset["format"] is not None
-        yield from rows(path, Layout.of(dataset["format"], dataset["columns"]) if known else inspect(path).layout)
+        if not path.is_absolute():
+            yield from read_from_hub(dataset)
+        elif path.is_file():
+            yield from rows(path, layout_of(dataset) or inspect(path).layout)
+        else:
+            for file in sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES):
+                yield from rows(file, layout_of(dataset) or inspect(file).layout)
+
+
+def read_from_hub(dataset: Mapping[str, Any]) -> Iterator[Row]:
+    layout = layout_of(dataset)
+    for row in load_dataset(dataset["path"], split="train", streaming=True):
+        if not (layout := layout or detect(row)):
+            message = f"the columns of {dataset['name']} are none that we know: {', '.join(row)}"
+            raise InvalidDataset(message, field="export_quantization_dataset")
+        yield read_row(row, layout)
+
+
+def layout_of(dataset: Mapping[str, Any]) -> Layout | None:
+    """As the ledger has it: {"columns": {...}, "tags": {...}}; None for a file that it does not know."""
+    kept = dataset["columns"] or {}
+    return Layout.of(dataset["format"], kept.get("columns"), kept.get("tags")) if dataset["format"] else None
 
 
 def render(tokenizer: PreTrainedTokenizerBase, row: Row, max_tokens: int) -> Sample:

@@ -57,6 +57,7 @@ def attempt_folder(folder: Path, model: Path, *adapters: Path, spec: dict[str, A
             "source_name": "ft:tiny",
             "datasets": ["facts"],
             "training": {"learning_rate": 0.1},
+            "training_job": "ftjob-1",
         },
     }
     (folder / "run.json").write_text(json.dumps(members | run))

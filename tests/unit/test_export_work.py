@@ -1,0 +1,231 @@
+"""What an export asks of its child, and what it publishes, from real records in a real ledger and storage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export_worker import command
+from export_worker.work import ExportWork
+from shared import folder, schema
+from shared.artifact import ArtifactStore
+from shared.errors import ChildFailed, NotAllowed, NotFound
+from shared.job import Job, Kind, Status
+from shared.records import NewModel
+from shared.settings import Settings
+from shared.spec import ExportSpec, TrainSpec
+from shared.store import Store
+from shared.work import Run
+
+ADAPTER = "ft:tiny:local::12345678"
+TRAINING = {
+    "model_name_or_path": "tiny",
+    "stage": "sft",
+    "dataset": ["facts"],
+    "eval_dataset": ["questions"],
+    "template": "qwen",
+}
+
+
+class Ledger:
+    """A base, two datasets, a training and the adapter that it made."""
+
+    def __init__(self, settings: Settings, store: Store, artifacts: ArtifactStore, scratch: Path):
+        self.settings, self.store, self.artifacts, self._scratch = settings, store, artifacts, scratch
+        self.project = store.projects.default().id
+        for name in ("facts", "questions"):
+            self.add_dataset(name)
+        self.add_model("tiny", kind="base")
+        self.training = self.succeed("train", schema.to_wire(schema.load(TrainSpec, TRAINING)))
+        self.add_model(ADAPTER, kind="adapter", base_model="tiny", job_id=self.training.id)
+
+    def add_dataset(self, name: str) -> None:
+        file = self._scratch / f"{name}.jsonl"
+        file.write_text('{"messages": []}\n')
+        sealed = self.artifacts.put_file(file, self.artifacts.uri("datasets", name))
+        columns = {"columns": {"messages": "messages"}, "tags": {}}
+        self.store.datasets.create(
+            self.project, name=name, filename=file.name, purpose="fine-tune", format="openai", columns=columns,
+            num_rows=1, size_bytes=sealed.size_bytes, digest=sealed.digest, uri=sealed.uri,
+        )  # fmt: skip
+
+    def add_model(self, name: str, **members: Any) -> None:
+        files = self._scratch / f"model-{name.replace(':', '-')}"
+        files.mkdir()
+        (files / "config.json").write_text("{}")
+        sealed = self.artifacts.put_folder(files, self.artifacts.uri("models", files.name))
+        sealing = {"uri": sealed.uri, "digest": sealed.digest, "size_bytes": sealed.size_bytes}
+        self.store.models.create(self.project, NewModel(name=name, format="safetensors", **sealing, **members))
+
+    def succeed(self, kind: str, spec: dict[str, Any]) -> Job:
+        run = self.claim(kind, spec)
+        return self.store.attempts.finish(run.job.id, run.attempt, status=Status.SUCCEEDED)
+
+    def claim(self, kind: str, spec: dict[str, Any], **settings: Any) -> Run:
+        self.store.jobs.create(self.project, kind=Kind(kind), spec=spec)
+        claim = self.store.attempts.claim_next(
+            worker_id="w", kinds=[Kind(kind)], num_devices=1, storage_id=self.artifacts.storage_id()
+        )
+        assert claim is not None
+        return Run(
+            job=claim.job, attempt=claim.attempt, folder=folder.make(self.settings, claim.job, claim.attempt),
+            settings=replace(self.settings, **settings), store=self.store, artifacts=self.artifacts,
+        )  # fmt: skip
+
+    def export(self, **settings: Any) -> Any:
+        def claim(**body: Any) -> Run:
+            return self.claim("export", schema.to_wire(schema.load(ExportSpec, body)), **settings)
+
+        return claim
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    settings = Settings(home=tmp_path / "home", import_roots=[tmp_path / "imports"], trainer_python="")
+    with Store(settings.database_url) as store:
+        store.migrate()
+        yield Ledger(settings, store, ArtifactStore(settings.storage_url, tmp_path / "cache"), tmp_path)
+
+
+def done_with(run: Run, **members: Any) -> Mapping[str, Any]:
+    """What the child says after it wrote its output."""
+    (run.output / "model.safetensors").write_text("weights")
+    sealed = run.artifacts.put_folder(run.output, run.uri("probe"))
+    files = {file.path: {"sha256": file.sha256} for file in sealed.files}
+    verification = {"merge": {"relative_difference": 0.001}}
+    told = {"format": "merged", "method": "streamed", "verification": verification, "quantization": None}
+    return told | {"size_bytes": 7, "seconds": {"merge": 1.0}, "files": files} | members
+
+
+def test_an_adapters_base_template_and_texts_are_found_from_its_training(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path=ADAPTER, export_format="w4a16")
+
+    told = ExportWork().run_json(run)
+
+    assert Path(told["model_path"]).name == "model-tiny"
+    assert [Path(path).name for path in told["adapter_paths"]] == ["model-ft-tiny-local--12345678"]
+    assert told["template"] == ledger.training.spec["template"]
+    assert [(one["name"], one["format"]) for one in told["calibration"]] == [("facts", "openai")]
+    assert [one["name"] for one in told["held_out"]] == ["questions"]
+    assert told["calibration"][0]["columns"] == {"columns": {"messages": "messages"}, "tags": {}}
+    assert told["lineage"]["name"] == f"{ADAPTER}:w4a16"
+    assert told["lineage"]["training_job"] == ledger.training.id
+
+
+def test_lf_style_names_base_and_adapter(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path="tiny", adapter_name_or_path=ADAPTER, export_dir="models/my_export")
+    told = ExportWork().run_json(run)
+    assert len(told["adapter_paths"]) == 1
+    assert told["lineage"]["source_name"] == ADAPTER
+    assert told["lineage"]["name"] == "my_export"
+
+
+def test_a_base_alone_has_no_adapter_and_no_texts(ledger: Ledger) -> None:
+    told = ExportWork().run_json(ledger.export()(model_name_or_path="tiny"))
+    assert (told["adapter_paths"], told["calibration"], told["held_out"]) == ([], [], [])
+    assert told["lineage"]["name"] == "tiny:merged"
+
+
+def test_a_named_calibration_dataset_goes_before_the_trainings(ledger: Ledger) -> None:
+    export = ledger.export()
+    run = export(model_name_or_path=ADAPTER, export_format="w4a16", export_quantization_dataset="questions")
+    assert [one["name"] for one in ExportWork().run_json(run)["calibration"]] == ["questions"]
+
+
+def test_a_deleted_dataset_of_the_training_is_left_out_and_a_named_one_is_missed(ledger: Ledger) -> None:
+    facts = ledger.store.datasets.get(ledger.project, "facts")
+    ledger.store.datasets.delete(ledger.project, facts.id)
+    assert ExportWork().run_json(ledger.export()(model_name_or_path=ADAPTER))["calibration"] == []
+    run = ledger.export()(model_name_or_path=ADAPTER, export_format="w4a16", export_quantization_dataset="facts")
+    with pytest.raises(NotFound):
+        ExportWork().run_json(run)
+
+
+def test_code_of_a_model_runs_only_when_the_administrator_named_it(ledger: Ledger) -> None:
+    body = {"model_name_or_path": "tiny", "trust_remote_code": True}
+    with pytest.raises(NotAllowed):
+        ExportWork().run_json(ledger.export()(**body))
+    assert ExportWork().run_json(ledger.export(trust_remote_code=["tiny"])(**body))["adapter_paths"] == []
+
+
+def test_finish_publishes_a_model_with_its_lineage(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path=ADAPTER)
+    folder.write_run_json(run, ExportWork().run_json(run))
+
+    finish = ExportWork().finish(run, done_with(run))
+
+    [model] = finish.models
+    assert (model.name, model.kind, model.format) == (f"{ADAPTER}:merged", "merged", "merged")
+    assert (model.base_model, model.job_id) == ("tiny", run.job.id)
+    assert (model.config["parent"], model.config["training_job"]) == (ADAPTER, ledger.training.id)
+    assert model.config["verification"] == finish.result["verification"]
+    assert run.artifacts.verify(model.uri).digest == model.digest
+    assert f"attempts/{run.attempt}/" in model.uri
+
+
+def test_an_exported_model_still_knows_its_training(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path=ADAPTER)
+    folder.write_run_json(run, ExportWork().run_json(run))
+    finish = ExportWork().finish(run, done_with(run))
+    ledger.store.attempts.finish(
+        run.job.id, run.attempt, status=Status.SUCCEEDED, result=dict(finish.result), models=finish.models
+    )
+
+    told = ExportWork().run_json(ledger.export()(model_name_or_path=f"{ADAPTER}:merged", export_quantization_bit=4))
+
+    assert told["adapter_paths"] == []
+    assert [one["name"] for one in told["calibration"]] == ["facts"]
+    assert told["lineage"]["name"] == f"{ADAPTER}:merged:w4a16"
+
+
+def test_records_that_went_away_meanwhile_do_not_cost_the_result(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path=ADAPTER)
+    folder.write_run_json(run, ExportWork().run_json(run))
+    ledger.store.models.delete(ledger.project, ADAPTER)
+    assert ExportWork().finish(run, done_with(run)).models[0].config["parent"] == ADAPTER
+
+
+def test_files_that_changed_after_their_verification_are_not_published(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path=ADAPTER)
+    folder.write_run_json(run, ExportWork().run_json(run))
+    done = done_with(run, files={"model.safetensors": {"sha256": "0" * 64}})
+    with pytest.raises(ChildFailed):
+        ExportWork().finish(run, done)
+
+
+def test_the_child_is_the_trainers_python_without_a_network_when_the_hub_is_off(ledger: Ledger) -> None:
+    run = ledger.export(hub=False, trainer_python="/bin/true")(model_name_or_path="tiny")
+    [phase] = ExportWork().phases(run)
+    assert list(phase.argv) == ["/bin/true", "-m", "export_worker.child", str(run.folder)]
+    assert phase.env["HF_HUB_OFFLINE"] == "1"
+    assert phase.needs_devices
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        (None, "ft:x:merged"),
+        ("out", "out"),
+        ("models/llama3_lora_sft", "llama3_lora_sft"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\models\\mine", "mine"),
+        ("my model!", "my-model"),
+        ("..", "ft:x:merged"),
+        ("/", "ft:x:merged"),
+    ],
+)
+def test_an_export_dir_is_a_label_only(label: str | None, name: str) -> None:
+    assert command.model_name("ft:x", "merged", label) == name
+
+
+def test_run_json_is_plain_json(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path=ADAPTER, hf_hub_token="hf_secret")
+    folder.write_run_json(run, ExportWork().run_json(run))
+    text = (run.folder / "run.json").read_text()
+    assert json.loads(text)["output_dir"] == str(run.output)
+    assert "hf_secret" not in text
