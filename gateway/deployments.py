@@ -8,8 +8,8 @@ from flask import Response, jsonify
 from flask_smorest import Blueprint
 
 from gateway import body, openapi
+from gateway.admission import kept, missing
 from gateway.auth import project_id
-from gateway.door import missing
 from gateway.jobs import list_json
 from gateway.services import services
 from shared import schema
@@ -31,7 +31,7 @@ def create() -> Response:
     complaints = [*missing(services(), project_id(), spec), *_unregistered(spec)]
     if complaints:
         raise schema.refusal(complaints[:1])
-    deployment, created = _create(spec.name or spec.model, spec.model, schema.to_wire(spec))
+    deployment, created = _create(spec.name or spec.model, spec.model, kept(services(), project_id(), spec))
     answer = jsonify(deployment_json(deployment))
     answer.status_code = 201 if created else 200
     return answer
@@ -106,5 +106,3 @@ def replica_json(replica: Replica) -> dict[str, Any]:
         "log_tail": replica.log_tail,
         "num_failures": replica.num_failures,
     }
-
-

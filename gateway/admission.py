@@ -1,0 +1,79 @@
+"""What is asked of every spec before it is kept: does what it names exist, what must a worker have, may code come in?
+
+For jobs, for what follows them and for deployments alike. What a spec may contain at all is shared/schema.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.services import Services
+from shared import catalog, schema
+from shared.errors import Complaint, NotFound
+from shared.spec import SPECS, TrainSpec
+from shared.store.finish import MADE_MODEL
+
+#: Longest way from a model to the base it came from: adapter, merged, quantized, and again.
+MAX_LINEAGE = 32
+
+
+def missing(services: Services, project_id: str, spec: Any, *, follows: bool = False) -> Iterator[Complaint]:
+    """One complaint for each model or dataset of the spec that does not exist, with the nearest names. What `follows`
+    a job may name the model that the job will make."""
+    find = {"model": catalog.resolve_model, "dataset": catalog.resolve_dataset}
+    for param, names in named(spec):
+        for name in names:
+            if follows and name == MADE_MODEL:
+                continue
+            try:
+                find[str(param.kind)](services.store, services.settings, project_id, name)
+            except NotFound as error:
+                message = f"is {name!r}: {error.message}"
+                yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
+
+
+def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
+    """Parameters that name models or datasets, with what they name."""
+    wire = schema.to_wire(spec)
+    for param in schema.params(type(spec)):
+        if param.kind in ("model", "dataset") and (value := wire[param.wire]):
+            yield param, value if isinstance(value, list) else [value]
+
+
+def requires(services: Services, spec: Any) -> dict[str, Any]:
+    """What a worker must have. Without a GPU anywhere, processes share the one device `cpu`."""
+    if not isinstance(spec, TrainSpec):
+        return {"num_devices": 1 if type(spec) is SPECS["export"] else 0}
+    trainers = [worker for worker in services.store.workers.list() if "train" in worker.kinds]
+    has_gpus = not trainers or any(device != "cpu" for worker in trainers for device in worker.devices)
+    return {"num_devices": (spec.distributed.num_processes or 1) if has_gpus else 1}
+
+
+def kept(services: Services, project_id: str, spec: Any, made_from: str | None = None) -> dict[str, Any]:
+    """The spec as it is stored. `trust_remote_code` stays only for models that the administrator listed and is set back
+    for others instead of refused: LF's own examples set it everywhere. `made_from` is what MADE_MODEL comes from."""
+    wire = schema.to_wire(spec)
+    if wire.get("trust_remote_code"):
+        name = model_of(wire)
+        listed = _base_of(services, project_id, made_from if name == MADE_MODEL else name)
+        wire["trust_remote_code"] = listed in services.settings.trust_remote_code
+    return wire
+
+
+def model_of(wire: dict[str, Any]) -> str | None:
+    """The model that a stored spec starts from."""
+    return wire.get("model_name_or_path") or wire.get("model")
+
+
+def _base_of(services: Services, project_id: str, name: str | None) -> str | None:
+    """The model whose code it would be. Users name what jobs make: only the base's own name says where it is from."""
+    for _ in range(MAX_LINEAGE):
+        try:
+            record = services.store.models.get(project_id, name or "")
+        except NotFound:
+            return name
+        if record.kind == "base":
+            return name
+        name = record.base_model
+    return None

@@ -1,0 +1,119 @@
+"""What is to follow a job (`then`), checked with the job: every entry's spec, names and its own followers.
+
+An entry whose model is left out takes the one that the job before it makes. The ledger brings followers about in the
+transaction that finishes the job (shared/store/finish.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gateway.admission import kept, missing, model_of, requires
+from gateway.services import Services
+from shared import schema
+from shared.errors import Complaint, InvalidSpec
+from shared.request import Envelope
+from shared.spec import SPECS
+from shared.store.finish import MADE_MODEL
+
+#: Where a follower's spec names the model that the job before it makes.
+MODEL_FIELDS = {"export": "model_name_or_path", "train": "model_name_or_path", "generate": "model", "deploy": "model"}
+#: Followers of one job, those of followers included: each is stored with all its defaults.
+MAX_FOLLOWERS = 32
+
+
+def checked(
+    services: Services,
+    project_id: str,
+    entries: Sequence[Mapping[str, Any]],
+    parent: dict[str, Any],
+    complaints: list[Complaint],
+) -> list[dict[str, Any]]:
+    """The entries as the ledger takes them; what is wrong with them is added to `complaints`."""
+    if _count(entries, MAX_FOLLOWERS + 1) > MAX_FOLLOWERS:
+        complaints.append(Complaint(field="then", message=f"has more than {MAX_FOLLOWERS} entries with those below"))
+        return []
+    return _all(services, project_id, entries, model_of(parent), complaints, "")
+
+
+def _all(
+    services: Services,
+    project_id: str,
+    entries: Iterable[Mapping[str, Any]],
+    made_from: str | None,
+    complaints: list[Complaint],
+    place: str,
+) -> list[dict[str, Any]]:
+    made = []
+    for index, entry in enumerate(entries):
+        below = f"{place}then[{index}]."
+        try:
+            made.append(_one(services, project_id, entry, made_from, complaints, below))
+        except InvalidSpec as error:
+            complaints += [replace(found, field=below + found.field) for found in error.complaints]
+    return made
+
+
+def _one(
+    services: Services,
+    project_id: str,
+    entry: Mapping[str, Any],
+    made_from: str | None,
+    complaints: list[Complaint],
+    place: str,
+) -> dict[str, Any]:
+    kind = str(entry["kind"])
+    envelope, spec = _load(kind, entry)
+    wrong = [*missing(services, project_id, spec, follows=True), *_secrets(kind, entry), *_endless(kind, envelope)]
+    complaints += [replace(found, field=place + found.field) for found in wrong]
+    wire = kept(services, project_id, spec, made_from)
+    source = model_of(wire)
+    made = {
+        "kind": kind,
+        "spec": wire,
+        "metadata": envelope.metadata,
+        "requires": requires(services, spec),
+        "request": {"suffix": envelope.suffix},
+        "then": _all(
+            services, project_id, envelope.then, made_from if source == MADE_MODEL else source, complaints, place
+        ),
+    }
+    # Left out, the ledger gives the priority of the job before.
+    return made | {name: getattr(envelope, name) for name in ("name", "priority") if entry.get(name) is not None}
+
+
+def _load(kind: str, entry: Mapping[str, Any]) -> tuple[Envelope, Any]:
+    """Envelope and spec. Raises InvalidSpec."""
+    # A deployment's name is a field of its spec.
+    names = {param.wire for param in schema.params(Envelope)} - ({"name"} if kind == "deploy" else set())
+    fields = {name: value for name, value in entry.items() if name not in names}
+    model = next(param for param in schema.params(SPECS[kind]) if param.wire == MODEL_FIELDS[kind])
+    if not fields.keys() & {model.wire, *model.aliases}:
+        fields[model.wire] = MADE_MODEL
+    envelope = schema.load(Envelope, {name: value for name, value in entry.items() if name in names - {"kind"}})
+    return envelope, schema.load(SPECS[kind], fields)
+
+
+def _secrets(kind: str, entry: Mapping[str, Any]) -> list[Complaint]:
+    names = [param.wire for param in schema.params(SPECS[kind]) if param.secret and entry.get(param.wire) is not None]
+    return [
+        Complaint(field=name, message="give it to the job itself: followers get the job's secrets") for name in names
+    ]
+
+
+def _endless(kind: str, envelope: Envelope) -> list[Complaint]:
+    if kind != "deploy" or not envelope.then:
+        return []
+    return [Complaint(field="then", message="cannot follow a deployment: it has no end")]
+
+
+def _count(entries: Iterable[Any], enough: int) -> int:
+    """Entries with those below them; stops counting at `enough`. What is no list or object is refused elsewhere."""
+    left, count = list(entries), 0
+    while left and count < enough:
+        entry, count = left.pop(), count + 1
+        below = entry.get("then") if isinstance(entry, Mapping) else None
+        left += below[: enough + 1] if isinstance(below, list) else []
+    return count
