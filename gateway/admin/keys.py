@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
@@ -37,6 +38,15 @@ def create(store: Store, console: Console, name: str, role: str) -> int:
     """The secret goes to standard output alone, so that a script can take it."""
     _, secret = store.keys.create(store.projects.default().id, name, role)
     console.out(secret, highlight=False)
+    return 0
+
+
+def take_over(store: Store, console: Console, name: str, role: str, file: Path) -> int:
+    """A key whose secret was made elsewhere, for services that start by themselves. Done before: nothing happens."""
+    secret = file.read_text().strip()
+    if store.keys.authenticate(secret) is None:
+        store.keys.create(store.projects.default().id, name, role, secret=secret)
+    console.print(f"{name} is known")
     return 0
 
 

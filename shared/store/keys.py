@@ -17,6 +17,7 @@ from shared.records import ApiKey, Project
 from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.moves import lock_project
+from shared.store.names import check_name
 from shared.store.paging import one
 from shared.store.tables import api_keys, projects
 
@@ -25,6 +26,10 @@ DEFAULT_PROJECT = "default"
 SECRET_PREFIX = "ts-"
 #: How much of a secret is kept in the open: enough to tell keys apart and to find the row.
 PREFIX_CHARACTERS = 11
+
+
+#: Of a secret made elsewhere: shorter ones can be guessed.
+MIN_SECRET_CHARACTERS = 32
 
 
 class Projects:
@@ -39,6 +44,7 @@ class Projects:
             return self._named(DEFAULT_PROJECT) or self.create(DEFAULT_PROJECT)
 
     def create(self, name: str) -> Project:
+        check_name(name)
         project = Project(id=new_id("proj-"), name=name, created_at=now())
         try:
             with self._database.write() as connection:
@@ -62,12 +68,16 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, project_id: str, name: str, role: str) -> tuple[ApiKey, str]:
-        """The key's record and its secret, which nobody can look up later."""
+    def create(self, project_id: str, name: str, role: str, *, secret: str | None = None) -> tuple[ApiKey, str]:
+        """The key's record and its secret, which nobody can look up later; `secret` is one made elsewhere."""
         if role not in ROLES:
             message = f"role is {role!r}: use one of {', '.join(ROLES)}"
             raise InvalidRequest(message, complaints=[Complaint(field="role", message=message)])
-        secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+        secret = SECRET_PREFIX + secrets.token_urlsafe(32) if secret is None else secret
+        if not secret.startswith(SECRET_PREFIX) or len(secret) < MIN_SECRET_CHARACTERS:
+            raise InvalidRequest(
+                f"a secret begins with {SECRET_PREFIX} and has {MIN_SECRET_CHARACTERS} characters or more"
+            )
         key = ApiKey(
             id=new_id("key-"),
             project_id=project_id,

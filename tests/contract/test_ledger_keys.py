@@ -96,3 +96,14 @@ def test_workers_of_one_id_that_start_at_once_are_one_row(store: Store) -> None:
     in_threads(6, lambda _: store.workers.beat("w1", **told))
 
     assert [worker.id for worker in store.workers.list()] == ["w1"]
+
+
+def test_a_secret_made_elsewhere_is_taken_over_and_a_weak_one_refused(store: Store) -> None:
+    project = store.projects.default()
+    secret = "ts-" + "x7" * 20
+    store.keys.create(project.id, "prometheus", "viewer", secret=secret)
+    key = store.keys.authenticate(secret)
+    assert key is not None and (key.name, key.role) == ("prometheus", "viewer")
+    for weak in ("ts-short", "x" * 60):
+        with pytest.raises(InvalidRequest):
+            store.keys.create(project.id, "weak", "admin", secret=weak)
