@@ -1,0 +1,73 @@
+"""`torchrun ... -m trainer_worker.child <attempt folder>`: one rank of a training, told by run.json.
+
+Rank 0 answers in events.jsonl; every rank leaves what its libraries print in logs/rank<n>.log, and why it failed in
+error-rank<n>.json. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from shared.attempt import Attempt, describe
+
+#: What to change first when the memory does not suffice.
+MEMORY_FIELD = "per_device_train_batch_size"
+
+
+def main(folder: Path) -> int:
+    rank = int(os.environ.get("RANK", "0"))
+    attempt = Attempt(folder)
+    write_log(folder / "logs" / f"rank{rank}.log")
+    try:
+        done = train(attempt, rank)
+    except Exception as error:
+        field = MEMORY_FIELD if "out_of_memory" in describe(error)["code"] else None
+        attempt.leave_error(rank, error, field)
+        if rank == 0:
+            attempt.fail(error, field)
+        raise
+    if rank == 0:
+        attempt.emit(done.pop("type"), **done)
+    return 0
+
+
+def train(attempt: Attempt, rank: int) -> dict[str, Any]:
+    """The outcome event. Everything heavy is imported here, so that a broken environment is reported, too."""
+    import torch
+
+    from shared import schema
+    from shared.spec import TrainSpec
+    from trainer_worker.child.context import Context
+    from trainer_worker.child.report import Stopped
+
+    spec = schema.from_stored(TrainSpec, attempt.run["spec"])
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    context = Context(attempt=attempt, spec=spec, rank=rank, num_processes=num_processes, device=device)
+    stage = importlib.import_module(f"trainer_worker.child.stages.{spec.tuning.stage}")
+    try:
+        return {"type": "done", **stage.run(context)}
+    except Stopped as stopped:
+        return {"type": "stopped", "step": stopped.step, "reason": attempt.control().get("reason", "user")}
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def write_log(path: Path) -> None:
+    """Send this process's output, also that of native code, to a file of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(descriptor, stream.fileno())
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

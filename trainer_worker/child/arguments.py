@@ -1,0 +1,83 @@
+"""From a spec to transformers' TrainingArguments. Making them starts the process group.
+
+Precision is not among them outside of DeepSpeed and float16: trainer.py enters autocast itself, which on a CPU
+transformers does not allow together with everything that we need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainingArguments
+
+from shared.spec import TrainSpec
+from trainer_worker.child.context import Context
+
+
+def training_arguments(context: Context, deepspeed: dict[str, Any] | None) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(context.checkpoints),
+        use_cpu=context.device.type == "cpu",
+        deepspeed=deepspeed,
+        bf16=bool(deepspeed and deepspeed["bf16"]["enabled"]),
+        fp16=context.spec.train.fp16,
+        # Switched on by setup.py once the model's size is known.
+        gradient_checkpointing=False,
+        use_liger_kernel=context.spec.model.enable_liger_kernel and context.device.type == "cuda",
+        **optimization(context.spec),
+        **reporting(context.spec),
+        # Ours are no columns of a table, and batches keep their lists.
+        remove_unused_columns=False,
+        label_names=["labels"],
+        average_tokens_across_devices=True,
+        dataloader_num_workers=context.spec.train.dataloader_num_workers,
+        dataloader_pin_memory=context.device.type == "cuda",
+        train_sampling_strategy=sampling(context.spec),
+        ddp_find_unused_parameters=False,
+        ddp_timeout=context.spec.train.ddp_timeout,
+    )
+
+
+def optimization(spec: TrainSpec) -> dict[str, Any]:
+    train = spec.train
+    return {
+        "per_device_train_batch_size": train.per_device_train_batch_size,
+        "per_device_eval_batch_size": train.per_device_eval_batch_size,
+        "gradient_accumulation_steps": train.gradient_accumulation_steps,
+        "learning_rate": train.learning_rate,
+        "num_train_epochs": train.num_train_epochs,
+        "max_steps": train.max_steps,
+        "lr_scheduler_type": train.lr_scheduler_type,
+        # A number below 1 is a share of all steps.
+        "warmup_steps": train.warmup_ratio or train.warmup_steps,
+        "weight_decay": train.weight_decay,
+        "adam_beta1": train.adam_beta1,
+        "adam_beta2": train.adam_beta2,
+        "adam_epsilon": train.adam_epsilon,
+        "max_grad_norm": train.max_grad_norm,
+        "optim": train.optim,
+        "seed": train.seed,
+    }
+
+
+def reporting(spec: TrainSpec) -> dict[str, Any]:
+    train = spec.train
+    return {
+        "logging_steps": train.logging_steps,
+        "logging_first_step": train.logging_first_step,
+        # A loss that is no number must be seen, not smoothed over.
+        "logging_nan_inf_filter": False,
+        "save_strategy": train.save_strategy,
+        "save_steps": train.save_steps,
+        "save_only_model": train.save_only_model,
+        "eval_strategy": train.eval_strategy,
+        "eval_steps": train.eval_steps,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def sampling(spec: TrainSpec) -> str:
+    if spec.data.disable_shuffling:
+        return "sequential"
+    return "group_by_length" if spec.train.group_by_length else "random"

@@ -1,0 +1,39 @@
+"""What a rank knows of the training it takes part in. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.attempt import Attempt
+from shared.spec import TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    attempt: Attempt
+    spec: TrainSpec
+    rank: int
+    num_processes: int
+    device: torch.device
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        return self.attempt.run
+
+    @property
+    def checkpoints(self) -> Path:
+        return Path(self.run["scratch_dir"]) / "checkpoints"
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def emit(self, type: str, message: str = "", level: str = "info", **data: Any) -> None:
+        """Only the first rank speaks."""
+        if self.is_first:
+            self.attempt.emit(type, message, level, **data)

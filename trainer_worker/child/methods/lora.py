@@ -1,0 +1,71 @@
+"""LoRA with peft: a new adapter, or one of the catalog that is trained on. QLoRA when the base was loaded quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import float32, nn
+from transformers import PreTrainedModel
+
+from shared.errors import InvalidSpec
+from shared.spec import TrainSpec
+from trainer_worker.child.context import Context
+from trainer_worker.child.model import check_names, set_trained, upcast_norms
+from trainer_worker.child.precision import Precision
+
+
+def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.Module:
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    if context.spec.model.upcast_layernorm and precision.compute is not None:
+        upcast_norms(model)
+    make = continued if context.run.get("adapter_path") else new
+    adapted = make(model, context, precision)
+    set_trained(adapted, precision)
+    if precision.compute is not None and not context.spec.lora.use_dora:
+        keep_activations(adapted.modules())
+    return adapted
+
+
+def new(model: PreTrainedModel, context: Context, precision: Precision) -> PeftModel:
+    spec = context.spec
+    check_names(model, [name for name in spec.lora.target if name != "all"], "lora_target")
+    check_names(model, spec.lora.additional_target, "additional_target")
+    # Float32 adapters beside a half-precision base only where they are kept so: DeepSpeed wants one format.
+    return get_peft_model(model, adapter_config(spec), autocast_adapter_dtype=precision.trained == float32)
+
+
+def continued(model: PreTrainedModel, context: Context, precision: Precision) -> PeftModel:
+    """The adapter's own rank and targets hold; the spec's do not. Raises InvalidSpec for another kind of adapter."""
+    adapted = PeftModel.from_pretrained(
+        model, context.run["adapter_path"], is_trainable=True, autocast_adapter_dtype=precision.trained == float32
+    )
+    config = adapted.active_peft_config
+    if not isinstance(config, LoraConfig):
+        raise InvalidSpec(f"is no LoRA adapter but {config.peft_type}", field="adapter_name_or_path")
+    if config.r != context.spec.lora.rank:
+        text = f"Training goes on with the adapter's own rank {config.r}, not with lora_rank {context.spec.lora.rank}"
+        context.emit("finding", text, "warning", field="lora_rank")
+    return adapted
+
+
+def adapter_config(spec: TrainSpec) -> LoraConfig:
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=spec.lora.rank,
+        lora_alpha=spec.lora.alpha or 2 * spec.lora.rank,
+        lora_dropout=spec.lora.dropout,
+        target_modules="all-linear" if "all" in spec.lora.target else list(spec.lora.target),
+        modules_to_save=list(spec.lora.additional_target) or None,
+        use_rslora=spec.lora.use_rslora,
+        use_dora=spec.lora.use_dora,
+    )
+
+
+def keep_activations(modules: Iterable[nn.Module]) -> None:
+    """Let autocast turn the small matrices to bfloat16, not peft the large activations to float32 (10 % of a step)."""
+    for module in modules:
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False

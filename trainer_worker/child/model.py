@@ -1,0 +1,107 @@
+"""The base model of a training, loaded in the format and with the attention that the run needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from shared.errors import InvalidSpec
+from shared.spec import TrainSpec
+from trainer_worker.child import attention
+from trainer_worker.child.context import Context
+from trainer_worker.child.precision import Precision
+
+#: LF's names of attention kernels -> transformers'.
+KERNELS = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How samples of a batch lie in the model's input."""
+
+    kernel: str
+    #: One row without padding, as against one row per sample.
+    is_flat: bool
+
+
+def load_config(context: Context) -> PretrainedConfig:
+    model = context.spec.model
+    return AutoConfig.from_pretrained(
+        context.run["model_path"], revision=model.model_revision, trust_remote_code=model.trust_remote_code
+    )
+
+
+def stored_dtype(config: PretrainedConfig) -> torch.dtype:
+    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+
+
+def layout(spec: TrainSpec, config: PretrainedConfig) -> Layout:
+    """The fastest that is right for this architecture."""
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    suits = model_class is not None and attention.suits(model_class, config)
+    kernel = KERNELS.get(spec.model.flash_attn) or (attention.NAME if suits else _fallback(model_class, config))
+    return Layout(kernel=kernel, is_flat=suits)
+
+
+def load(context: Context, config: PretrainedConfig, precision: Precision, kernel: str) -> PreTrainedModel:
+    if kernel == attention.NAME:
+        attention.register()
+    given = context.spec.model
+    options: dict[str, Any] = {"quantization_config": quantization(context.spec)} if given.quantization_bit else {}
+    if given.quantization_bit and context.device.type == "cuda":
+        options["device_map"] = {"": context.device.index or 0}
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        context.run["model_path"],
+        config=config,
+        dtype=precision.frozen,
+        attn_implementation=kernel,
+        revision=given.model_revision,
+        trust_remote_code=given.trust_remote_code,
+        **options,
+    )
+    model.config.use_cache = False
+    return model
+
+
+def quantization(spec: TrainSpec) -> BitsAndBytesConfig:
+    given = spec.model
+    if given.quantization_bit == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=given.quantization_type,
+        bnb_4bit_use_double_quant=given.double_quantization,
+        bnb_4bit_compute_dtype=torch.float16 if spec.train.fp16 else torch.bfloat16,
+        bnb_4bit_quant_storage=torch.uint8,
+    )
+
+
+def set_trained(model: torch.nn.Module, precision: Precision) -> None:
+    """Give the weights that are trained their format, once it is known which they are."""
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype != precision.trained:
+            weight.data = weight.data.to(precision.trained)
+
+
+def upcast_norms(model: torch.nn.Module) -> None:
+    for name, weight in model.named_parameters():
+        if weight.ndim == 1 and "norm" in name:
+            weight.data = weight.data.float()
+
+
+def check_names(model: torch.nn.Module, names: list[str], field: str) -> None:
+    """Raises InvalidSpec when a name is no module of the model: peft would pass over it in silence."""
+    known = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
+    if unknown := [name for name in names if name not in known and not any(n.endswith(f".{name}") for n in known)]:
+        linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        listed = ", ".join(sorted(linear))
+        raise InvalidSpec(f"names {unknown[0]!r}: the linear layers of this model are {listed}", field=field)
+
+
+def _fallback(model_class: Any, config: PretrainedConfig) -> str:
+    has_capping = getattr(config, "attn_logit_softcapping", None) is not None
+    return "sdpa" if model_class is not None and model_class._supports_sdpa and not has_capping else "eager"

@@ -1,0 +1,186 @@
+"""`python -m trainer_worker.child.prepare <attempt folder>`: datasets to tokens, before any device is held.
+
+The result lies below cache_dir under the digest of all that it depends on, so a second attempt, or another job on the
+same data, finds it there. `prepared.json` in the attempt folder tells the training where. Old entries are not removed
+here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.attempt import Attempt
+
+#: Raised when samples come out differently for the same input.
+VERSION = 1
+#: Progress events closer together than this help nobody.
+PROGRESS_SECONDS = 1.0
+PREPARED = "prepared.json"
+
+
+class Stopped(Exception):
+    """The job was paused or cancelled: there is nothing to keep of a preparation."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What became of the rows of one part."""
+
+    num_rows: int = 0
+    num_samples: int = 0
+    num_tokens: int = 0
+    num_learned: int = 0
+    num_cut: int = 0
+    num_dropped: int = 0
+    #: Why the first row was dropped.
+    first_problem: str = ""
+    lengths: list[int] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        ordered = sorted(self.lengths) or [0]
+        marks = {f"p{part}": ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 95, 99)}
+        counts = {name: value for name, value in vars(self).items() if name != "lengths"}
+        mean = round(self.num_tokens / max(1, self.num_samples), 1)
+        return counts | {"length_mean": mean, **marks, "length_max": ordered[-1]}
+
+
+def main(folder: Path) -> int:
+    attempt = Attempt(folder)
+    try:
+        prepare(attempt)
+    except Stopped:
+        attempt.stopped(0)
+    except Exception as error:
+        attempt.fail(error)
+        raise
+    return 0
+
+
+def prepare(attempt: Attempt) -> None:
+    # Imported here so that a broken environment is reported as a failed job, not as a crash.
+    from shared import schema
+    from shared.spec import TrainSpec
+    from trainer_worker.child import tokenizer
+
+    run = attempt.run
+    spec = schema.from_stored(TrainSpec, run["spec"])
+    loaded = tokenizer.load(run["model_path"], spec)
+    encoder = tokenizer.encoder(loaded, spec)
+    digest = _tokenizer_digest(loaded)
+    parts = {"train": run["datasets"], "eval": run.get("eval_datasets") or []}
+    places = {name: str(_part(attempt, spec, encoder, digest, name, sets)) for name, sets in parts.items() if sets}
+    (attempt.folder / PREPARED).write_text(json.dumps(places))
+    attempt.emit("phase_done", "the data is ready")
+
+
+def _part(
+    attempt: Attempt, spec: Any, encoder: Any, tokenizer_digest: str, name: str, datasets: Sequence[Mapping[str, Any]]
+) -> Path:
+    """The folder of one part's tokens, made now or found."""
+    from trainer_worker.child import tokens
+
+    key = _key(spec, encoder, tokenizer_digest, datasets)
+    place = Path(attempt.run["cache_dir"]) / "tokens" / key
+    found = tokens.exists(place) and not spec.data.overwrite_cache
+    if not found:
+        shutil.rmtree(place, ignore_errors=True)
+        tally = Tally()
+        samples = _samples(attempt, spec, encoder, datasets, tally)
+        tokens.write(place, samples, tally.as_dict)
+    store = tokens.TokenStore(place)
+    _tell(attempt, spec, name, store.meta, found)
+    return place
+
+
+def _samples(
+    attempt: Attempt, spec: Any, encoder: Any, datasets: Sequence[Mapping[str, Any]], tally: Tally
+) -> Iterator[Any]:
+    from shared.errors import TunesmithError
+    from trainer_worker.child import data
+
+    told = time.monotonic()
+    for row in (row for dataset in datasets for row in data.read(dataset, spec.data.max_samples)):
+        tally.num_rows += 1
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            _check(attempt)
+            attempt.emit("progress", done=tally.num_rows, unit="rows")
+        try:
+            sample, was_cut = encoder.sample(row)
+        except TunesmithError as error:
+            tally.num_dropped += 1
+            tally.first_problem = tally.first_problem or f"row {tally.num_rows}: {error.message}"
+            continue
+        _count(tally, sample, was_cut)
+        yield sample
+
+
+def _count(tally: Tally, sample: Any, was_cut: bool) -> None:
+    tally.num_samples += 1
+    tally.num_tokens += len(sample.input_ids)
+    tally.num_learned += sum(sample.supervised[1:])
+    tally.num_cut += was_cut
+    tally.lengths.append(len(sample.input_ids))
+
+
+def _tell(attempt: Attempt, spec: Any, name: str, stats: Mapping[str, Any], found: bool) -> None:
+    """Statistics as an event; what is lost as warnings. Raises InvalidDataset when nothing is left."""
+    from shared.errors import InvalidDataset
+
+    if not stats["num_samples"]:
+        raise InvalidDataset(f"no row can be trained on; {stats['first_problem']}", field="dataset")
+    how = "found tokenized" if found else "tokenized"
+    text = (
+        f"{name}: {stats['num_samples']} samples, {stats['num_tokens']} tokens, {stats['num_learned']} learned ({how})"
+    )
+    attempt.emit("message", text, part=name, reused=found, **stats)
+    if stats["num_dropped"]:
+        text = f"{stats['num_dropped']} of {stats['num_rows']} rows were left out; {stats['first_problem']}"
+        attempt.emit("finding", text, level="warning", field="dataset", num_rows=stats["num_dropped"])
+    if stats["num_cut"]:
+        share = 100 * stats["num_cut"] / stats["num_samples"]
+        text = f"{stats['num_cut']} samples ({share:.1f} %) were cut to cutoff_len {spec.data.cutoff_len}"
+        attempt.emit("finding", text, level="warning", field="cutoff_len", num_rows=stats["num_cut"])
+
+
+def _check(attempt: Attempt) -> None:
+    if attempt.wanted() != "run":
+        raise Stopped
+
+
+def _key(spec: Any, encoder: Any, tokenizer_digest: str, datasets: Sequence[Mapping[str, Any]]) -> str:
+    from trainer_worker.child import data
+
+    parts = {
+        "version": VERSION,
+        "tokenizer": tokenizer_digest,
+        "datasets": [data.identity(dataset) for dataset in datasets],
+        "max_samples": spec.data.max_samples,
+        "stops": encoder.stops,
+        "end_id": encoder.end_id,
+        "default_system": encoder.default_system,
+        "train_on_prompt": encoder.train_on_prompt,
+        "mask_history": encoder.mask_history,
+        "cutoff_len": encoder.cutoff_len,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """Vocabulary, rules and template: all that decides ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = (rules, str(tokenizer.chat_template), json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,105 @@
+"""What a training tells, and how it is told to stop: callbacks of the Trainer.
+
+Rank 0 alone writes events and reads control.json; what it reads it tells the others, so that all stop at the same step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from shared.errors import TunesmithError
+from trainer_worker.child.context import Context
+
+#: Progress events closer together than this help nobody.
+PROGRESS_SECONDS = 1.0
+WISHES = ("run", "pause", "cancel")
+#: Members of a metrics event, in this order.
+MEASURED = (
+    "loss", "learning_rate", "grad_norm", "tokens_per_second", "num_tokens", "eval_loss", "eval_accuracy",
+)  # fmt: skip
+
+
+class Diverged(TunesmithError):
+    """The loss is no number any more."""
+
+    code = "diverged"
+
+
+class Stopped(Exception):
+    """The training ends without a result; `step` is that of its last checkpoint."""
+
+    def __init__(self, step: int):
+        self.step = step
+        super().__init__(f"stopped at step {step}")
+
+
+class Report(TrainerCallback):
+    def __init__(self, context: Context):
+        self._context = context
+        self._told = 0.0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        is_last = state.global_step >= state.max_steps
+        if is_last or time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            self._context.emit("progress", done=state.global_step, total=state.max_steps, unit="steps")
+        # The losses of the steps since the last event are not lost at the end.
+        control.should_log = control.should_log or is_last
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        measured = {name: logs[name] for name in MEASURED if logs and name in logs}
+        if not measured:
+            return
+        told = {"step": state.global_step, "total_steps": state.max_steps, "epoch": state.epoch, **measured}
+        self._context.emit("metrics", **told)
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite(measured.get(name, 0.0)):
+                text = f"{name} is {measured[name]} at step {state.global_step}: lower the learning rate"
+                raise Diverged(text, field="learning_rate")
+
+
+class Heed(TrainerCallback):
+    """Stops the training when control.json says so."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        #: "run", or why the training was stopped.
+        self.wish = "run"
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._ask() != "run":
+            raise Stopped(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if state.global_step < state.max_steps and (wish := self._ask()) != "run":
+            self.wish = wish
+            control.should_training_stop = True
+            control.should_save = wish == "pause"
+            control.should_evaluate = False
+        return control
+
+    def _ask(self) -> str:
+        wish = WISHES.index(self._context.attempt.wanted()) if self._context.is_first else 0
+        if self._context.num_processes > 1:
+            told = torch.tensor(wish, device=self._context.device)
+            distributed.broadcast(told, src=0)
+            wish = int(told.item())
+        return WISHES[wish]

@@ -1,0 +1,88 @@
+"""From a spec to what the Trainer is made of: arguments, model with its trained weights, batches.
+
+The order matters: the arguments come first, because they start the process group and tell transformers of ZeRO-3,
+which splits the model while it is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from trainer_worker import deepspeed
+from trainer_worker.child import memory, model
+from trainer_worker.child.arguments import training_arguments
+from trainer_worker.child.batch import Flat, Padded
+from trainer_worker.child.context import Context
+from trainer_worker.child.datasets import Parts
+from trainer_worker.child.precision import PURE_BF16, Precision, decide
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    arguments: TrainingArguments
+    model: torch.nn.Module
+    collator: Callable[..., dict[str, Any]]
+    precision: Precision
+
+
+def make(context: Context, parts: Parts) -> Made:
+    config = model.load_config(context)
+    has_deepspeed = deepspeed.is_wanted(context.spec)
+    precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
+    layout = model.layout(context.spec, config)
+    arguments = training_arguments(context, engine(context, precision) if has_deepspeed else None)
+    set_seed(context.spec.train.seed)
+    base = model.load(context, config, precision, layout.kernel)
+    method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")
+    adapted = method.apply(base, context, precision)
+    recompute(context, arguments, base, parts)
+    tell(context, adapted, precision, layout.kernel, arguments.gradient_checkpointing)
+    segments = layout.kernel == model.attention.NAME
+    collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
+    return Made(arguments=arguments, model=adapted, collator=collator, precision=precision)
+
+
+def engine(context: Context, precision: Precision) -> dict[str, Any]:
+    if replaced := deepspeed.replaced(context.spec):
+        text = f"The DeepSpeed configuration says {', '.join(replaced)}, which the job's own parameters replace"
+        context.emit("finding", text, "warning", field="deepspeed")
+    return deepspeed.config(
+        context.spec,
+        num_processes=context.num_processes,
+        device=context.device.type,
+        bf16=precision.frozen == PURE_BF16.frozen,
+    )
+
+
+def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts) -> None:
+    """Turn gradient checkpointing on where the memory needs it; see memory.py for the rule."""
+    given = context.spec.model
+    wanted = not given.disable_gradient_checkpointing and memory.needs_checkpointing(
+        base, parts.most_tokens, parts.most_learned, context.device
+    )
+    arguments.gradient_checkpointing = wanted
+    if wanted:
+        arguments.gradient_checkpointing_kwargs = {"use_reentrant": given.use_reentrant_gc}
+        base.enable_input_require_grads()
+
+
+def tell(context: Context, adapted: torch.nn.Module, precision: Precision, kernel: str, checkpointing: bool) -> None:
+    weights = [(getattr(w, "ds_numel", w.numel()), w.requires_grad) for w in adapted.parameters()]
+    trained, total = sum(n for n, is_trained in weights if is_trained), sum(n for n, _ in weights)
+    context.emit(
+        "message",
+        f"Training {trained:,} of {total:,} weights ({100 * trained / total:.2f} %)",
+        num_trained=trained,
+        num_weights=total,
+        attention=kernel,
+        gradient_checkpointing=checkpointing,
+        **{name: str(value).removeprefix("torch.") for name, value in vars(precision).items() if value is not None},
+    )
+    if context.spec.model.enable_liger_kernel and context.device.type != "cuda":
+        context.emit("finding", "enable_liger_kernel needs a GPU: not used", "warning", field="enable_liger_kernel")

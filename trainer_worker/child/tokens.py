@@ -1,0 +1,86 @@
+"""Tokenized samples on disk: one flat file of ids, one of marks, one of offsets, memory-mapped by every rank.
+
+A store appears under its name whole or not at all, so it can be shared by all jobs of the machine. It knows nothing of
+templates or datasets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IDS, MARKS, OFFSETS, META = "ids.bin", "supervised.bin", "offsets.bin", "meta.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    input_ids: list[int]
+    #: For each id, whether it is learned.
+    supervised: list[bool]
+
+
+class TokenStore:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.meta: dict[str, Any] = json.loads((folder / META).read_text())
+        #: Where each sample begins, and at last where the last one ends.
+        self.offsets = np.fromfile(folder / OFFSETS, dtype=np.int64)
+        self._ids = _map(folder / IDS, np.int32)
+        self._marks = _map(folder / MARKS, np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and marks of one sample."""
+        place = slice(self.offsets[index], self.offsets[index + 1])
+        return self._ids[place], self._marks[place]
+
+
+def write(folder: Path, samples: Iterable[Sample], meta: Callable[[], Mapping[str, Any]]) -> TokenStore:
+    """Write beside and rename; `meta` is asked after the last sample. Who comes second takes the first one's."""
+    beside = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    beside.mkdir(parents=True)
+    try:
+        offsets = array("q", [0])
+        with open(beside / IDS, "wb") as ids, open(beside / MARKS, "wb") as marks:
+            for sample in samples:
+                np.asarray(sample.input_ids, dtype=np.int32).tofile(ids)
+                np.asarray(sample.supervised, dtype=np.bool_).tofile(marks)
+                offsets.append(offsets[-1] + len(sample.input_ids))
+        (beside / OFFSETS).write_bytes(offsets.tobytes())
+        (beside / META).write_text(json.dumps(dict(meta())))
+        _publish(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return TokenStore(folder)
+
+
+def exists(folder: Path) -> bool:
+    return (folder / META).is_file()
+
+
+def _publish(beside: Path, folder: Path) -> None:
+    try:
+        beside.rename(folder)
+    except OSError:
+        if not exists(folder):
+            raise
+
+
+def _map(path: Path, dtype: Any) -> np.ndarray:
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r")

@@ -1,0 +1,183 @@
+"""transformers' Trainer with our loss, our validation, and checkpoints that appear whole or not at all.
+
+What it adds: logits for learned tokens only, real tokens per second (padding is not counted), a validation loss that
+is a mean over tokens whatever the number of processes. Everything else (optimizer, schedule, distribution, resuming) is
+the Trainer's. What it reports and when it stops is in report.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from trainer_worker.child.batch import IGNORED
+from trainer_worker.child.context import Context
+from trainer_worker.child.loss import summed_nll
+from trainer_worker.child.precision import Precision
+
+#: What the libraries leave beside the weights and nobody needs: a pickle of machine paths, an empty model card.
+LEFTOVERS = ("training_args.bin", "README.md")
+#: Local checkpoints kept at least: the newest may still be on its way to the storage.
+MIN_KEPT = 2
+
+
+class LanguageTrainer(Trainer):
+    def __init__(self, context: Context, precision: Precision, **rest: Any):
+        super().__init__(**rest)
+        self.context = context
+        self.precision = precision
+        # Our loss is a sum over learned tokens divided by their number in the whole step, and its labels are shifted.
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = False
+        #: Where a checkpoint is written before it gets its name.
+        self._staging = context.checkpoints.with_name("checkpoint-in-work")
+        #: Since the last metrics event: tokens of this process, when the first step began, seconds not spent training.
+        self._tokens_here, self._began, self._seconds_away = 0, 0.0, 0.0
+        #: Of all processes in this attempt.
+        self.num_tokens, self.num_seconds = 0, 0.0
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """The mean over the step's learned tokens; times the processes, because their gradients are averaged."""
+        logits, targets = self._predict(model, inputs)
+        return summed_nll(logits, targets) * (self.args.world_size / num_items_in_batch)
+
+    def _predict(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and targets of the learned tokens: n v and n."""
+        targets = inputs["labels"].flatten()
+        with self.precision.context(self.context.device):
+            logits = model(**inputs["inputs"]).logits.flatten(0, 1)
+        learned = targets != IGNORED
+        # In padded batches a position is computed when any row learns it.
+        return (logits, targets) if bool(learned.all()) else (logits[learned], targets[learned])
+
+    def get_batch_samples(self, *arguments: Any) -> Any:
+        self._began = self._began or time.monotonic()
+        return super().get_batch_samples(*arguments)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self._tokens_here += inputs["num_tokens"]
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self._speed()
+        super().log(logs, start_time)
+
+    def _speed(self) -> dict[str, float]:
+        """Real tokens of all processes per second of training, since the last time."""
+        tokens = int(self._sum([self._tokens_here])[0])
+        seconds = max(time.monotonic() - self._began - self._seconds_away, 1e-9)
+        self._tokens_here, self._began, self._seconds_away = 0, 0.0, 0.0
+        self.num_tokens += tokens
+        self.num_seconds += seconds
+        self.state.num_input_tokens_seen += tokens
+        return {"tokens_per_second": tokens / seconds, "num_tokens": self.state.num_input_tokens_seen}
+
+    @contextmanager
+    def _away(self) -> Iterator[None]:
+        """Time that is no training."""
+        began = time.monotonic()
+        yield
+        self._seconds_away += time.monotonic() - began if self._began else 0.0
+
+    def _sum(self, numbers: list[float]) -> list[float]:
+        here = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
+        summed: list[float] = self.accelerator.reduce(here, "sum").tolist()
+        return summed
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The validation loss: a mean over all learned tokens, the same for any number of processes."""
+        self.model.eval()
+        sums = [0.0, 0.0, 0.0]
+        with self._away(), torch.no_grad():
+            for batch, is_ours in self._eval_batches():
+                logits, targets = self._predict(self.model, self._prepare_inputs(batch))
+                right = (logits.argmax(dim=1) == targets).sum()
+                values = (summed_nll(logits, targets).item(), len(targets), right.item())
+                sums = [total + value * is_ours for total, value in zip(sums, values, strict=True)]
+            nll, num_tokens, num_right = self._sum(sums)
+        metrics = {"eval_loss": nll / num_tokens}
+        if self.context.spec.tuning.compute_accuracy:
+            metrics["eval_accuracy"] = num_right / num_tokens
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _eval_batches(self) -> Iterator[tuple[dict[str, Any], bool]]:
+        """This rank's batches; the last may count for nothing: under ZeRO-3 every rank must compute."""
+        rows, size = len(self.eval_dataset), self.args.per_device_eval_batch_size
+        starts = list(range(0, rows, size))
+        for index in range(self.context.rank, self._rounded(len(starts)), self.context.num_processes):
+            start = starts[min(index, len(starts) - 1)]
+            items = [self.eval_dataset[row] for row in range(start, min(start + size, rows))]
+            yield self.data_collator(items), index < len(starts)
+
+    def _rounded(self, count: int) -> int:
+        return -(-count // self.context.num_processes) * self.context.num_processes
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Written beside, then renamed: what stands below checkpoints/ is whole."""
+        with self._away():
+            if self.context.is_first:
+                shutil.rmtree(self._staging, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.context.is_first:
+                self._publish(f"checkpoint-{self.state.global_step}")
+
+    def _publish(self, name: str) -> None:
+        place = self.context.checkpoints / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        (self._staging / name).rename(place)
+        metrics = {key: value for key, value in latest(self.state.log_history).items() if key != "step"}
+        step = self.state.global_step
+        path = str(place.relative_to(self.context.attempt.folder.resolve()))
+        self.context.emit("checkpoint", f"Checkpoint of step {step}", step=step, path=path, metrics=metrics)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        limit = self.context.spec.train.save_total_limit
+        if limit is not None:
+            kept = sorted(self.context.checkpoints.iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+            for path in kept[: -max(limit, MIN_KEPT)]:
+                shutil.rmtree(path)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = Path(str(output_dir))
+        for name in LEFTOVERS:
+            (folder / name).unlink(missing_ok=True)
+        name_base(folder, self.context.run["base_name"])
+
+
+def latest(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The newest value of everything measured."""
+    merged: dict[str, Any] = {}
+    for entry in history:
+        merged |= entry
+    return merged
+
+
+def name_base(folder: Path, base_name: str) -> None:
+    """Where an adapter names its base, write the catalog's name: the path means nothing elsewhere."""
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base_name}, indent=2))

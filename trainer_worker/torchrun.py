@@ -1,0 +1,54 @@
+"""A training as child processes: their arguments and environment. Pure functions of what they are given.
+
+torchrun starts every training, also one of a single process, so that there is one way in. Its rendezvous is static and
+it never restarts a rank: only the ledger restarts a job. It reads no environment and picks no port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.devices import CPU
+from shared.settings import Settings
+
+#: This machine only: a job's processes talk to each other over it, nobody else does.
+LOOPBACK = "127.0.0.1"
+
+
+def prepare_argv(python: str, folder: str) -> list[str]:
+    return [python, "-m", "trainer_worker.child.prepare", folder]
+
+
+def train_argv(python: str, folder: str, *, num_processes: int, port: int) -> list[str]:
+    """`port` must be free: rank 0's agent listens there."""
+    return [
+        *(python, "-m", "torch.distributed.run"),
+        *("--nnodes", "1", "--node-rank", "0", "--nproc-per-node", str(num_processes)),
+        *("--rdzv-backend", "static", "--master-addr", LOOPBACK, "--master-port", str(port)),
+        *("--max-restarts", "0", "-m", "trainer_worker.child", folder),
+    ]
+
+
+def environment(
+    settings: Settings, *, devices: Sequence[str] = (CPU,), num_processes: int = 1, num_cores: int = 1
+) -> dict[str, str]:
+    env = {
+        # torchrun would set 1 for several processes: a core each on machines that have many.
+        "OMP_NUM_THREADS": str(max(1, num_cores // num_processes)),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        # A crash in native code leaves its Python stack in the rank's log.
+        "PYTHONFAULTHANDLER": "1",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    }
+    if not settings.hub:
+        env["HF_HUB_OFFLINE"] = "1"
+    return env | (_CPU_ENVIRONMENT if tuple(devices) in ((CPU,), ()) else {})
+
+
+_CPU_ENVIRONMENT = {
+    "DS_ACCELERATOR": "cpu",
+    # The host's name may resolve to nothing, and gloo would look it up.
+    "GLOO_SOCKET_IFNAME": "lo",
+}

@@ -1,0 +1,159 @@
+"""What a training adds to the runner: two children, their inputs as local paths, and their output as a new model.
+
+Not here: anything that reads weights or data (trainer_worker/child).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared import catalog, folder, interpreters, methods, schema, templates
+from shared.catalog import Resolved
+from shared.errors import InvalidSpec
+from shared.job import Kind
+from shared.records import NewModel
+from shared.spec import TrainSpec
+from shared.work import Finish, Phase, Run
+from trainer_worker import torchrun
+
+#: Where the sealed output lies below the attempt.
+OUTPUT = "model"
+#: Part of an adapter's name where the project has no name of its own.
+DEFAULT_PROJECTS = {"default": "local"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a training starts from."""
+
+    base: Resolved
+    #: Trained on instead of a new one.
+    adapter: Resolved | None
+
+
+class TrainWork:
+    kind = Kind.TRAIN
+
+    def phases(self, run: Run) -> Sequence[Phase]:
+        python = interpreters.trainer(run.settings)
+        at, cores = str(run.folder), len(os.sched_getaffinity(0))
+        count = folder.num_processes(run)
+        env = torchrun.environment(run.settings, devices=run.devices, num_processes=count, num_cores=cores)
+        argv = torchrun.train_argv(python, at, num_processes=count, port=free_port())
+        return [
+            Phase(
+                name="prepare",
+                argv=torchrun.prepare_argv(python, at),
+                env=torchrun.environment(run.settings, num_cores=cores),
+                needs_devices=False,
+            ),
+            Phase(name="train", argv=argv, env=env),
+        ]
+
+    def run_json(self, run: Run) -> Mapping[str, Any]:
+        spec = schema.from_stored(TrainSpec, run.job.spec)
+        start = find_start(run, spec)
+        return {
+            "model_path": start.base.local(run.artifacts),
+            "adapter_path": start.adapter.local(run.artifacts) if start.adapter else None,
+            "base_name": start.base.name,
+            "datasets": datasets(run, spec.data.dataset),
+            "eval_datasets": datasets(run, spec.data.eval_dataset),
+        }
+
+    def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
+        spec = schema.from_stored(TrainSpec, run.job.spec)
+        base = find_start(run, spec).base.name
+        sealed = run.artifacts.put_folder(run.output, run.uri(OUTPUT))
+        model = NewModel(
+            name=model_name(run, base),
+            kind=methods.get(spec.tuning.finetuning_type).makes,
+            base_model=base,
+            job_id=run.job.id,
+            uri=sealed.uri,
+            digest=sealed.digest,
+            size_bytes=sealed.size_bytes,
+            format="safetensors",
+            template=templates.settled(spec.data.template),
+            config=described(spec) | {"metrics": dict(done["metrics"])},
+            metadata=dict(run.job.metadata),
+        )
+        result = {key: done[key] for key in ("metrics", "num_steps", "num_tokens", "train_loss")}
+        return Finish(result={"model": model.name, "size_bytes": sealed.size_bytes, **result}, models=[model])
+
+
+def find_start(run: Run, spec: TrainSpec) -> Start:
+    """A model named by the spec may itself be an adapter: then its training goes on. Raises NotFound, InvalidSpec."""
+    named = resolve(run, spec.model.model_name_or_path)
+    adapter = resolve(run, spec.model.adapter_name_or_path) if spec.model.adapter_name_or_path else None
+    base = named
+    if is_adapter(named):
+        if adapter is not None:
+            raise InvalidSpec(f"{named.name} is an adapter already: name its base model", field="model_name_or_path")
+        base, adapter = resolve(run, named.record.base_model), named  # type: ignore[union-attr]
+    if adapter is not None:
+        check_adapter(spec, base, adapter)
+    return Start(base=base, adapter=adapter)
+
+
+def check_adapter(spec: TrainSpec, base: Resolved, adapter: Resolved) -> None:
+    """Raises InvalidSpec when the adapter cannot be trained on."""
+    if spec.tuning.finetuning_type != "lora":
+        text = f"{adapter.name} is an adapter: export it merged first, then train that with another method than lora"
+        raise InvalidSpec(text, field="finetuning_type")
+    if spec.lora.create_new_adapter:
+        text = f"an adapter beside {adapter.name} would need it at every use: export it merged, then train on that"
+        raise InvalidSpec(text, field="create_new_adapter")
+    if adapter.record is not None and adapter.record.base_model != base.name:
+        text = f"{adapter.name} was trained on {adapter.record.base_model}, not on {base.name}"
+        raise InvalidSpec(text, field="adapter_name_or_path")
+
+
+def resolve(run: Run, name: str) -> Resolved:
+    return catalog.resolve_model(run.store, run.settings, run.job.project_id, name)
+
+
+def is_adapter(model: Resolved) -> bool:
+    return model.record is not None and model.record.kind == "adapter"
+
+
+def datasets(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
+    found = (catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name) for name in names)
+    return [
+        {
+            "path": dataset.local(run.artifacts),
+            "format": dataset.record.format if dataset.record else None,
+            "columns": dataset.record.columns if dataset.record else None,
+            "digest": dataset.record.digest if dataset.record else None,
+            "name": dataset.name,
+        }
+        for dataset in found
+    ]
+
+
+def model_name(run: Run, base_name: str) -> str:
+    """`ft:<base>:<project>:<suffix>:<end of the job's id>`, OpenAI's form."""
+    projects = {project.id: project.name for project in run.store.projects.list()}
+    project = projects.get(run.job.project_id, "")
+    suffix = run.job.request.get("suffix") or ""
+    return ":".join(["ft", base_name, DEFAULT_PROJECTS.get(project, project), suffix, run.job.id[-8:]])
+
+
+def described(spec: TrainSpec) -> dict[str, Any]:
+    """What a user of the model may want to know of its training without opening the job."""
+    tuning = {"finetuning_type": spec.tuning.finetuning_type, "stage": spec.tuning.stage}
+    lora = {"lora_rank": spec.lora.rank, "lora_alpha": spec.lora.alpha, "lora_target": spec.lora.target}
+    data = {"datasets": spec.data.dataset, "cutoff_len": spec.data.cutoff_len}
+    return tuning | data | (lora if spec.tuning.finetuning_type == "lora" else {})
+
+
+def free_port() -> int:
+    """A port that nobody listens on now; the child takes it a moment later."""
+    with socket.socket() as listener:
+        listener.bind((torchrun.LOOPBACK, 0))
+        port: int = listener.getsockname()[1]
+        return port
