@@ -11,6 +11,7 @@ from shared.ids import new_id
 from shared.records import Dataset, NewDataset, Page
 from shared.store.columns import now, record
 from shared.store.engine import Database
+from shared.store.names import check_name
 from shared.store.paging import MAX_LIMIT, one, page
 from shared.store.tables import datasets
 
@@ -35,6 +36,7 @@ class Datasets:
         status: str = "processed",
         id: str | None = None,
     ) -> Dataset:
+        check_name(name)
         new = NewDataset(
             name=name,
             filename=filename,

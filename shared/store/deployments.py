@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
@@ -18,6 +17,7 @@ from shared.records import Deployment, Replica
 from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.moves import lock_project
+from shared.store.names import check_name
 from shared.store.paging import one
 from shared.store.replicas import insert_replica, replicas_query
 from shared.store.tables import deployments, replicas
@@ -28,9 +28,10 @@ class Deployments:
         self._database = database
 
     def create(self, project_id: str, *, name: str, model_name: str, spec: Mapping[str, Any]) -> Deployment:
+        check_name(name)
         with self._database.write() as connection:
             lock_project(connection, project_id)
-            if _taken(connection, project_id, name):
+            if deployment_is_taken(connection, project_id, name):
                 raise Conflict(f"There is a deployment {name!r} in this project already", field="name")
             return insert_deployment(connection, project_id, name=name, model_name=model_name, spec=spec)
 
@@ -91,13 +92,7 @@ def insert_deployment(
     return _find(connection, project_id, deployment.id)
 
 
-def free_deployment_name(connection: Connection, project_id: str, name: str) -> str:
-    """`name`, or with the first number from 2 on that makes it free. The caller holds the project's row."""
-    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(name for name in names if not _taken(connection, project_id, name))
-
-
-def _taken(connection: Connection, project_id: str, name: str) -> bool:
+def deployment_is_taken(connection: Connection, project_id: str, name: str) -> bool:
     running = and_(deployments.c.name == name, deployments.c.wanted == "running")
     return connection.execute(select(1).where(deployments.c.project_id == project_id, running)).first() is not None
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import DataError, IntegrityError
 
 from shared.errors import TunesmithError
 from shared.job import Job, Status
 from shared.records import NewDataset, NewEvent, NewModel
 from shared.store.claims import secrets_of
 from shared.store.datasets import insert_dataset
-from shared.store.deployments import free_deployment_name, insert_deployment
-from shared.store.models import free_model_name, insert_model
+from shared.store.deployments import deployment_is_taken, insert_deployment
+from shared.store.models import insert_model, model_is_taken
 from shared.store.moves import end_attempt, lock_project, move
+from shared.store.names import free_name
 from shared.store.newjob import from_then, insert_job
 from shared.store.tables import jobs
 
@@ -67,7 +70,7 @@ def _message(status: Status, error: Mapping[str, Any] | None) -> str:
 
 
 def _add_model(connection: Connection, job: Job, model: NewModel) -> str:
-    name = free_model_name(connection, job.project_id, model.name)
+    name = free_name(model.name, partial(model_is_taken, connection, job.project_id))
     return insert_model(connection, job.project_id, replace(model, name=name, job_id=model.job_id or job.id)).name
 
 
@@ -79,8 +82,9 @@ def _then(connection: Connection, job: Job, result: Mapping[str, Any]) -> list[N
     for entry in job.then:
         try:
             spec = _with_model(entry["spec"], result.get("model"))
-            told.append(_follow(connection, job, {**entry, "spec": spec}, secrets, owner))
-        except (KeyError, TypeError, ValueError, TunesmithError) as error:
+            with connection.begin_nested():  # what fails is undone, the rest of the transaction stands
+                told.append(_follow(connection, job, {**entry, "spec": spec}, secrets, owner))
+        except (KeyError, TypeError, ValueError, AttributeError, TunesmithError, DataError, IntegrityError) as error:
             told.append(NewEvent(type="message", level="warning", message=f"What should follow could not: {error}"))
     return told
 
@@ -104,7 +108,8 @@ def _follow(
         made = insert_job(connection, job.project_id, from_then(entry, parent=job, secrets=secrets, owner=owner))
         return NewEvent(type="message", message=f"Then follows {made.id}", data={"job_id": made.id})
     spec = entry["spec"]
-    name = free_deployment_name(connection, job.project_id, entry.get("name") or spec.get("name") or spec["model"])
+    name = entry.get("name") or spec.get("name") or spec["model"]
+    name = free_name(name, partial(deployment_is_taken, connection, job.project_id))
     deployment = insert_deployment(connection, job.project_id, name=name, model_name=spec["model"], spec=spec)
     message = f"Then follows deployment {deployment.name!r}"
     return NewEvent(type="message", message=message, data={"deployment_id": deployment.id})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 from sqlalchemy import Connection, and_, delete, insert, or_, select
 
 from shared.errors import Conflict
@@ -12,6 +10,7 @@ from shared.records import Model, NewModel
 from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.moves import lock_project
+from shared.store.names import check_name
 from shared.store.paging import one
 from shared.store.tables import deployments, models, replicas
 
@@ -21,9 +20,10 @@ class Models:
         self._database = database
 
     def create(self, project_id: str, new: NewModel) -> Model:
+        check_name(new.name)
         with self._database.write() as connection:
             lock_project(connection, project_id)
-            if _taken(connection, project_id, new.name):
+            if model_is_taken(connection, project_id, new.name):
                 raise Conflict(f"There is a model {new.name!r} in this project already", field="name")
             return insert_model(connection, project_id, new)
 
@@ -57,13 +57,7 @@ def insert_model(connection: Connection, project_id: str, new: NewModel) -> Mode
     return model
 
 
-def free_model_name(connection: Connection, project_id: str, name: str) -> str:
-    """`name`, or with the first number from 2 on that makes it free. The caller holds the project's row."""
-    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(name for name in names if not _taken(connection, project_id, name))
-
-
-def _taken(connection: Connection, project_id: str, name: str) -> bool:
+def model_is_taken(connection: Connection, project_id: str, name: str) -> bool:
     query = select(1).where(models.c.project_id == project_id, models.c.name == name)
     return connection.execute(query).first() is not None
 

@@ -119,5 +119,6 @@ def _insert_events(connection: Connection, before: Job, after: Job, new_events: 
 
 
 def step_of(event: NewEvent) -> int | None:
-    step = event.data.get("step")
-    return step if event.type == "metrics" and isinstance(step, int) and not isinstance(step, bool) else None
+    """The step of a metrics event, for superseding; None for what is no step, however a child wrote it."""
+    step = event.data.get("step") if event.type == "metrics" else None
+    return step if isinstance(step, int) and not isinstance(step, bool) and abs(step) < 2**63 else None

@@ -120,6 +120,20 @@ def test_what_postgresql_cannot_store_does_not_cost_the_lease(store: Store, proj
     assert event.message == "nul \ufffd half ?"
 
 
+@pytest.mark.parametrize("step", [None, "7", 1.5, True, 10**30])
+def test_a_step_that_is_no_number_does_not_cost_the_lease(
+    store: Store, project: str, running: NewJob, claim: Look, step: object
+) -> None:
+    job = running()
+    store.attempts.renew(job.id, 1, events=[NewEvent(type="metrics", message="odd", data={"step": step})])
+    store.attempts.add_checkpoint(job.id, 1, step=1, **CHECKPOINT)
+    lose(store, job)
+
+    assert claim() is not None
+    [odd] = [event for event in store.events.list(project, job.id) if event.type == "metrics"]
+    assert odd.data == {"step": step} and not odd.superseded
+
+
 def test_events_of_writers_at_the_same_time_are_numbered_without_gaps(
     store: Store, project: str, running: NewJob
 ) -> None:

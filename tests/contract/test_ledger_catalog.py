@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.records import Dataset, NewModel
 from shared.store import Store
+from shared.store.names import MAX_NAME_CHARACTERS
 
 
 def dataset(store: Store, project: str, **given: Any) -> Dataset:
@@ -121,6 +123,27 @@ def test_the_base_of_an_adapter_is_not_deleted(store: Store, project: str) -> No
     store.models.delete(project, "a")
 
     assert store.models.delete(project, "b").name == "b"
+
+
+@pytest.mark.parametrize("name", ["", "n" * (MAX_NAME_CHARACTERS + 1)], ids=["empty", "long"])
+def test_a_name_that_cannot_be_indexed_is_refused(store: Store, project: str, name: str) -> None:
+    for create in (
+        lambda: dataset(store, project, name=name),
+        lambda: store.models.create(project, model(name)),
+        lambda: store.deployments.create(project, name=name, model_name="smol", spec={}),
+        lambda: store.projects.create(name),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            create()
+        assert caught.value.field == "name"
+
+
+def test_the_longest_name_of_the_widest_characters_is_stored(store: Store, project: str) -> None:
+    alphabet = [chr(0x1F300 + number) for number in range(256)]
+    name = "".join(random.Random(0).choices(alphabet, k=MAX_NAME_CHARACTERS))  # that no index can compress
+
+    assert store.models.create(project, model(name)).name == store.models.get(project, name).name == name
+    assert dataset(store, project, name=name).name == name
 
 
 def test_another_projects_records_are_not_found(store: Store, project: str, other_project: str) -> None:

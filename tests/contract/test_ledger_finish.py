@@ -169,6 +169,27 @@ def test_a_then_that_cannot_be_does_not_cost_the_model(store: Store, project: st
     assert len(store.jobs.list(project, kind=Kind.EXPORT)) == 1
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"kind": "export", "spec": {}, "requires": {"num_devices": 10**12}},  # too large for PostgreSQL
+        {"kind": "deploy", "spec": {"model": "$model", "replicas": "many"}},
+        {"kind": "export", "spec": {}, "requires": {"num_devices": "many"}},
+        {"kind": "export", "spec": ["no", "object"]},
+    ],
+)
+def test_a_then_that_the_database_refuses_does_not_cost_the_model(
+    store: Store, project: str, running: NewJob, entry: dict[str, Any]
+) -> None:
+    job = running(then=[entry, {"kind": "export", "name": "next", "spec": {}}])
+
+    done = store.attempts.finish(job.id, 1, status=Status.SUCCEEDED, models=[model("ft:x")])
+
+    assert done.status is Status.SUCCEEDED and store.models.get(project, "ft:x")
+    assert "next" in [made.name for made in store.jobs.list(project, kind=Kind.EXPORT)]
+    assert store.deployments.list(project) == []
+
+
 def test_then_without_a_model_to_name_is_a_warning(store: Store, project: str, running: NewJob) -> None:
     job = running(then=[{"kind": "export", "spec": {"model_name_or_path": "$model"}}])
 
