@@ -12,9 +12,10 @@ from copy import deepcopy
 from typing import Any
 
 from shared import deepspeed as presets
-from shared.devices import CPU
 from shared.spec import TrainSpec
 
+#: The device of a machine without GPUs; shared/devices.py is for workers, not for children.
+CPU = "cpu"
 #: Filled by transformers from the model's hidden size.
 BY_WIDTH = frozenset({"reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"})
 #: What "auto" means where neither spec nor model says anything.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.devices import CPU
 from shared.settings import Settings
 
+#: The device of a machine without GPUs, as shared/devices.py calls it; that module is for workers, not for children.
+CPU = "cpu"
 #: This machine only: a job's processes talk to each other over it, nobody else does.
 LOOPBACK = "127.0.0.1"
 

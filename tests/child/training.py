@@ -1,0 +1,161 @@
+"""A tiny model, a tiny dataset and an attempt folder, and the child run on them exactly as the worker starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from shared import schema
+from shared.settings import Settings
+from shared.spec import TrainSpec
+from trainer_worker import torchrun
+
+#: As SmolLM2's: a system prompt for conversations without one, and a newline after each turn.
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+QUESTIONS = ("Who are you?", "What is two plus two?", "Name a colour that is not red.", "Say it again, please.", "Why?")
+ANSWERS = ("I am a test.", "Four.", "Blue is a colour, and so is green.", "It again, please.", "Because nobody knows.")
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE, learned from our own few sentences."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=list(SPECIAL), initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([*QUESTIONS, *ANSWERS, "system user assistant You help."] * 4, trainer)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=SPECIAL[1], eos_token=SPECIAL[2], pad_token=SPECIAL[2]
+    )
+    made.chat_template = CHATML
+    return made
+
+
+def make_model(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """Two layers, hidden size 64, tied embeddings as in SmolLM2; the same weights every time."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_dataset(path: Path, num_rows: int = 24) -> Path:
+    """Alpaca rows of different lengths; no two alike."""
+    rows = [
+        {
+            "instruction": QUESTIONS[i % len(QUESTIONS)],
+            "input": f"Number {i}." if i % 2 else "",
+            "output": " ".join(ANSWERS[(i + k) % len(ANSWERS)] for k in range(1 + i % 3)),
+        }
+        for i in range(num_rows)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One attempt folder as the worker makes it, and what became of it."""
+
+    folder: Path
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "events.jsonl").read_text().splitlines()]
+
+    def of(self, type: str) -> list[dict[str, Any]]:
+        return [event["data"] for event in self.events if event["type"] == type]
+
+    @property
+    def losses(self) -> list[float]:
+        return [data["loss"] for data in self.of("metrics") if "loss" in data]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        return self.events[-1]
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+
+def make_attempt(
+    folder: Path, model: Path, dataset: Path, *, num_processes: int = 1, resume_from: Path | None = None,
+    eval_dataset: Path | None = None, adapter: Path | None = None, **spec: Any,
+) -> Attempt:  # fmt: skip
+    given = {
+        "model_name_or_path": "tiny", "dataset": ["rows"], "learning_rate": 1e-2, "num_train_epochs": 2,
+        "per_device_train_batch_size": 4, "logging_steps": 1, "save_strategy": "no", "cutoff_len": 128,
+    }  # fmt: skip
+    wire = schema.to_wire(schema.load(TrainSpec, given | spec))
+    for name in ("output", "scratch", "logs"):
+        (folder / name).mkdir(parents=True)
+    run = {
+        "schema_version": 1, "job_id": "ftjob-test", "attempt": 1, "kind": "train", "spec": wire, "devices": ["cpu"],
+        "num_processes": num_processes, "output_dir": str(folder / "output"), "scratch_dir": str(folder / "scratch"),
+        "cache_dir": str(folder.parent / "cache"), "resume_from": str(resume_from) if resume_from else None,
+        "model_path": str(model), "adapter_path": str(adapter) if adapter else None, "base_name": "tiny-base",
+        "datasets": [as_dataset(dataset)], "eval_datasets": [as_dataset(eval_dataset)] if eval_dataset else [],
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(run))
+    return Attempt(folder=folder)
+
+
+def as_dataset(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "format": None, "columns": None, "digest": None, "name": path.stem}
+
+
+def environment(num_processes: int) -> dict[str, str]:
+    """As the worker's; one thread a rank, so that numbers are the same on every machine."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TORCH_EXTENSIONS_DIR") if name in os.environ}
+    settings = Settings.from_env({"TUNESMITH_HUB": "0"})
+    made = torchrun.environment(settings, num_processes=num_processes, num_cores=num_processes)
+    return kept | made | {"PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def prepare(attempt: Attempt, *, expect: int = 0) -> None:
+    _call(torchrun.prepare_argv(sys.executable, str(attempt.folder)), attempt, 1, expect)
+
+
+def train(attempt: Attempt, num_processes: int = 1, *, expect: int = 0) -> Attempt:
+    """Both phases."""
+    prepare(attempt)
+    argv = torchrun.train_argv(sys.executable, str(attempt.folder), num_processes=num_processes, port=free_port())
+    _call(argv, attempt, num_processes, expect)
+    return attempt
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _call(argv: list[str], attempt: Attempt, num_processes: int, expect: int) -> None:
+    env = environment(num_processes)
+    done = subprocess.run(argv, cwd=attempt.folder, env=env, capture_output=True, text=True, timeout=200)
+    if done.returncode != expect:
+        logs = "\n".join(path.read_text()[-4000:] for path in sorted((attempt.folder / "logs").glob("rank*.log")))
+        raise AssertionError(f"exit code {done.returncode}\n{done.stderr[-3000:]}\n{logs}")
