@@ -5,17 +5,20 @@ For jobs, for what follows them and for deployments alike. What a spec may conta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from gateway.services import Services
 from shared import catalog, schema
 from shared.errors import Complaint, NotFound
+from shared.job import TERMINAL, Job, Status
 from shared.spec import SPECS, TrainSpec
 from shared.store.finish import MADE_MODEL
 
 #: Longest way from a model to the base it came from: adapter, merged, quantized, and again.
 MAX_LINEAGE = 32
+#: Jobs read from the ledger at once.
+PAGE = 1000
 
 
 def missing(services: Services, project_id: str, spec: Any, *, follows: bool = False) -> Iterator[Complaint]:
@@ -37,8 +40,8 @@ def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
     """Parameters that name models or datasets, with what they name."""
     wire = schema.to_wire(spec)
     for param in schema.params(type(spec)):
-        if param.kind in ("model", "dataset") and (value := wire[param.wire]):
-            yield param, value if isinstance(value, list) else [value]
+        if param.kind in ("model", "dataset"):
+            yield param, _listed(wire[param.wire])
 
 
 def requires(services: Services, spec: Any) -> dict[str, Any]:
@@ -59,6 +62,37 @@ def kept(services: Services, project_id: str, spec: Any, made_from: str | None =
         listed = _base_of(services, project_id, made_from if name == MADE_MODEL else name)
         wire["trust_remote_code"] = listed in services.settings.trust_remote_code
     return wire
+
+
+def user_of(services: Services, project_id: str, kind: str, names: Collection[str]) -> str | None:
+    """A job that is not finished and needs a model or dataset (`kind`) of one of these names, now or in its `then`."""
+    for job in _unfinished(services, project_id):
+        if any(name in names for name in _needs(kind, [{"kind": job.kind, "spec": job.spec, "then": job.then}])):
+            return job.id
+    return None
+
+
+def _unfinished(services: Services, project_id: str) -> Iterator[Job]:
+    for status in Status:
+        after, more = None, status not in TERMINAL
+        while more:
+            page = services.store.jobs.list(project_id, status=status, after=after, limit=PAGE)
+            yield from page.items
+            after, more = page.items[-1].id if page.items else None, page.has_more
+
+
+def _needs(kind: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What stored specs, and those of their followers, name as their models or datasets."""
+    for entry in entries:
+        declared = schema.params(SPECS[entry["kind"]]) if entry["kind"] in SPECS else ()
+        for param in declared:
+            if param.kind == kind:
+                yield from _listed(entry["spec"].get(param.wire))
+        yield from _needs(kind, entry.get("then") or ())
+
+
+def _listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def model_of(wire: dict[str, Any]) -> str | None:

@@ -5,10 +5,8 @@ The same file again (same digest, same reading) is the record that is there alre
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,14 @@ from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
 from gateway import body, openapi
+from gateway.admission import user_of
 from gateway.auth import project_id
 from gateway.jobs import list_json
 from gateway.services import services
 from shared import dataset, strict_json
 from shared.errors import Complaint, Conflict, InvalidDataset, InvalidRequest, InvalidSpec
 from shared.ids import new_id
-from shared.job import TERMINAL
+from shared.nearest import did_you_mean
 from shared.records import Dataset
 
 blueprint = Blueprint("datasets", __name__, url_prefix="/v1/datasets", description="Training data")
@@ -31,6 +30,7 @@ blueprint = Blueprint("datasets", __name__, url_prefix="/v1/datasets", descripti
 PURPOSES = ("fine-tune", "batch", "evals", "user_data")
 TRAINING = frozenset({"fine-tune", "evals"})
 MAX_NAME_CHARS = 200
+FIELDS = ("file", "name", "purpose", "formatting", "columns", "tags")
 
 
 @blueprint.route("", methods=["POST"])
@@ -40,7 +40,7 @@ def create() -> Response:
 
     `formatting`, `columns` and `tags` are LF's (`dataset_info.json`), the last two as JSON; left out: found out.
     """
-    record, created = receive(request.form.get("purpose", "fine-tune"))
+    record, created = receive(request.form.get("purpose", "fine-tune"), FIELDS)
     answer = jsonify(dataset_json(record))
     answer.status_code = 201 if created else 200
     return answer
@@ -74,24 +74,25 @@ def delete(name: str) -> Response:
     return jsonify({"id": record.id, "object": "dataset", "deleted": True})
 
 
-def receive(purpose: str) -> tuple[Dataset, bool]:
+def receive(purpose: str, fields: Collection[str]) -> tuple[Dataset, bool]:
     """The uploaded file of this request as a record, and whether it is new. Raises InvalidDataset, InvalidSpec."""
+    _check_fields(fields)
     upload = request.files.get("file")
     if upload is None or not upload.filename:
         raise _refused("file", "is missing: send it as the multipart field `file`")
     if purpose not in PURPOSES:
         raise _refused("purpose", f"is {purpose[:40]!r}: must be one of {', '.join(PURPOSES)}")
     filename = Path(upload.filename.replace("\\", "/")).name[:MAX_NAME_CHARS]
-    with _scratch() as folder:
-        path = folder / "upload"
-        upload.save(path)
-        return _keep(path, filename, purpose)
+    upload.stream.flush()
+    return _keep(Path(str(upload.stream.name)), filename, purpose)
 
 
 def remove(name: str) -> Dataset:
     """Raises Conflict while a job needs it."""
     record = services().store.datasets.get(project_id(), name)
-    if user := _user(record):
+    # A name means the newest dataset that has it.
+    newest = services().store.datasets.get(project_id(), record.name).id == record.id
+    if user := user_of(services(), project_id(), "dataset", {record.id, *([record.name] if newest else [])}):
         raise Conflict(f"Dataset {record.name!r} is used by job {user}: cancel it first or wait for its end")
     services().store.datasets.delete(project_id(), record.id)
     services().artifacts.delete(record.uri)
@@ -109,9 +110,7 @@ def _keep(path: Path, filename: str, purpose: str) -> tuple[Dataset, bool]:
     if twin := _twin(new):
         services().artifacts.delete(sealed.uri)
         return twin, False
-    record = services().store.datasets.create(
-        project_id(), **new, size_bytes=sealed.size_bytes, uri=sealed.uri, id=key
-    )
+    record = services().store.datasets.create(project_id(), **new, size_bytes=sealed.size_bytes, uri=sealed.uri, id=key)
     return record, True
 
 
@@ -146,14 +145,14 @@ def _twin(new: dict[str, Any]) -> Dataset | None:
     return next((old for old in page.items if all(getattr(old, name) == new[name] for name in same)), None)
 
 
-def _user(record: Dataset) -> str | None:
-    """A job that is not finished and names this dataset."""
-    for status in ("queued", "running", "pausing", "paused"):
-        for job in services().store.jobs.list(project_id(), status=status, limit=1000).items:
-            names = [*(job.spec.get("dataset") or []), *(job.spec.get("eval_dataset") or [])]
-            if job.status not in TERMINAL and {record.id, record.name} & set(names):
-                return job.id
-    return None
+def _check_fields(known: Collection[str]) -> None:
+    """A field of the form that is misspelt must not pass for one that was left out."""
+    counts = Counter(name for part in (request.form, request.files) for name, _ in part.items(multi=True))
+    for name, count in counts.items():
+        if name not in known:
+            raise _refused(name[:100], f"is unknown{did_you_mean(name, known)}", "unknown_field")
+        if count > 1:
+            raise _refused(name, f"is given {count} times: once is meant")
 
 
 def _object(name: str) -> dict[str, str] | None:
@@ -167,20 +166,8 @@ def _object(name: str) -> dict[str, str] | None:
     return value
 
 
-def _refused(field: str, message: str) -> InvalidRequest:
-    return InvalidSpec(f"{field} {message}", complaints=[Complaint(field=field, message=message)])
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder of this request's own, on the disk of run_dir: uploads do not fit every /tmp."""
-    parent = services().settings.run_dir / "uploads"
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _refused(field: str, message: str, code: str = "invalid_value") -> InvalidRequest:
+    return InvalidSpec(f"{field} {message}", complaints=[Complaint(field=field, message=message, code=code)])
 
 
 def dataset_json(record: Dataset) -> dict[str, Any]:

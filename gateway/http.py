@@ -6,11 +6,12 @@ One body serves both worlds: RFC 9457 members at the top and OpenAI's `error` ob
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from http import HTTPStatus
-from typing import Any
+from typing import IO, Any, cast
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from gateway.services import services
@@ -25,7 +26,18 @@ MAX_REQUEST_ID_CHARS = 128
 RETRY_AFTER_SECONDS = 2
 
 
+class UploadRequest(Request):
+    """A request whose files are written once, on the disk of run_dir: /tmp may be small, or memory."""
+
+    def _get_file_stream(self, *args: Any, **kwargs: Any) -> IO[bytes]:
+        folder = services().settings.run_dir / "uploads"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Removed when it is closed, which Flask does at the end of the request.
+        return cast(IO[bytes], tempfile.NamedTemporaryFile(dir=folder, prefix="upload-"))
+
+
 def install(app: Flask) -> None:
+    app.request_class = UploadRequest
     app.before_request(_begin)
     app.after_request(_end)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from flask import Response, jsonify
 from flask_smorest import Blueprint
 
 from gateway import body, openapi
+from gateway.admission import user_of
 from gateway.auth import project_id, require_admin
 from gateway.services import services
 from shared import catalog
@@ -75,6 +78,8 @@ def delete(name: str) -> Response:
     model = services().store.models.get(project_id(), name)
     if model.kind == "base":
         require_admin("delete a base model")
+    if user := user_of(services(), project_id(), "model", {name}):
+        raise Conflict(f"Model {name!r} is used by job {user}: cancel it first or wait for its end")
     services().store.models.delete(project_id(), name)
     services().artifacts.delete(model.uri)
     return jsonify({"id": name, "object": "model", "deleted": True})
@@ -98,18 +103,23 @@ def _checked(given: dict[str, Any]) -> tuple[str, Path]:
 
 def _folder(name: str) -> Path:
     field = "model_name_or_path"
-    try:
-        found = catalog.resolve_model(services().store, services().settings, project_id(), name)
-    except NotFound as error:
-        complaint = Complaint(field=field, message=f"is {name!r}: {error.message}", code="model_not_found")
-        raise _refusal(complaint) from error
-    if found.path is None:
-        message = f"is {name!r}: must be a folder below an import root; Hub ids and catalog names need no registration"
-        raise _refusal(Complaint(field=field, message=message))
-    wrong = _unfit(found.path)
-    if wrong:
+    path = next(_below_import_roots(name), None)
+    if path is None:
+        message = f"is {name!r}: must be a folder below TUNESMITH_IMPORT_ROOTS; a Hub id needs no registration"
+        raise _refusal(Complaint(field=field, message=message, code="model_not_found"))
+    if wrong := _unfit(path):
         raise _refusal(Complaint(field=field, message=f"is {name!r}: {wrong}"))
-    return found.path
+    return path
+
+
+def _below_import_roots(name: str) -> Iterator[Path]:
+    """As an absolute path: a model of the catalog may have the folder's name, and the folder is meant."""
+    settings = services().settings
+    for root in settings.import_roots:
+        with suppress(NotFound):
+            found = catalog.resolve_model(services().store, settings, project_id(), str(root / name))
+            if found.path is not None:
+                yield found.path
 
 
 def _unfit(folder: Path) -> str | None:

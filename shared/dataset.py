@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from shared import strict_json
 from shared.errors import Complaint, InvalidDataset
-from shared.rows import COLUMN_ROLES, FORMATS, Layout, Row, RowError, detect, read_row
+from shared.rows import COLUMN_ROLES, FORMATS, TAG_ROLES, Layout, Row, RowError, detect, read_row
 
 #: Longest row, bytes: longer than any context, short enough that one row never fills the memory.
 MAX_ROW_BYTES = 8 * 1024**2
@@ -139,6 +139,9 @@ def _layout(
     if unknown := sorted(set(columns or {}) - COLUMN_ROLES):
         message = f"has {unknown[0]!r}: must be among {', '.join(sorted(COLUMN_ROLES))}"
         raise InvalidDataset(f"columns {message}", complaints=[Complaint(field="columns", message=message)])
+    if unknown := sorted(set(tags or {}) - TAG_ROLES):
+        message = f"has {unknown[0]!r}: must be among {', '.join(sorted(TAG_ROLES))}"
+        raise InvalidDataset(f"tags {message}", complaints=[Complaint(field="tags", message=message)])
     if formatting is not None or columns:
         return Layout.of(formatting or "alpaca", columns, tags)
     heads = (found.value for found in islice(_read(path, container), MAX_ISSUES) if isinstance(found.value, dict))

@@ -48,6 +48,7 @@ DEFAULT_TAGS: dict[str, dict[str, str]] = {
         "system_tag": "system",
     },
 }
+TAG_ROLES = frozenset(DEFAULT_TAGS["sharegpt"])
 FORMATS = tuple(DEFAULT_COLUMNS)
 #: Longest conversation of one row, messages.
 MAX_MESSAGES = 10_000

@@ -19,13 +19,15 @@ blueprint = Blueprint("files", __name__, url_prefix="/v1/files", description="Op
 CHUNK_BYTES = 1 << 20
 #: As OpenAI documents it.
 DEFAULT_LIMIT = 10_000
+#: Files are kept until they are deleted: an expiry is taken and told as none.
+FIELDS = (*datasets.FIELDS, "expires_after[anchor]", "expires_after[seconds]")
 
 
 @blueprint.route("", methods=["POST"])
 @blueprint.doc(requestBody=openapi.UPLOAD_BODY, responses=openapi.ok("File"))
 def create() -> Response:
     """Upload a file"""
-    record, _ = datasets.receive(request.form.get("purpose", ""))
+    record, _ = datasets.receive(request.form.get("purpose", ""), FIELDS)
     return jsonify(file_json(record))
 
 
