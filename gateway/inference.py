@@ -143,7 +143,8 @@ def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNot
             errors = [replica.error for replica in deployment.replicas if replica.error]
             why = f": {errors[0]}" if errors else ""
             look = f"see GET /v1/deployments/{deployment.id}"
-            return Unavailable(f"the deployment of {model!r} is {deployment.status}{why}; {look}", field="model")
+            state = "has failed" if deployment.status == "failed" else f"is {deployment.status}"
+            return Unavailable(f"the deployment of {model!r} {state}{why}; {look}", field="model")
     for deployment in deployments:
         if deployment.model_name == model:
             return Unavailable(f"{model!r} is deployed as {deployment.name!r}: ask for that name", field="model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -87,4 +88,5 @@ class Reconciler:
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         for _, thread in self._lives.values():
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._worker.store.workers.remove(self._id)
+        with contextlib.suppress(*LEDGER_AWAY):  # else the sweep forgets this worker
+            self._worker.store.workers.remove(self._id)

@@ -6,11 +6,12 @@ on as it is: vLLM takes more than we list. Ranges are checked by `complaints`, n
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError
+from marshmallow import EXCLUDE, Schema, ValidationError, missing
 from marshmallow.fields import Field
 
 from shared import schema
@@ -46,7 +47,18 @@ def names() -> frozenset[str]:
 @cache
 def fields() -> Mapping[str, Field[Any]]:
     """The Marshmallow field of each name, for schemas of whole requests."""
-    return {name: param.field for param in schema.params(Sampling) for name in (param.wire, *param.aliases)}
+    return {
+        name: _without_default(param.field)
+        for param in schema.params(Sampling)
+        for name in (param.wire, *param.aliases)
+    }
+
+
+def _without_default(field: Field[Any]) -> Field[Any]:
+    """Ours is for jobs: what a request leaves out is decided by the model's generation config."""
+    made = copy.copy(field)
+    made.load_default = missing
+    return made
 
 
 def complaints(given: Mapping[str, Any], request: type[Schema] | None = None) -> list[Complaint]:

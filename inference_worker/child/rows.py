@@ -101,6 +101,9 @@ def _asked(given: dict[str, Any], spec: GenerateSpec) -> dict[str, Any]:
     else:
         kept = sampling.names() | {"messages", "prompt"}
         asked = {name: value for name, value in given.items() if name in kept}
+    if asked.get("max_completion_tokens") is not None:
+        # OpenAI's newer name: one for all, so that the job's own limit does not stand beside it.
+        asked["max_tokens"] = asked.pop("max_completion_tokens")
     if "instruction" in given and "messages" not in asked:
         text = "\n".join(str(part) for part in (given["instruction"], given.get("input")) if part)
         asked["messages"] = [{"role": "user", "content": text}]

@@ -47,6 +47,12 @@ def test_a_row_says_what_it_wants_else_than_the_job(tmp_path: Path) -> None:
     assert "label" not in row.body
 
 
+def test_either_name_for_the_longest_answer_replaces_the_jobs(tmp_path: Path) -> None:
+    for name in ("max_new_tokens", "max_tokens", "max_completion_tokens"):
+        body = only_row(tmp_path, {"prompt": "x", name: 9}).body
+        assert body["max_tokens"] == 9 and not {"max_new_tokens", "max_completion_tokens"} & body.keys()
+
+
 def test_a_line_of_openais_batches_is_taken_with_all_in_its_body(tmp_path: Path) -> None:
     body = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}], "tools": [], "stream": True}
     row = only_row(tmp_path, {"custom_id": "a", "method": "POST", "url": CHAT, "body": body})

@@ -170,9 +170,9 @@ def test_another_replica_answers_when_one_dies_before_its_first_event(client: ht
 
 
 def test_a_stranger_on_the_port_of_a_replica_is_left_out(client: httpx.Client, meter: Recorder) -> None:
-    with serving(Upstream(status=401, body=b'{"error":"Unauthorized"}')) as stranger:
-        with pytest.raises(Unavailable) as caught:
-            proxy_to(client, meter, FakeReplica("a", stranger.url)).send(call())
+    refusing = Upstream(status=401, body=b'{"error":"Unauthorized"}')
+    with serving(refusing) as stranger, pytest.raises(Unavailable) as caught:
+        proxy_to(client, meter, FakeReplica("a", stranger.url)).send(call())
     assert not isinstance(caught.value, NoReplica)
 
 
