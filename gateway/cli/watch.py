@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -87,13 +86,9 @@ def watch(client: Client, console: Console, job_id: str) -> dict[str, Any]:
     job = client.get(f"/v1/jobs/{job_id}")
     with make_progress(console) as progress:
         follower = Follower(progress, job.get("name") or job["kind"])
-        draw(follower, follow(client, job_id))
+        for event in follow(client, job_id):
+            follower.show(event)
     return dict(client.get(f"/v1/jobs/{job_id}"))
-
-
-def draw(follower: Follower, events: Iterable[dict[str, Any]]) -> None:
-    for event in events:
-        follower.show(event)
 
 
 def conclude(console: Console, job: dict[str, Any]) -> int:

@@ -16,13 +16,15 @@ from openai import OpenAI
 
 from gateway.cli import show
 from gateway.cli.client import Client, follow, wait_deployment
-from gateway.cli.watch import Follower, draw, make_progress
+from gateway.cli.watch import Follower, make_progress
 from gateway.demo import base, questions
 from gateway.demo.screen import Answers, Screen
 from shared.errors import TunesmithError
 
 HERE = Path(__file__).resolve().parent
 DATASET = "tunesmith-facts"
+#: Events shown here; the rest is for `tunesmith watch`.
+DRAWN = frozenset({"phase", "metrics", "progress"})
 #: Short conversations on a small machine: a small cache and no compilation start sooner.
 DEPLOYMENT = {"max_model_len": 1024, "enforce_eager": True}
 
@@ -40,7 +42,9 @@ class Demo:
 
     def add_base(self) -> None:
         with self.screen.step("register", "the base model") as step:
-            model = self.client.post("/v1/models", {"name": base.NAME, "model_name_or_path": base.NAME})
+            known = {model["id"]: model for model in self.client.get("/v1/models")["data"]}
+            body = {"name": base.NAME, "model_name_or_path": base.NAME}
+            model = known.get(base.NAME) or self.client.post("/v1/models", body)
             step.outcome = f"POST /v1/models: {model['id']}, {show.size(model['size_bytes'])}"
 
     def upload(self) -> None:
@@ -68,10 +72,10 @@ class Demo:
 
     def deploy(self, models: Sequence[str]) -> None:
         with self.screen.step("deploy", f"{len(models)} models on vLLM, this takes a minute") as step:
-            known = {item["id"] for item in self.client.get("/v1/deployments")["data"]}
-            wanted = [self.client.post("/v1/deployments", {"model": name, **DEPLOYMENT}) for name in models]
-            self.deployments += [item["id"] for item in wanted if item["id"] not in known]
-            for item in wanted:
+            there = {item["name"]: item for item in self.client.get("/v1/deployments")["data"]}
+            made = [self.client.post("/v1/deployments", {"model": n, **DEPLOYMENT}) for n in models if n not in there]
+            self.deployments += [item["id"] for item in made]
+            for item in [*made, *(there[name] for name in models if name in there)]:
                 end = wait_deployment(self.client, item["id"])
                 if end["status"] != "ready":
                     raise DemoFailed(f"deployment of {end['model']} is {end['status']}: {end.get('error')}")
@@ -95,16 +99,16 @@ class Demo:
             self.client.delete(f"/v1/deployments/{deployment_id}")
 
     def _follow(self, job: dict[str, Any], title: str) -> tuple[dict[str, Any], list[tuple[int, float]]]:
-        with make_progress(self.screen.console) as progress:
-            follower = Follower(progress, title)
-            draw(
-                follower,
-                (
-                    event
-                    for event in follow(self.client, job["id"])
-                    if event["type"] in {"phase", "metrics", "progress"}
-                ),
-            )
+        try:
+            with make_progress(self.screen.console) as progress:
+                follower = Follower(progress, title)
+                for event in follow(self.client, job["id"]):
+                    if event["type"] in DRAWN:
+                        follower.show(event)
+        except KeyboardInterrupt:
+            # Who leaves the demo does not want its job to go on at the next start.
+            self.client.post(f"/v1/jobs/{job['id']}/cancel")
+            raise
         done = dict(self.client.get(f"/v1/jobs/{job['id']}"))
         if done["status"] != "succeeded":
             raise DemoFailed(f"{title}: {done['id']} is {done['status']}: {(done.get('error') or {}).get('message')}")
