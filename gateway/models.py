@@ -116,7 +116,8 @@ def _below_import_roots(name: str) -> Iterator[Path]:
     """As an absolute path: a model of the catalog may have the folder's name, and the folder is meant."""
     settings = services().settings
     for root in settings.import_roots:
-        with suppress(NotFound):
+        # OSError: a name that no file can have.
+        with suppress(NotFound, OSError):
             found = catalog.resolve_model(services().store, settings, project_id(), str(root / name))
             if found.path is not None:
                 yield found.path

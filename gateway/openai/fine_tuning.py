@@ -120,7 +120,7 @@ def _number(job: Job, event_id: str | None) -> int:
     if event_id is None:
         return 0
     prefix, _, number = event_id.rpartition("-")
-    is_number = number.isascii() and number.isdigit()
+    is_number = number.isascii() and number.isdigit() and len(number) < 20
     if prefix != _event_id(job.id) or not is_number or not 0 < int(number) <= job.last_event:
         raise InvalidCursor(f"after is {event_id[:60]!r}: there is no such event in this list", field="after")
     return int(number)

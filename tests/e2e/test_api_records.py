@@ -104,6 +104,22 @@ def test_a_folder_is_registered_under_any_name_and_twice_is_once(platform: Platf
     assert "IMPORT_ROOTS" in refused.get_json()["error"]["issues"][0]["message"]
 
 
+@pytest.mark.parametrize("name", ["a" * 200, "b/" * 99 + "b", "~root", ".", "tiny/config.json", "tiny\u2028"])
+def test_a_path_that_cannot_be_a_model_is_a_complaint_and_no_fault(platform: Platform, name: str) -> None:
+    for path in (name, f"{'d' * 100}/{name}"[:200]):
+        refused = platform.post("/v1/models", {"name": "x", "model_name_or_path": path})
+        assert refused.status_code == 422
+        assert refused.get_json()["error"]["param"] == "model_name_or_path"
+
+
+@pytest.mark.parametrize("number", ["0", "x", "-1", "9" * 19, "9" * 5000])
+def test_a_cursor_that_is_no_event_of_the_job_is_named(platform: Platform, number: str) -> None:
+    job = platform.post("/v1/jobs", JOBS[0]).get_json()["id"]
+    cursor = f"ftevent-{job.removeprefix('ftjob-')}-{number}"
+    refused = platform.get(f"/v1/fine_tuning/jobs/{job}/events?after={cursor}")
+    assert (refused.status_code, refused.get_json()["error"]["code"]) == (400, "invalid_cursor")
+
+
 @pytest.mark.parametrize("target", ["outside", "/etc"])
 def test_a_link_does_not_lead_out_of_the_import_roots(platform: Platform, tmp_path: Path, target: str) -> None:
     (tmp_path / "outside").mkdir()
