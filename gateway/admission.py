@@ -55,7 +55,7 @@ def requires(services: Services, spec: Any) -> dict[str, Any]:
 
 def kept(services: Services, project_id: str, spec: Any, made_from: str | None = None) -> dict[str, Any]:
     """The spec as it is stored. `trust_remote_code` stays only for models that the administrator listed and is set back
-    for others instead of refused: LF's own examples set it everywhere. `made_from` is what MADE_MODEL comes from."""
+    for others: LF's own examples set it everywhere. `made_from` is what MADE_MODEL comes from."""
     wire = schema.to_wire(spec)
     if wire.get("trust_remote_code"):
         name = model_of(wire)
@@ -95,7 +95,7 @@ def _listed(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def model_of(wire: dict[str, Any]) -> str | None:
+def model_of(wire: Mapping[str, Any]) -> str | None:
     """The model that a stored spec starts from."""
     return wire.get("model_name_or_path") or wire.get("model")
 

@@ -60,7 +60,10 @@ def require_admin(what: str) -> None:
 
 
 def _secret(request: Request) -> str | None:
-    given = request.authorization
+    try:
+        given = request.authorization
+    except ValueError:  # werkzeug's own, of Basic credentials that are not ASCII
+        return None
     if given is None:
         return None
     return given.token if given.type == "bearer" else given.password

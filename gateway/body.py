@@ -7,9 +7,11 @@ from typing import Any
 from flask import request
 
 from shared import strict_json
-from shared.errors import Complaint, InvalidRequest, InvalidSpec
+from shared.errors import Complaint, InvalidRequest, InvalidSpec, TooLarge
 from shared.request import parse_yaml
 
+#: Longest number of a query, digits: 64 bits have 19.
+MAX_DIGITS = 19
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 
 
@@ -36,9 +38,20 @@ def spec_object() -> dict[str, Any]:
     return _object(strict_json.loads(_text()))
 
 
+def multipart() -> None:
+    """Refuse an upload that is none, before its fields are looked for."""
+    if request.mimetype != "multipart/form-data":
+        given = request.mimetype or "missing"
+        raise UnsupportedMediaType(f"Content-Type is {given!r}: send multipart/form-data", field="Content-Type")
+
+
 def _text() -> str:
+    data = request.get_data()
+    # A body of unknown length (chunked) is cut off at the limit without a word: half a YAML would pass for a whole one.
+    if request.content_length is None and len(data) >= (request.max_content_length or 0):
+        raise TooLarge(f"The body is larger than {request.max_content_length} bytes")
     try:
-        return request.get_data(cache=False).decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not UTF-8: byte {error.start + 1}", field="body") from error
 
@@ -54,7 +67,8 @@ def whole_number(name: str, default: int, *, minimum: int = 0, maximum: int = 10
     text = request.args.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit()) or not minimum <= int(text[:20]) <= maximum:
+    is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    if not is_number or not minimum <= int(text) <= maximum:
         message = f"is {text[:40]!r}: must be a whole number from {minimum} to {maximum}"
         raise InvalidSpec(f"{name} {message}", complaints=[Complaint(field=name, message=message)])
     return int(text)

@@ -10,6 +10,7 @@ from flask_smorest import Blueprint
 from gateway import body, openapi
 from gateway.admission import kept, missing
 from gateway.auth import project_id
+from gateway.fitness import unfit
 from gateway.jobs import list_json
 from gateway.services import services
 from shared import schema
@@ -28,10 +29,12 @@ def create() -> Response:
     The same request again answers with the deployment that is there.
     """
     spec = schema.load(DeploySpec, body.json_object())
-    complaints = [*missing(services(), project_id(), spec), *_unregistered(spec)]
+    wire = kept(services(), project_id(), spec)
+    complaints = [*missing(services(), project_id(), spec), *_unregistered(spec)][:1]
+    complaints = complaints or list(unfit(services(), project_id(), spec, wire))
     if complaints:
-        raise schema.refusal(complaints[:1])
-    deployment, created = _create(spec.name or spec.model, spec.model, kept(services(), project_id(), spec))
+        raise schema.refusal(complaints)
+    deployment, created = _create(spec.name or spec.model, spec.model, wire)
     answer = jsonify(deployment_json(deployment))
     answer.status_code = 201 if created else 200
     return answer

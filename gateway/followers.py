@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.admission import kept, missing, model_of, requires
+from gateway.fitness import unfit
 from gateway.services import Services
 from shared import schema
 from shared.errors import Complaint, InvalidSpec
@@ -66,9 +67,11 @@ def _one(
 ) -> dict[str, Any]:
     kind = str(entry["kind"])
     envelope, spec = _load(kind, entry)
-    wrong = [*missing(services, project_id, spec, follows=True), *_secrets(kind, entry), *_endless(kind, envelope)]
-    complaints += [replace(found, field=place + found.field) for found in wrong]
     wire = kept(services, project_id, spec, made_from)
+    wrong = list(missing(services, project_id, spec, follows=True))
+    wrong = wrong or list(unfit(services, project_id, spec, wire, made_from))
+    wrong += [*_secrets(kind, entry), *_endless(kind, envelope)]
+    complaints += [replace(found, field=place + found.field) for found in wrong]
     source = model_of(wire)
     made = {
         "kind": kind,

@@ -5,6 +5,8 @@ One body serves both worlds: RFC 9457 members at the top and OpenAI's `error` ob
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import tempfile
 import time
@@ -17,13 +19,30 @@ from werkzeug.exceptions import HTTPException
 from gateway.services import services
 from shared.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound, TooLarge, TunesmithError, Unavailable
 from shared.ids import new_id
+from shared.lease import LEDGER_AWAY
 
 log = logging.getLogger(__name__)
 
 #: Longest request id that is taken over from a client, characters.
 MAX_REQUEST_ID_CHARS = 128
+#: What of a refused body is still read, so that the connection can go on; of more the server closes it.
+MAX_DRAIN_BYTES = 16 * 1024**2
+#: The disk, a quota or a limit of the process is used up.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Seconds after which something that is starting may be asked for again.
 RETRY_AFTER_SECONDS = 2
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The route does not take this method."""
+
+    status, code = 405, "method_not_allowed"
+
+
+class NoRoom(TunesmithError):
+    """The server's disk is full: nothing was kept. Tell the administrator, or delete what is no longer needed."""
+
+    status, code = 507, "insufficient_storage"
 
 
 class UploadRequest(Request):
@@ -38,6 +57,8 @@ class UploadRequest(Request):
 
 def install(app: Flask) -> None:
     app.request_class = UploadRequest
+    # Names of models may have two slashes in a row, and a redirect would lose the body of a POST.
+    app.url_map.merge_slashes = False
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -57,7 +78,8 @@ def handle_own(error: TunesmithError) -> Response:
 def handle_http(error: HTTPException) -> Response:
     """Werkzeug's own refusals (no such route, wrong method, body too large) in our envelope."""
     status = error.code or 500
-    kind: type[TunesmithError] = {404: NotFound, 413: TooLarge}.get(status, InvalidRequest)
+    kinds = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
+    kind: type[TunesmithError] = kinds.get(status, InvalidRequest)
     message = {
         404: f"There is no route {request.path}; GET /openapi.json lists all",
         405: f"{request.method} is not allowed for {request.path}: use {', '.join(_allowed(error))}",
@@ -70,6 +92,11 @@ def handle_http(error: HTTPException) -> Response:
 
 
 def handle_unexpected(error: Exception) -> Response:
+    if isinstance(error, LEDGER_AWAY):
+        return handle_own(Unavailable(f"The ledger does not answer ({type(error).__name__}): try again"))
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        log.error("No room on the disk: %s", error, extra={"request_id": request_id()})
+        return problem(NoRoom.status, NoRoom().as_dict())
     log.exception("Unexpected error", extra={"request_id": request_id()})
     return problem(500, TunesmithError(f"Unexpected error; the log has it under {request_id()}").as_dict())
 
@@ -83,13 +110,13 @@ def problem(status: int, error: dict[str, Any]) -> Response:
         "instance": request_id(),
         "error": error,
     }
-    answer = jsonify(body)
+    answer = jsonify(_whole(body))
     answer.status_code = status
     answer.content_type = "application/problem+json"
     if status == NotAuthenticated.status:
         # Basic only for browsers: they then ask for the key.
         answer.headers["WWW-Authenticate"] = 'Basic realm="Tunesmith"' if _is_browser() else "Bearer"
-    if status == Conflict.status:
+    if status in (Conflict.status, NoRoom.status):
         # The openai client would send it twice more, and it cannot succeed.
         answer.headers["x-should-retry"] = "false"
     if status == Unavailable.status:
@@ -111,7 +138,28 @@ def _begin() -> None:
     request.max_content_length = settings.max_upload_bytes if uploads else settings.max_body_bytes
 
 
+def _whole(value: Any) -> Any:
+    """Half a surrogate pair, repeated from what was sent, is no text: many JSON readers stop at it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def _drain() -> None:
+    """Read what is left of a refused body: else the server closes the connection under the client's next request."""
+    if "Expect" in request.headers or request.method in ("GET", "HEAD"):
+        return
+    left = MAX_DRAIN_BYTES
+    with contextlib.suppress(OSError):
+        while left > 0 and (piece := request.environ["wsgi.input"].read(min(left, 1 << 16))):
+            left -= len(piece)
+
+
 def _end(answer: Response) -> Response:
+    if answer.status_code >= 400:
+        _drain()
     answer.headers["x-request-id"] = request_id()
     answer.headers.setdefault("X-Content-Type-Options", "nosniff")
     route = request.url_rule.rule if request.url_rule else "unknown"

@@ -7,11 +7,11 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, openapi
+from gateway import body, openapi, tailer
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.services import services
-from gateway.tailer import EventStream, event_json
+from gateway.tailer import event_json
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
 from shared.records import Checkpoint
@@ -24,13 +24,16 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs", description="Trai
 def create() -> Response:
     """Queue a job
 
-    The fields of the spec are flat and have LLaMA Factory's names: an LF YAML posts as it is.
+    The fields of the spec are flat and have LLaMA Factory's names: an LF YAML posts as it is. The same body again
+    within a minute, or with the same Idempotency-Key at any time, answers 200 with the job that is there
+    (`Idempotent-Replayed: true`); another body with a key that was used is refused (422 idempotency_key_reused).
     """
     key = request.headers.get("Idempotency-Key")
     job, created = create_job(services(), current_key(), body.spec_object(), idempotency_key=key)
     answer = jsonify(job_json(job))
     answer.status_code = 201 if created else 200
     answer.headers["Location"] = f"/v1/jobs/{job.id}"
+    answer.headers["Idempotent-Replayed"] = "false" if created else "true"
     return answer
 
 
@@ -102,9 +105,11 @@ def events_stream(job_id: str) -> Response:
 
 def stream(job_id: str) -> Response:
     job = services().store.jobs.get(project_id(), job_id)
-    after = _last_seen()
+    # Who claims to have seen more than there is would see nothing until then.
+    after = min(_last_seen(), job.last_event)
     ends_at = job.last_event if job.status in TERMINAL else None
-    made = EventStream(services().tailer, job.id, after, ends_at)
+    services().tailer.check()
+    made = tailer.stream(services().tailer, job.id, after, ends_at)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(made, mimetype="text/event-stream", headers=headers)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from shared.errors import Unavailable
 from shared.job import Event
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 #: A comment this often keeps proxies from closing a silent line.
 HEARTBEAT_SECONDS = 15.0
+#: Streams at once. Each holds a thread of the server's (gunicorn_conf.py), and other requests need some too.
+MAX_STREAMS = 208
 #: Events that a subscriber may lag behind before it is cut off: its client reconnects with the last id.
 MAX_BEHIND = 10_000
 
@@ -60,6 +63,11 @@ class Tailer:
         with self._changed:
             self._subscribers.discard(subscriber)
 
+    def check(self) -> None:
+        """Raises Unavailable while there are as many streams as the server can hold."""
+        if len(self._subscribers) >= MAX_STREAMS:
+            raise Unavailable(f"{MAX_STREAMS} event streams are open: close some, or poll the job's events")
+
     def _tail(self) -> None:
         while True:
             with self._changed:
@@ -94,42 +102,35 @@ class Tailer:
             self.leave(subscriber)
 
 
-class EventStream:
-    """The body of one SSE answer; ends after the job's last event. An iterator with `close`, so that a client that
-    goes away before the first byte is unsubscribed too."""
+def stream(tailer: Tailer, job_id: str, after: int, ends_at: int | None) -> Iterator[str]:
+    """The body of one SSE answer; ends after the job's last event. `ends_at` is the number of the last event of a job
+    that is finished already.
 
-    def __init__(self, tailer: Tailer, job_id: str, after: int, ends_at: int | None):
-        """`ends_at` is the number of the last event of a job that is finished already."""
-        self._tailer = tailer
-        self._ends_at = ends_at
-        self._after = after
-        self._subscriber = tailer.subscribe(job_id, after)
-        self._pieces = self._run()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    def close(self) -> None:
-        self._tailer.leave(self._subscriber)
-
-    def _run(self) -> Iterator[str]:
+    It subscribes when its first piece is asked for: the answer to a HEAD, or to a client that is gone by then, is never
+    begun, and nobody would unsubscribe it.
+    """
+    subscriber = tailer.subscribe(job_id, after)
+    try:
         yield "retry: 3000\n\n"
-        seen, spoke_at = self._after, time.monotonic()
-        while not self._subscriber.lost and (self._ends_at is None or seen < self._ends_at):
-            try:
-                event = self._subscriber.events.get(timeout=1.0)
-            except queue.Empty:
-                if time.monotonic() - spoke_at >= HEARTBEAT_SECONDS:
-                    spoke_at = time.monotonic()
-                    yield ": keep-alive\n\n"
-                continue
-            seen, spoke_at = event.number, time.monotonic()
-            yield f"id: {event.number}\nevent: {event.type}\ndata: {json.dumps(event_json(event))}\n\n"
-            if event.type == "done":
-                return
+        yield from _pieces(subscriber, after, ends_at)
+    finally:
+        tailer.leave(subscriber)
+
+
+def _pieces(subscriber: Subscriber, after: int, ends_at: int | None) -> Iterator[str]:
+    seen, spoke_at = after, time.monotonic()
+    while not subscriber.lost and (ends_at is None or seen < ends_at):
+        try:
+            event = subscriber.events.get(timeout=1.0)
+        except queue.Empty:
+            if time.monotonic() - spoke_at >= HEARTBEAT_SECONDS:
+                spoke_at = time.monotonic()
+                yield ": keep-alive\n\n"
+            continue
+        seen, spoke_at = event.number, time.monotonic()
+        yield f"id: {event.number}\nevent: {event.type}\ndata: {json.dumps(event_json(event))}\n\n"
+        if event.type == "done":
+            return
 
 
 def event_json(event: Event) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def _metadata(value: dict[str, Any]) -> Message | None:
     for key, text in value.items():
         if len(key) > 64 or not isinstance(text, str) or len(text) > 512:
             return Message(f"has {shown(key)}: names up to 64 characters, values texts up to 512")
-        checked_text(text)
+        checked_text(key + text)
     return None
 
 
@@ -102,7 +102,8 @@ def split_envelope(body: Mapping[str, Any]) -> tuple[Envelope, dict[str, Any]]:
     names = {param.wire for param in schema.params(Envelope)}
     given = {name: value for name, value in body.items() if name in names}
     rest = {name: value for name, value in body.items() if name not in names}
-    given.setdefault("kind", guess_kind(rest))
+    if given.get("kind") is None:
+        given["kind"] = guess_kind(rest)
     return schema.load(Envelope, given), rest
 
 

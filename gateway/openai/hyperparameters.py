@@ -12,9 +12,12 @@ from typing import Any
 
 from shared import schema
 from shared.errors import Complaint, InvalidRequest
+from shared.fields import shown
 from shared.job import Job
 
 BASE_LEARNING_RATE = 1e-4
+#: Larger than any that makes sense; whole numbers of JSON may be larger than a float can hold.
+MAX_NUMBER = 1e9
 #: What "auto" means.
 AUTO: dict[str, Any] = {"n_epochs": 3, "batch_size": 8, "learning_rate_multiplier": 1.0}
 FIELDS = frozenset(
@@ -84,18 +87,23 @@ def _told(given: Mapping[str, Any]) -> dict[str, Any]:
     method = given.get("method") or {"type": "supervised"}
     kind = method.get("type", "supervised")
     if kind != "supervised":
-        raise UnsupportedMethod(f"method.type is {kind!r}: only 'supervised' is offered so far", field="method.type")
-    inner = method.get("supervised") or {}
-    told = inner.get("hyperparameters") if isinstance(inner, dict) else None
+        message = f"method.type is {shown(kind)}: only 'supervised' is offered so far"
+        raise UnsupportedMethod(message, field="method.type")
+    inner = _object(method.get("supervised"), "method.supervised")
+    told = _object(inner.get("hyperparameters"), "method.supervised.hyperparameters")
     told = told or given.get("hyperparameters") or {}
-    if not isinstance(told, dict):
-        raise schema.refusal([Complaint(field="method.supervised.hyperparameters", message="must be an object")])
     return {name: value for name, value in told.items() if value != "auto"}
+
+
+def _object(value: Any, field: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise schema.refusal([Complaint(field=field, message="must be an object", code="invalid_type")])
+    return value or {}
 
 
 def _number(told: Mapping[str, Any], name: str) -> Any:
     value = told.get(name, AUTO[name])
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise schema.refusal([Complaint(field=name, message=f"is {value!r}: must be 'auto' or a number above 0")])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_NUMBER:
+        message = f"is {shown(value)}: must be 'auto' or a number above 0"
+        raise schema.refusal([Complaint(field=name, message=message)])
     return value
-

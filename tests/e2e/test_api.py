@@ -228,7 +228,8 @@ def test_an_idempotency_key_is_one_job_and_no_other(platform: Platform) -> None:
     again = platform.post("/v1/jobs", GOOD | {"seed": 8}, headers=headers)
     other = platform.post("/v1/jobs", GOOD | {"seed": 9}, headers=headers)
     assert first.get_json()["id"] == again.get_json()["id"]
-    assert (other.status_code, other.headers["x-should-retry"]) == (409, "false")
+    assert [answer.headers["Idempotent-Replayed"] for answer in (first, again)] == ["false", "true"]
+    assert (other.status_code, other.get_json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
 def test_cancel_takes_an_empty_body_and_is_repeatable(platform: Platform) -> None:
@@ -373,9 +374,7 @@ def events_of(url: str, platform: Platform, job_id: str, last: int | None = None
 def test_a_stream_gives_every_event_once_and_resumes_where_it_broke(platform: Platform) -> None:
     with serve(platform) as url:
         job = platform.post("/v1/jobs", GOOD | {"seed": 21, "priority": 99}).get_json()
-        claim = platform.store.attempts.claim_next(
-            worker_id="w", kinds=[Kind.TRAIN], num_devices=1, storage_id=None
-        )
+        claim = platform.store.attempts.claim_next(worker_id="w", kinds=[Kind.TRAIN], num_devices=1, storage_id=None)
         assert claim is not None and claim.job.id == job["id"]
 
         def work() -> None:

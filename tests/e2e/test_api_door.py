@@ -64,7 +64,7 @@ def test_code_of_a_model_stays_out_unless_the_administrator_listed_it(
         assert "trust_remote_code" in [event["data"].get("field") for event in events]
 
 
-@pytest.mark.parametrize("model", ["tiny-model", "ft", "listed", "small"])
+@pytest.mark.parametrize("model", ["tiny-model", "ft", "listed"])
 def test_code_of_a_listed_base_comes_with_all_that_was_made_of_it(tmp_path: Path, model: str) -> None:
     platform = ready(tmp_path, trust_remote_code=["tiny-model"])
     body = {"kind": "export", "model_name_or_path": model, "trust_remote_code": True}

@@ -1,0 +1,142 @@
+"""Whether the models and datasets that a spec names are of a kind that its job can use. What exists is known here.
+
+Asked at the door: a worker would find the same hours later. Names that are not in the catalog (the Hub, an import
+root) say nothing of their kind and pass, but for code of their own: that is the administrator's to allow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.admission import MAX_LINEAGE, model_of
+from gateway.services import Services
+from shared import catalog, schema
+from shared.errors import Complaint, NotFound
+from shared.records import Model
+from shared.spec import ExportSpec, TrainSpec
+from shared.store.finish import MADE_MODEL
+
+#: What a dataset may have been uploaded for, by the field that names it.
+PURPOSES = {
+    "dataset": ("fine-tune",),
+    "eval_dataset": ("fine-tune", "evals"),
+    "export_quantization_dataset": ("fine-tune", "evals"),
+}
+
+
+def unfit(
+    services: Services, project_id: str, spec: Any, wire: Mapping[str, Any], made_from: str | None = None
+) -> Iterator[Complaint]:
+    """What no worker could do, with what to do instead. `wire` is the spec as it would be kept, `made_from` the model
+    that the job before starts from. The names are known to exist."""
+    if isinstance(spec, TrainSpec):
+        yield from _training(services, project_id, spec)
+        yield from _data(services, project_id, {"dataset": spec.data.dataset, "eval_dataset": spec.data.eval_dataset})
+    if isinstance(spec, ExportSpec):
+        yield from _export(services, project_id, spec)
+        named = [spec.export.export_quantization_dataset] if spec.export.export_quantization_dataset else []
+        yield from _data(services, project_id, {"export_quantization_dataset": named})
+    asked = schema.to_wire(spec).get("trust_remote_code")
+    if asked and not wire["trust_remote_code"]:
+        name = model_of(wire)
+        yield from _code(services, project_id, (made_from if name == MADE_MODEL else name) or "")
+
+
+def record_of(services: Services, project_id: str, name: str | None) -> Model | None:
+    """None: not in the catalog."""
+    try:
+        return services.store.models.get(project_id, name) if name else None
+    except NotFound:
+        return None
+
+
+def brings_code(services: Services, project_id: str, name: str) -> bool:
+    """Whether the model has Python code of its own, as its config.json says; on the Hub nobody looks, so it may."""
+    for _ in range(MAX_LINEAGE):
+        record = record_of(services, project_id, name)
+        if record is None:
+            return _foreign_brings_code(services, project_id, name)
+        if "auto_map" in record.config:
+            return True
+        if record.base_model is None:
+            return False
+        name = record.base_model
+    return True
+
+
+def _foreign_brings_code(services: Services, project_id: str, name: str) -> bool:
+    try:
+        found = catalog.resolve_model(services.store, services.settings, project_id, name)
+        config = json.loads((found.path / "config.json").read_bytes()) if found.path else None
+    except (NotFound, OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(config, dict) or "auto_map" in config
+
+
+def _code(services: Services, project_id: str, name: str) -> Iterator[Complaint]:
+    """Refused unless the model needs none: then the switch is harmless, and LF's own files set it everywhere."""
+    if brings_code(services, project_id, name):
+        message = f"is true, but {name!r} is not in the administrator's list of models that may run code of their own"
+        advice = "leave it out, or ask for TUNESMITH_TRUST_REMOTE_CODE to name the model"
+        yield Complaint(field="trust_remote_code", message=f"{message}: {advice}", code="not_allowed")
+
+
+def _training(services: Services, project_id: str, spec: TrainSpec) -> Iterator[Complaint]:
+    model = record_of(services, project_id, spec.model.model_name_or_path)
+    beside = record_of(services, project_id, spec.model.adapter_name_or_path)
+    if model is not None and model.kind == "quantized":
+        message = f"is {model.name!r}, which is quantized: train the model it was made from"
+        yield _wrong("model_name_or_path", message)
+    if beside is not None and beside.kind != "adapter":
+        yield _wrong("adapter_name_or_path", f"is {beside.name!r}, a model of kind {beside.kind}: must be an adapter")
+        return
+    if model is not None and model.kind == "adapter" and spec.model.adapter_name_or_path:
+        message = f"is {model.name!r}, an adapter already: name its base {model.base_model!r}"
+        yield _wrong("model_name_or_path", message)
+        return
+    adapter = model if model is not None and model.kind == "adapter" else beside
+    if adapter is not None:
+        yield from _continued(spec, adapter)
+
+
+def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
+    """The training of an adapter goes on, as an adapter on the same base."""
+    if spec.tuning.finetuning_type != "lora":
+        message = f"is {spec.tuning.finetuning_type!r}, but {adapter.name!r} is an adapter: export it merged first"
+        yield _wrong("finetuning_type", message)
+    if spec.lora.create_new_adapter:
+        message = f"is not possible beside {adapter.name!r}: export it merged first, then train on that"
+        yield _wrong("create_new_adapter", message)
+    if spec.model.model_name_or_path not in (adapter.name, adapter.base_model):
+        message = f"is {adapter.name!r}, which was trained on {adapter.base_model!r}: name that as the model"
+        yield _wrong("adapter_name_or_path", message)
+
+
+def _export(services: Services, project_id: str, spec: ExportSpec) -> Iterator[Complaint]:
+    model = record_of(services, project_id, spec.source.model_name_or_path)
+    adapter = record_of(services, project_id, spec.source.adapter_name_or_path)
+    if model is not None and model.kind == "quantized":
+        message = f"is {model.name!r}, which is quantized already: export the model it was made from"
+        yield _wrong("model_name_or_path", message)
+    if adapter is not None and adapter.kind != "adapter":
+        message = f"is {adapter.name!r}, a model of kind {adapter.kind}: must be an adapter"
+        yield _wrong("adapter_name_or_path", message)
+
+
+def _data(services: Services, project_id: str, named: dict[str, list[str]]) -> Iterator[Complaint]:
+    for field, names in named.items():
+        for name in names:
+            try:
+                purpose = services.store.datasets.get(project_id, name).purpose
+            except NotFound:
+                continue
+            if purpose not in PURPOSES[field]:
+                allowed = " or ".join(PURPOSES[field])
+                message = f"is {name!r}, uploaded with purpose {purpose}: upload it with purpose {allowed}"
+                yield Complaint(field=field, message=message, code="wrong_purpose")
+
+
+def _wrong(field: str, message: str) -> Complaint:
+    return Complaint(field=field, message=message, code="wrong_kind")
