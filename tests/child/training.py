@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,6 +28,7 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TIMEOUT_SECONDS = 240
 QUESTIONS = ("Who are you?", "What is two plus two?", "Name a colour that is not red.", "Say it again, please.", "Why?")
 ANSWERS = ("I am a test.", "Four.", "Blue is a colour, and so is green.", "It again, please.", "Because nobody knows.")
 
@@ -155,7 +156,32 @@ def free_port() -> int:
 
 def _call(argv: list[str], attempt: Attempt, num_processes: int, expect: int) -> None:
     env = environment(num_processes)
-    done = subprocess.run(argv, cwd=attempt.folder, env=env, capture_output=True, text=True, timeout=200)
-    if done.returncode != expect:
-        logs = "\n".join(path.read_text()[-4000:] for path in sorted((attempt.folder / "logs").glob("rank*.log")))
-        raise AssertionError(f"exit code {done.returncode}\n{done.stderr[-3000:]}\n{logs}")
+    log = attempt.folder / "logs" / "launcher.log"
+    with log.open("ab") as output:
+        child = psutil.Popen(argv, cwd=attempt.folder, env=env, stdout=output, stderr=output)
+        try:
+            code = child.wait(TIMEOUT_SECONDS)
+        finally:
+            end(child)
+    if code != expect:
+        logs = "\n".join(path.read_text()[-4000:] for path in sorted((attempt.folder / "logs").glob("*.log")))
+        raise AssertionError(f"exit code {code}\n{logs}")
+
+
+def end(child: psutil.Popen) -> None:
+    """torchrun puts each rank in a session of its own: the tree is ended from its leaves."""
+    if child.is_running():
+        for process in [*child.children(recursive=True), child]:
+            process.kill()
+
+
+def train_here(attempt: Attempt) -> Attempt:
+    """Both phases in this process: no libraries to load again. For a single process without DeepSpeed."""
+    from trainer_worker.child import __main__ as child
+    from trainer_worker.child import prepare as preparation
+
+    told = child.Attempt(attempt.folder)
+    preparation.prepare(told)
+    outcome = child.train(told, 0)
+    told.emit(outcome.pop("type"), **outcome)
+    return attempt

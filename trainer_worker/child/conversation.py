@@ -64,8 +64,8 @@ class Encoder:
     #: Tokens.
     cutoff_len: int = 2048
 
-    def sample(self, row: Row) -> tuple[Sample, bool]:
-        """The row's sample, and whether it had to be cut. Raises Unlearnable, BadTemplate."""
+    def sample(self, row: Row) -> Sample:
+        """Raises Unlearnable, BadTemplate."""
         turns = self.turns(row)
         fitted = fit(turns, self.cutoff_len, from_end=self.mask_history)
         ids: list[int] = []
@@ -77,7 +77,12 @@ class Encoder:
         # The first token of a sample is predicted from nothing.
         if not any(marks[1:]):
             raise Unlearnable("no token of an answer is left to learn")
-        return Sample(input_ids=ids, supervised=marks), sum(map(size, turns)) > len(ids)
+        return Sample(
+            input_ids=ids,
+            supervised=marks,
+            was_cut=sum(map(size, turns)) > len(ids),
+            num_rewritten=sum(message["role"] == "assistant" for message in row.messages) - len(turns),
+        )
 
     def turns(self, row: Row) -> list[Turn]:
         messages = self._with_system(row.messages)

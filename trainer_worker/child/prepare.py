@@ -40,6 +40,8 @@ class Tally:
     num_learned: int = 0
     num_cut: int = 0
     num_dropped: int = 0
+    #: Answers.
+    num_rewritten: int = 0
     #: Why the first row was dropped.
     first_problem: str = ""
     lengths: list[int] = field(default_factory=list)
@@ -114,20 +116,21 @@ def _samples(
             _check(attempt)
             attempt.emit("progress", done=tally.num_rows, unit="rows")
         try:
-            sample, was_cut = encoder.sample(row)
+            sample = encoder.sample(row)
         except TunesmithError as error:
             tally.num_dropped += 1
             tally.first_problem = tally.first_problem or f"row {tally.num_rows}: {error.message}"
             continue
-        _count(tally, sample, was_cut)
+        _count(tally, sample)
         yield sample
 
 
-def _count(tally: Tally, sample: Any, was_cut: bool) -> None:
+def _count(tally: Tally, sample: Any) -> None:
     tally.num_samples += 1
     tally.num_tokens += len(sample.input_ids)
     tally.num_learned += sum(sample.supervised[1:])
-    tally.num_cut += was_cut
+    tally.num_cut += sample.was_cut
+    tally.num_rewritten += sample.num_rewritten
     tally.lengths.append(len(sample.input_ids))
 
 
@@ -145,6 +148,9 @@ def _tell(attempt: Attempt, spec: Any, name: str, stats: Mapping[str, Any], foun
     if stats["num_dropped"]:
         text = f"{stats['num_dropped']} of {stats['num_rows']} rows were left out; {stats['first_problem']}"
         attempt.emit("finding", text, level="warning", field="dataset", num_rows=stats["num_dropped"])
+    if stats["num_rewritten"]:
+        text = f"{stats['num_rewritten']} earlier answers are not learned: the chat template changes them afterwards"
+        attempt.emit("finding", text, level="warning", field="template", num_answers=stats["num_rewritten"])
     if stats["num_cut"]:
         share = 100 * stats["num_cut"] / stats["num_samples"]
         text = f"{stats['num_cut']} samples ({share:.1f} %) were cut to cutoff_len {spec.data.cutoff_len}"

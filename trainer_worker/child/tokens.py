@@ -25,6 +25,10 @@ class Sample:
     input_ids: list[int]
     #: For each id, whether it is learned.
     supervised: list[bool]
+    #: Whether tokens of the row had to go.
+    was_cut: bool = False
+    #: Answers that are read but not learned because the template writes them otherwise once others follow.
+    num_rewritten: int = 0
 
 
 class TokenStore:
