@@ -11,6 +11,7 @@ from typing import Any
 from gateway.services import Services
 from shared import catalog, schema
 from shared.errors import Complaint, NotFound
+from shared.fields import shown
 from shared.job import TERMINAL, Job, Status
 from shared.spec import SPECS, TrainSpec
 from shared.store.finish import MADE_MODEL
@@ -33,6 +34,9 @@ def missing(services: Services, project_id: str, spec: Any, *, follows: bool = F
                 find[str(param.kind)](services.store, services.settings, project_id, name)
             except NotFound as error:
                 message = f"is {name!r}: {error.message}"
+                yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
+            except OSError as error:  # no file can have such a name, or the import root cannot be read
+                message = f"is {shown(name)}: cannot be looked up ({error.strerror})"
                 yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
 
 

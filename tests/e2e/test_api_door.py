@@ -116,6 +116,26 @@ def test_more_followers_than_allowed_are_refused_before_they_are_worked_through(
     assert str(MAX_FOLLOWERS) in issues(platform.post("/v1/jobs", GOOD | {"seed": 4, "then": entries}))["then"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"model_name_or_path": "a" * 300}, "model_name_or_path"),
+        ({"dataset": "a/" * 3000}, "dataset"),
+        ({"eval_dataset": ["sums", "a" * 5000]}, "eval_dataset"),
+        ({"then": [{"kind": "generate", "dataset": "a" * 300}]}, "then[0].dataset"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_a_complaint_and_no_fault(
+    platform: Platform, wrong: dict[str, Any], field: str
+) -> None:
+    assert field in issues(platform.post("/v1/jobs", GOOD | wrong))
+
+
+def test_a_kind_of_null_is_as_good_as_left_out(platform: Platform) -> None:
+    job = platform.post("/v1/jobs", GOOD | {"seed": 6, "kind": None})
+    assert (job.status_code, job.get_json()["kind"]) == (201, "train")
+
+
 def test_followers_of_followers_come_with_all_they_need(platform: Platform) -> None:
     inner = {"kind": "deploy", "name": "served", "max_model_len": 64}
     then = [{"kind": "export", "name": "pack", "export_format": "merged", "then": [inner]}]
