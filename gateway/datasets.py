@@ -30,6 +30,8 @@ blueprint = Blueprint("datasets", __name__, url_prefix="/v1/datasets", descripti
 PURPOSES = ("fine-tune", "batch", "evals", "user_data")
 TRAINING = frozenset({"fine-tune", "evals"})
 MAX_NAME_CHARS = 200
+#: In no name: a comma divides LF's lists of datasets, a slash the parts of a URL.
+RESERVED = ",/\\"
 FIELDS = ("file", "name", "purpose", "formatting", "columns", "tags")
 
 
@@ -76,13 +78,14 @@ def delete(name: str) -> Response:
 
 def receive(purpose: str, fields: Collection[str]) -> tuple[Dataset, bool]:
     """The uploaded file of this request as a record, and whether it is new. Raises InvalidDataset, InvalidSpec."""
+    body.multipart()
     _check_fields(fields)
     upload = request.files.get("file")
     if upload is None or not upload.filename:
         raise _refused("file", "is missing: send it as the multipart field `file`")
     if purpose not in PURPOSES:
         raise _refused("purpose", f"is {purpose[:40]!r}: must be one of {', '.join(PURPOSES)}")
-    filename = Path(upload.filename.replace("\\", "/")).name[:MAX_NAME_CHARS]
+    filename = _printable(Path(upload.filename.replace("\\", "/")).name[:MAX_NAME_CHARS]) or "dataset"
     upload.stream.flush()
     return _keep(Path(str(upload.stream.name)), filename, purpose)
 
@@ -96,22 +99,44 @@ def remove(name: str) -> Dataset:
         raise Conflict(f"Dataset {record.name!r} is used by job {user}: cancel it first or wait for its end")
     services().store.datasets.delete(project_id(), record.id)
     services().artifacts.delete(record.uri)
+    services().artifacts.delete(services().artifacts.uri("datasets", record.id))
     return record
 
 
 def _keep(path: Path, filename: str, purpose: str) -> tuple[Dataset, bool]:
     told = _check(path, purpose)
-    given = request.form.get("name") or Path(filename).stem or "dataset"
-    if not given.isprintable() or len(given) > MAX_NAME_CHARS:
-        raise _refused("name", f"must be up to {MAX_NAME_CHARS} printable characters")
-    key = new_id("file-")
-    sealed = services().artifacts.put_file(path, services().artifacts.uri("datasets", key, "data"))
-    new = {**told, "name": given, "filename": filename, "purpose": purpose, "digest": sealed.digest}
-    if twin := _twin(new):
-        services().artifacts.delete(sealed.uri)
-        return twin, False
-    record = services().store.datasets.create(project_id(), **new, size_bytes=sealed.size_bytes, uri=sealed.uri, id=key)
-    return record, True
+    given = _name(filename)
+    key, artifacts = new_id("file-"), services().artifacts
+    record = None
+    try:
+        # The upload is ours to give away: no second copy of it.
+        sealed = artifacts.put_file(path, artifacts.uri("datasets", key, "data"), adopt=True)
+        new = {**told, "name": given, "filename": filename, "purpose": purpose, "digest": sealed.digest}
+        with services().locks.holding("dataset", project_id(), sealed.digest):
+            record = _twin(new) or services().store.datasets.create(
+                project_id(), **new, size_bytes=sealed.size_bytes, uri=sealed.uri, id=key
+            )
+    finally:
+        if record is None or record.id != key:
+            artifacts.delete(artifacts.uri("datasets", key))
+    return record, record.id == key
+
+
+def _name(filename: str) -> str:
+    """As the client says, else what the file is called."""
+    given = request.form.get("name")
+    if given is None:
+        made = "".join("_" if char in RESERVED else char for char in Path(filename).stem).strip()
+        return made if made.strip(".") else "dataset"
+    wrong = not given.isprintable() or not 0 < len(given) <= MAX_NAME_CHARS or given != given.strip()
+    if wrong or not given.strip(".") or any(char in RESERVED for char in given):
+        allowed = f"1 to {MAX_NAME_CHARS} printable characters without commas, slashes and spaces around them"
+        raise _refused("name", f"is {given[:40]!r}: must be {allowed}")
+    return given
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "_" for char in text)
 
 
 def _check(path: Path, purpose: str) -> dict[str, Any]:
@@ -132,7 +157,8 @@ def _check_batch(path: Path) -> int:
     for line, row in dataset.objects(path):
         given = row.get("custom_id")
         if not isinstance(given, str) or not given or given in seen:
-            message = "is given to another line too" if given in seen else "must be a text that names this line"
+            is_name = isinstance(given, str) and given
+            message = "is given to another line too" if is_name else "must be a text that names this line"
             complaint = Complaint(field="custom_id", message=message, line=line)
             raise InvalidDataset(f"line {line}: custom_id {message}", complaints=[complaint])
         seen.add(given)
@@ -141,7 +167,7 @@ def _check_batch(path: Path) -> int:
 
 def _twin(new: dict[str, Any]) -> Dataset | None:
     same = ("digest", "name", "purpose", "format", "columns")
-    page = services().store.datasets.list(project_id(), purpose=new["purpose"], limit=1000)
+    page = services().store.datasets.list(project_id(), purpose=new["purpose"])
     return next((old for old in page.items if all(getattr(old, name) == new[name] for name in same)), None)
 
 
@@ -149,6 +175,8 @@ def _check_fields(known: Collection[str]) -> None:
     """A field of the form that is misspelt must not pass for one that was left out."""
     counts = Counter(name for part in (request.form, request.files) for name, _ in part.items(multi=True))
     for name, count in counts.items():
+        if name is None:
+            raise _refused("file", "comes in a part without a name: send it as the multipart field `file`")
         if name not in known:
             raise _refused(name[:100], f"is unknown{did_you_mean(name, known)}", "unknown_field")
         if count > 1:

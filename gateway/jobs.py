@@ -14,7 +14,10 @@ from gateway.services import services
 from gateway.tailer import event_json
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
-from shared.records import Checkpoint
+from shared.records import Checkpoint, Page
+
+#: Jobs read at once where only some of them are shown.
+LOOK_AT = 500
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs", description="Training, export and generation")
 
@@ -41,16 +44,24 @@ def create() -> Response:
 @blueprint.doc(parameters=openapi.PAGE, responses=openapi.ok("JobList"))
 def list_jobs() -> Response:
     """List jobs, newest first"""
-    page = services().store.jobs.list(
-        project_id(),
-        kind=body.one_of("kind", tuple(Kind)),
-        status=body.one_of("status", tuple(Status)),
-        after=request.args.get("after"),
-        limit=body.whole_number("limit", 20, minimum=1, maximum=100),
-        order=str(body.one_of("order", ("asc", "desc"), "desc")),
-        metadata=body.metadata(),
-    )
+    page = find_jobs(kind=body.one_of("kind", tuple(Kind)), status=body.one_of("status", tuple(Status)))
     return jsonify(list_json([job_json(job) for job in page.items], page.has_more))
+
+
+def find_jobs(**filters: Any) -> Page[Job]:
+    """The page that the query asks for. `metadata=null` means jobs without any, which the ledger cannot be asked."""
+    limit = body.whole_number("limit", 20, minimum=1, maximum=100)
+    after = request.args.get("after")
+    filters |= {"order": str(body.one_of("order", ("asc", "desc"), "desc")), "metadata": body.metadata()}
+    if request.args.get("metadata") != "null":
+        return services().store.jobs.list(project_id(), after=after, limit=limit, **filters)
+    found: list[Job] = []
+    while True:
+        page = services().store.jobs.list(project_id(), after=after, limit=LOOK_AT, **filters)
+        found += [job for job in page.items if not job.metadata]
+        if len(found) > limit or not page.has_more:
+            return Page(items=found[:limit], has_more=len(found) > limit)
+        after = page.items[-1].id
 
 
 @blueprint.route("/<job_id>", methods=["GET"])

@@ -36,11 +36,35 @@ def register() -> Response:
     """
     given = body.json_object()
     name, path = _checked(given)
-    if (twin := _registered(name)) and twin.metadata.get("source") == given["model_name_or_path"]:
-        return jsonify(model_json(twin))
-    if twin:
+    source = given["model_name_or_path"]
+    # The second of two at once waits and finds the first one's, instead of copying gigabytes again.
+    with services().locks.holding("model", project_id(), name):
+        twin = _twin(name, source)
+        model = twin or _copied(name, path, source)
+    answer = jsonify(model_json(model))
+    answer.status_code = 200 if twin else 201
+    return answer
+
+
+def _twin(name: str, source: str) -> Model | None:
+    """The model of this name, when it came from there. Raises Conflict when it came from elsewhere."""
+    twin = _registered(name)
+    if twin and twin.metadata.get("source") != source:
         raise Conflict(f"There is a model {name!r} already: choose another name or delete it first", field="name")
-    sealed = services().artifacts.put_folder(path, services().artifacts.uri("models", new_id("model-")))
+    return twin
+
+
+def _copied(name: str, path: Path, source: str) -> Model:
+    uri = services().artifacts.uri("models", new_id("model-"))
+    try:
+        return _sealed(name, path, source, uri)
+    except BaseException:  # a full disk, or another gateway that was faster: nothing may be left without a record
+        services().artifacts.delete(uri)
+        raise
+
+
+def _sealed(name: str, path: Path, source: str, uri: str) -> Model:
+    sealed = services().artifacts.put_folder(path, uri)
     new = NewModel(
         name=name,
         kind="base",
@@ -49,11 +73,9 @@ def register() -> Response:
         size_bytes=sealed.size_bytes,
         format="safetensors",
         config=json.loads((path / "config.json").read_text()),
-        metadata={"source": given["model_name_or_path"]},
+        metadata={"source": source},
     )
-    answer = jsonify(model_json(services().store.models.create(project_id(), new)))
-    answer.status_code = 201
-    return answer
+    return services().store.models.create(project_id(), new)
 
 
 @blueprint.route("", methods=["GET"])

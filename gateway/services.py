@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from flask import current_app
@@ -20,6 +23,30 @@ if TYPE_CHECKING:
 NAME = "tunesmith"
 
 
+class Locks:
+    """One lock per key, as long as somebody wants it. Of this process only: between gateways the ledger decides."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        #: Key -> its lock and how many hold it or wait for it.
+        self._wanted: dict[tuple[str, ...], tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def holding(self, *key: str) -> Iterator[None]:
+        with self._changing:
+            lock, count = self._wanted.get(key, (threading.Lock(), 0))
+            self._wanted[key] = (lock, count + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._changing:
+                count = self._wanted[key][1] - 1
+                self._wanted[key] = (lock, count)
+                if not count:
+                    del self._wanted[key]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     settings: Settings
@@ -28,6 +55,8 @@ class Services:
     queue: Queue
     metrics: Metrics
     tailer: Tailer
+    #: Held while a record is looked for and made where there is none: two uploads of one file are one dataset.
+    locks: Locks = field(default_factory=Locks)
 
 
 def services() -> Services:

@@ -10,7 +10,7 @@ from flask_smorest import Blueprint
 from gateway import body, openapi
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
-from gateway.jobs import list_json
+from gateway.jobs import find_jobs, list_json
 from gateway.openai.hyperparameters import hyperparameters, job_body
 from gateway.services import services
 from shared.errors import NotFound
@@ -38,13 +38,7 @@ def create() -> Response:
 @blueprint.doc(parameters=openapi.PAGE, responses=openapi.ok("FineTuningJobList"))
 def list_jobs() -> Response:
     """List fine-tuning jobs, newest first"""
-    page = services().store.jobs.list(
-        project_id(),
-        kind=Kind.TRAIN,
-        after=request.args.get("after"),
-        limit=body.whole_number("limit", 20, minimum=1, maximum=100),
-        metadata=body.metadata(),
-    )
+    page = find_jobs(kind=Kind.TRAIN)
     return jsonify(list_json([job_json(job) for job in page.items], page.has_more))
 
 

@@ -100,16 +100,18 @@ async function openJob(id) {
 }
 
 async function follow(id, signal, after = 0) {
+  let isDone = false;
   try {
     for await (const event of sse(`v1/jobs/${id}/events/stream?after=${after}`, { signal })) {
       after = Number(event.id) || after;
+      isDone = event.type === "done";
       onJobEvent(event, JSON.parse(event.data));
     }
   } catch (error) {
-    if (signal.aborted) return;
     if (error.status && error.status < 500) return notice(error);
-    setTimeout(() => follow(id, signal, after), 2000);
   }
+  // A gateway that is stopped ends its streams as if all were said.
+  if (!isDone && !signal.aborted) setTimeout(() => signal.aborted || follow(id, signal, after), 2000);
 }
 
 function onJobEvent(event, body) {
@@ -206,7 +208,7 @@ function modelRow(model, deployment) {
 
 const showChat = guarded(async () => {
   const { data } = await get("v1/deployments");
-  const ready = data.filter((item) => item.status === "ready").map((item) => item.model);
+  const ready = data.filter((item) => item.status === "ready").map((item) => item.name);
   const options = () => ready.map((name) => element("option", { value: name }, name));
   $("chat-model").replaceChildren(...options());
   $("chat-other").replaceChildren(element("option", { value: "" }, "nothing"), ...options());
