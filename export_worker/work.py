@@ -15,7 +15,7 @@ from typing import Any
 from export_worker import command
 from shared import catalog, formats, interpreters, schema, templates
 from shared.catalog import Resolved
-from shared.errors import ChildFailed, NotAllowed, NotFound
+from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
 from shared.job import Job, Kind
 from shared.records import NewModel
 from shared.spec import ExportSpec
@@ -101,7 +101,7 @@ class ExportWork:
 
 
 def find_sources(run: Run, spec: ExportSpec) -> Sources:
-    """Raises NotFound when a record has gone since the job was accepted."""
+    """Raises NotFound when a record has gone since the job was accepted, InvalidSpec for an adapter of another base."""
     named = resolve(run, spec.source.model_name_or_path)
     chain = [named]
     while is_adapter(chain[0]):
@@ -109,6 +109,11 @@ def find_sources(run: Run, spec: ExportSpec) -> Sources:
     if spec.source.adapter_name_or_path:
         chain.append(resolve(run, spec.source.adapter_name_or_path))
     base, *adapters = chain
+    for adapter in adapters:
+        # No comparison of models can find this out: base and adapter fit each other in shape, and only there.
+        if adapter.record is not None and adapter.record.base_model not in {model.name for model in chain}:
+            text = f"{adapter.name} was trained on {adapter.record.base_model}, not on {base.name}"
+            raise InvalidSpec(text, field="adapter_name_or_path")
     training = next((job for one in reversed(chain) if (job := training_job(run, one))), None)
     return Sources(base=base, adapters=tuple(adapters), name=chain[-1].name, training=training)
 

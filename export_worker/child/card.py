@@ -43,7 +43,8 @@ def find_licence(model: Path) -> str | None:
 def render(card: Card) -> str:
     parts = [front_matter(card), f"# {card.name}\n", origin(card), figures(card), serving(card)]
     if card.training:
-        spec = json.dumps(dict(card.training), indent=2, sort_keys=True)
+        given = {name: value for name, value in card.training.items() if value is not None}
+        spec = json.dumps(given, indent=2, sort_keys=True)
         parts.append(f"## Training parameters\n\n```json\n{spec}\n```\n")
     return "\n".join(parts)
 

@@ -95,6 +95,16 @@ def test_lora_on_one_of_two_tied_embeddings_changes_only_that_one(target: str, t
         torch.testing.assert_close(written(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_trained_biases_replace_those_of_the_base(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", attention_bias=True)
+    adapter = lora(base, tmp_path / "adapter", bias="all")
+
+    assert run_merge(base, [adapter], tmp_path / "out").method == "streamed"
+
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
+    assert loaded(tmp_path / "out")["model.layers.0.self_attn.q_proj.bias"].any()
+
+
 def test_two_adapters_in_a_row_and_many_small_files(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     adapters = [lora(base, tmp_path / f"adapter{n}", seed=n) for n in (1, 2)]

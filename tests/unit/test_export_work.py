@@ -14,7 +14,7 @@ from export_worker import command
 from export_worker.work import ExportWork
 from shared import folder, schema
 from shared.artifact import ArtifactStore
-from shared.errors import ChildFailed, NotAllowed, NotFound
+from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
 from shared.job import Job, Kind, Status
 from shared.records import NewModel
 from shared.settings import Settings
@@ -123,6 +123,13 @@ def test_lf_style_names_base_and_adapter(ledger: Ledger) -> None:
     assert len(told["adapter_paths"]) == 1
     assert told["lineage"]["source_name"] == ADAPTER
     assert told["lineage"]["name"] == "my_export"
+
+
+def test_an_adapter_is_merged_into_its_own_base_only(ledger: Ledger) -> None:
+    ledger.add_model("other", kind="base")
+    run = ledger.export()(model_name_or_path="other", adapter_name_or_path=ADAPTER)
+    with pytest.raises(InvalidSpec, match="was trained on tiny, not on other"):
+        ExportWork().run_json(run)
 
 
 def test_a_base_alone_has_no_adapter_and_no_texts(ledger: Ledger) -> None:
