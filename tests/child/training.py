@@ -110,6 +110,8 @@ def make_attempt(
         "model_name_or_path": "tiny", "dataset": ["rows"], "learning_rate": 1e-2, "num_train_epochs": 2,
         "per_device_train_batch_size": 4, "logging_steps": 1, "save_strategy": "no", "cutoff_len": 128,
     }  # fmt: skip
+    if eval_dataset:
+        given["eval_dataset"] = ["held out"]
     wire = schema.to_wire(schema.load(TrainSpec, given | spec))
     for name in ("output", "scratch", "logs"):
         (folder / name).mkdir(parents=True)

@@ -21,18 +21,21 @@ def output(trainer: LanguageTrainer, context: Context) -> None:
     """Every rank must come here: under ZeRO-3 the weights are gathered from all."""
     context.emit("phase", "saving the model", phase="save")
     if context.spec.tuning.finetuning_type != "lora":
-        as_stored(trainer.model, stored_dtype(load_config(context)), context)
+        as_stored(trainer, stored_dtype(load_config(context)))
     trainer.save_model(context.run["output_dir"])
     if context.is_first:
         tokenizer.load(context.run["model_path"], context.spec).save_pretrained(context.run["output_dir"])
     trainer.accelerator.wait_for_everyone()
 
 
-def as_stored(model: Any, dtype: torch.dtype, context: Context) -> None:
+def as_stored(trainer: LanguageTrainer, dtype: torch.dtype) -> None:
     """The whole model in the format it came in: float32 was for training."""
-    model.config.use_cache = True
-    if context.spec.distributed.deepspeed is None and context.spec.distributed.zero_stage is None:
-        model.to(dtype)
+    trainer.model.config.use_cache = True
+    trainer.model.config.dtype = dtype
+    if trainer.is_deepspeed_enabled:
+        trainer.saved_dtype = dtype
+    else:
+        trainer.model.to(dtype)
 
 
 def result(trainer: LanguageTrainer, outcome: TrainOutput, metrics: dict[str, float]) -> dict[str, Any]:

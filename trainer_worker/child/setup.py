@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def make(context: Context, parts: Parts) -> Made:
     has_deepspeed = deepspeed.is_wanted(context.spec)
     precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
     layout = model.layout(context.spec, config)
-    arguments = training_arguments(context, engine(context, precision) if has_deepspeed else None)
+    arguments = training_arguments(context, start_engine(context, precision) if has_deepspeed else None)
     set_seed(context.spec.train.seed)
     base = model.load(context, config, precision, layout.kernel)
     method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")
@@ -48,7 +49,15 @@ def make(context: Context, parts: Parts) -> Made:
     return Made(arguments=arguments, model=adapted, collator=collator, precision=precision)
 
 
-def engine(context: Context, precision: Precision) -> dict[str, Any]:
+def start_engine(context: Context, precision: Precision) -> dict[str, Any]:
+    """The engine's configuration; its process group is started here: ZeRO-3 asks for its size when it loads."""
+    from deepspeed.comm import init_distributed  # takes seconds, and other trainings do without
+
+    init_distributed(
+        dist_backend="nccl" if context.device.type == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        timeout=timedelta(seconds=context.spec.train.ddp_timeout),
+    )
     if replaced := deepspeed.replaced(context.spec):
         text = f"The DeepSpeed configuration says {', '.join(replaced)}, which the job's own parameters replace"
         context.emit("finding", text, "warning", field="deepspeed")

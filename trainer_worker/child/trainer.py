@@ -41,6 +41,8 @@ class LanguageTrainer(Trainer):
         self._staging = context.checkpoints.with_name("checkpoint-in-work")
         #: Since the last metrics event: tokens of this process, when the first step began, seconds not spent training.
         self._tokens_here, self._began, self._seconds_away = 0, 0.0, 0.0
+        #: Format of the weights that are saved, where DeepSpeed hands them over; None: as they are trained.
+        self.saved_dtype: torch.dtype | None = None
         #: Of all processes in this attempt.
         self.num_tokens, self.num_seconds = 0, 0.0
 
@@ -161,11 +163,19 @@ class LanguageTrainer(Trainer):
                 shutil.rmtree(path)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        super()._save(output_dir, None if state_dict is None else self._as_saved(state_dict))
         folder = Path(str(output_dir))
         for name in LEFTOVERS:
             (folder / name).unlink(missing_ok=True)
         name_base(folder, self.context.run["base_name"])
+
+    def _as_saved(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """What DeepSpeed gathered, without the second copy of tied weights."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        kept = {name: weight for name, weight in state_dict.items() if tied.get(name) not in state_dict}
+        if self.saved_dtype is None:
+            return kept
+        return {name: weight.to(self.saved_dtype) for name, weight in kept.items()}
 
 
 def latest(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""Two processes on one machine, started by torchrun as the worker starts them: the same losses as one process.
+
+Float32, a global batch of four samples: what differs is the order of sums. DeepSpeed keeps Adam's state in flat
+partitions and clips with its own norm, hence its wider tolerance.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training import Attempt, make_attempt, train, train_here
+
+#: Halves of the batch of four that make_attempt's spec has.
+TWO = {"num_processes": 2, "per_device_train_batch_size": 2}
+RELATIVE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Path, rows: Path) -> dict[str, Attempt]:
+    folder = tmp_path_factory.mktemp("alone")
+    return {
+        method: train_here(make_attempt(folder / method, tiny, rows, finetuning_type=method))
+        for method in ("lora", "full")
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "spec"),
+    [
+        ("lora", {}),
+        ("lora", {"zero_stage": 2}),
+        ("full", {"deepspeed": "ds_z2_offload_config.json"}),
+        ("lora", {"deepspeed": "ds_z3_config.json"}),
+        ("full", {"zero_stage": 3}),
+    ],
+    ids=["ddp-lora", "zero2-lora", "zero2-offload-full", "zero3-lora", "zero3-full"],
+)
+def test_two_processes_learn_what_one_learns(
+    tmp_path: Path, tiny: Path, rows: Path, alone: dict[str, Attempt], method: str, spec: dict[str, Any]
+) -> None:
+    attempt = train(make_attempt(tmp_path / "a", tiny, rows, finetuning_type=method, **TWO, **spec), 2)
+
+    assert attempt.outcome["type"] == "done"
+    assert attempt.losses == pytest.approx(alone[method].losses, rel=RELATIVE)
+    assert attempt.outcome["data"]["num_tokens"] == alone[method].outcome["data"]["num_tokens"]
+    assert close_weights(attempt, alone[method])
+    assert sorted(path.name for path in (attempt.folder / "logs").glob("rank*.log")) == ["rank0.log", "rank1.log"]
+
+
+def test_zero_3_resumes_as_if_it_had_not_stopped(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    spec = {"zero_stage": 3, "save_strategy": "steps", "save_steps": 4, "max_steps": 8, "val_size": 0.25, **TWO}
+    whole = train(make_attempt(tmp_path / "whole", tiny, rows, **spec), 2)
+    checkpoint = whole.folder / whole.of("checkpoint")[0]["path"]
+
+    rest = train(make_attempt(tmp_path / "rest", tiny, rows, resume_from=checkpoint, **spec), 2)
+
+    assert rest.of("metrics")[0]["step"] == 5
+    assert rest.losses == pytest.approx(whole.losses[4:], rel=1e-6)
+
+
+def test_a_rank_that_fails_says_why(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    attempt = make_attempt(tmp_path / "a", tiny, rows, lora_target="no_such_layer", **TWO)
+
+    train(attempt, 2, expect=1)
+
+    assert attempt.outcome["type"] == "failed"
+    assert attempt.outcome["data"]["error"]["field"] == "lora_target"
+    assert "q_proj" in attempt.outcome["data"]["error"]["message"]
+    assert len(list(attempt.folder.glob("error-rank*.json"))) >= 1
+
+
+def close_weights(first: Attempt, second: Attempt) -> bool:
+    names = {path.name for one in (first, second) for path in one.output.glob("*.safetensors")}
+    pairs = [(load_file(first.output / name), load_file(second.output / name)) for name in names]
+    return bool(pairs) and all(
+        a.keys() == b.keys() and all(torch.allclose(a[key], b[key], rtol=1e-2, atol=2e-3) for key in a)
+        for a, b in pairs
+    )
