@@ -19,8 +19,8 @@ from typing import Any
 
 from shared.attempt import Attempt
 
-#: Raised when samples come out differently for the same input.
-VERSION = 1
+#: Raised when samples, or what is kept of them, come out differently for the same input.
+VERSION = 2
 #: Progress events closer together than this help nobody.
 PROGRESS_SECONDS = 1.0
 PREPARED = "prepared.json"
