@@ -86,4 +86,8 @@ def one_of(name: str, choices: tuple[str, ...], default: str | None = None) -> s
 def metadata() -> dict[str, str]:
     """`metadata[key]=value` of the query, as the openai client writes it."""
     pairs = ((name, value) for name, value in request.args.items() if name.startswith("metadata[") and name[-1] == "]")
-    return {name[len("metadata[") : -1]: value for name, value in pairs}
+    found = {name[len("metadata[") : -1]: value for name, value in pairs}
+    if any("\0" in name + value for name, value in found.items()):
+        message = "holds a NUL character: not allowed"
+        raise InvalidSpec(f"metadata {message}", complaints=[Complaint(field="metadata", message=message)])
+    return found

@@ -69,7 +69,7 @@ def retrieve(name: str) -> Response:
 
 
 @blueprint.route("/<name>", methods=["DELETE"])
-@blueprint.doc(responses=openapi.ok("Dataset"))
+@blueprint.doc(responses=openapi.ok("Deleted"))
 def delete(name: str) -> Response:
     """Delete a dataset that no waiting or running job uses"""
     record = remove(name)

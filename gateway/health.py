@@ -18,12 +18,14 @@ blueprint = Blueprint("health", __name__, description="Probes, metrics, workers"
 
 
 @blueprint.route("/healthz", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("Health"), security=[])
 def healthz() -> Response:
     """Whether the gateway lives"""
     return jsonify({"status": "ok"})
 
 
 @blueprint.route("/readyz", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("Health"), security=[])
 def readyz() -> Response:
     """Whether ledger and artifacts answer; the broker's absence only delays jobs and is told, not failed"""
     missing = {name: why for name, check in _CHECKS.items() if (why := check())}
@@ -34,6 +36,7 @@ def readyz() -> Response:
 
 
 @blueprint.route("/metrics", methods=["GET"])
+@blueprint.doc(responses=openapi.plain("Metrics.", "text/plain"))
 def metrics() -> Response:
     """Metrics in Prometheus' text format"""
     return Response(generate_latest(services().metrics.registry), content_type=CONTENT_TYPE_LATEST)

@@ -94,7 +94,7 @@ def retrieve(name: str) -> Response:
 
 
 @blueprint.route("/<path:name>", methods=["DELETE"])
-@blueprint.doc(responses=openapi.ok("Model"))
+@blueprint.doc(responses=openapi.ok("Deleted"))
 def delete(name: str) -> Response:
     """Delete a model and its files; a base model only as admin"""
     model = services().store.models.get(project_id(), name)

@@ -9,18 +9,21 @@ from importlib.metadata import version
 from typing import Any
 
 import swagger_ui_bundle
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Response, request
 from flask_smorest import Api
 
 from shared import schema
 from shared.spec import SPECS
 
+#: Whatever is refused, and whatever goes wrong, has this one form.
 ERRORS: dict[str, Any] = {
-    "400": {"$ref": "#/components/responses/Problem"},
-    "401": {"$ref": "#/components/responses/Problem"},
-    "404": {"$ref": "#/components/responses/Problem"},
-    "422": {"$ref": "#/components/responses/Problem"},
+    status: {"$ref": "#/components/responses/Problem"} for status in ("401", "404", "422", "default")
 }
+#: The page at /docs starts itself from a script within it, and its icons are data.
+DOCS_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
 PAGE: list[dict[str, Any]] = [
     {"in": "query", "name": "after", "schema": {"type": "string"}, "description": "Id of the last record seen."},
     {"in": "query", "name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
@@ -62,6 +65,11 @@ def ok(name: str, status: str = "200") -> dict[str, Any]:
     return {status: {"description": name, "content": schema_of}, **ERRORS}
 
 
+def plain(description: str, media_type: str) -> dict[str, Any]:
+    """An answer that is no JSON of a record."""
+    return {"200": {"description": description, "content": {media_type: {}}}, **ERRORS}
+
+
 def created(name: str) -> dict[str, Any]:
     return ok(name, "201")
 
@@ -82,8 +90,17 @@ def install(app: Flask) -> Api:
         Blueprint("swagger", __name__, static_folder=files, static_url_path="", url_prefix="/docs/static")
     )
     api = Api(app)
+    # No description of errors of its own making: ours look otherwise.
+    api.DEFAULT_ERROR_RESPONSE_NAME = None
     _components(api)
+    app.after_request(_guard_docs)
     return api
+
+
+def _guard_docs(answer: Response) -> Response:
+    if request.endpoint == "api-docs.openapi_swagger_ui":
+        answer.headers["Content-Security-Policy"] = DOCS_POLICY
+    return answer
 
 
 def _components(api: Api) -> None:
@@ -152,6 +169,21 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "FineTuningJob": _record(
         model=_TEXT, training_file=_TEXT, status=_TEXT, hyperparameters=_OBJECT, fine_tuned_model=_TEXT, error=_OBJECT
     ),
+    "NewFineTuningJob": {
+        "type": "object",
+        "required": ["model", "training_file"],
+        "properties": {
+            "model": _TEXT, "training_file": _TEXT, "validation_file": _TEXT, "suffix": _TEXT, "seed": _NUMBER,
+            "metadata": _OBJECT, "method": _OBJECT, "hyperparameters": _OBJECT, "x_train": _OBJECT,
+        },
+    },
+    "FineTuningEvent": _record(created_at=_NUMBER, level=_TEXT, message=_TEXT, type=_TEXT, data=_OBJECT),
+    "FineTuningCheckpoint": _record(
+        created_at=_NUMBER, fine_tuning_job_id=_TEXT, fine_tuned_model_checkpoint=_TEXT, step_number=_NUMBER,
+        metrics=_OBJECT,
+    ),
+    "Deleted": _record(deleted={"type": "boolean"}),
+    "Health": {"type": "object", "properties": {"status": _TEXT, "missing": _OBJECT, "broker": {"type": "boolean"}}},
     "NewModel": {
         "type": "object",
         "required": ["name", "model_name_or_path"],

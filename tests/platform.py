@@ -58,10 +58,10 @@ class Platform:
         return self.client.get(path, headers=self.headers(role) | options.pop("headers", {}), **options)
 
 
-def make_platform(home: Path, **settings: Any) -> Platform:
+def make_platform(home: Path, *, hub: bool = False, **settings: Any) -> Platform:
     root = home / "import"
     write_model(root / "tiny")
-    made = Settings(home=home, import_roots=[root], hub=False, **settings)
+    made = Settings(home=home, import_roots=[root], hub=hub, **settings)
     store = Store(made.database_url)
     store.migrate()
     project = store.projects.default()

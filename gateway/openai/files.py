@@ -53,6 +53,7 @@ def retrieve(file_id: str) -> Response:
 
 
 @blueprint.route("/<file_id>/content", methods=["GET"])
+@blueprint.doc(responses=openapi.plain("The file.", "application/octet-stream"))
 def content(file_id: str) -> Response:
     """Download a file"""
     record = services().store.datasets.get(project_id(), file_id)
@@ -63,6 +64,7 @@ def content(file_id: str) -> Response:
 
 
 @blueprint.route("/<file_id>", methods=["DELETE"])
+@blueprint.doc(responses=openapi.ok("Deleted"))
 def delete(file_id: str) -> Response:
     """Delete a file that no waiting or running job uses"""
     record = datasets.remove(file_id)

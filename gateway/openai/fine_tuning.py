@@ -24,7 +24,7 @@ EVENT_PREFIX = "ftevent-"
 
 
 @blueprint.route("", methods=["POST"])
-@blueprint.doc(responses=openapi.ok("FineTuningJob"))
+@blueprint.doc(requestBody=openapi.body_of("NewFineTuningJob"), responses=openapi.ok("FineTuningJob"))
 def create() -> Response:
     """Create a fine-tuning job"""
     given = body.json_object()
@@ -73,6 +73,7 @@ def resume(job_id: str) -> Response:
 
 
 @blueprint.route("/<job_id>/events", methods=["GET"])
+@blueprint.doc(parameters=openapi.PAGE[:2], responses=openapi.ok("FineTuningEventList"))
 def events(job_id: str) -> Response:
     """Events of a fine-tuning job, newest first"""
     job = _get(job_id)
@@ -84,6 +85,7 @@ def events(job_id: str) -> Response:
 
 
 @blueprint.route("/<job_id>/checkpoints", methods=["GET"])
+@blueprint.doc(parameters=openapi.PAGE[:2], responses=openapi.ok("FineTuningCheckpointList"))
 def checkpoints(job_id: str) -> Response:
     """Checkpoints of a fine-tuning job, newest first"""
     job = _get(job_id)

@@ -1,0 +1,141 @@
+"""What the door knows of models and datasets beside that they exist: what fits a job, and what is worth a remark."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.records import NewModel
+from tests.platform import ROWS, Platform, jsonl, make_platform
+
+GOOD: dict[str, Any] = {"model_name_or_path": "base", "dataset": "sums", "stage": "sft"}
+EXPORT: dict[str, Any] = {"kind": "export"}
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    made = make_platform(tmp_path_factory.mktemp("fitness"))
+    root = made.settings.import_roots[0]
+    (root / "tiny" / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"content": "<|im_end|>"}]}))
+    (root / "own").mkdir()
+    for path in (root / "tiny").iterdir():
+        (root / "own" / path.name).write_bytes(path.read_bytes())
+    (root / "own" / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
+    for name, folder in (("base", "tiny"), ("other", "tiny"), ("own-code", "own")):
+        assert made.post("/v1/models", {"name": name, "model_name_or_path": folder}).status_code == 201
+    for name, kind, base in (("ft", "adapter", "base"), ("small", "quantized", "base"), ("whole", "merged", "base")):
+        files: dict[str, Any] = {"uri": "store://m", "digest": "d", "size_bytes": 1, "format": "safetensors"}
+        made.store.models.create(
+            made.store.projects.default().id, NewModel(name=name, kind=kind, base_model=base, **files)
+        )
+    for name, purpose in (("sums", "fine-tune"), ("checks", "evals"), ("notes", "user_data")):
+        data = {"file": (io.BytesIO(jsonl(ROWS)), f"{name}.jsonl"), "purpose": purpose}
+        assert made.client.post("/v1/datasets", data=data, headers=made.headers()).status_code == 201
+    return made
+
+
+def findings(platform: Platform, body: dict[str, Any]) -> dict[str, str]:
+    """Messages of the warnings by field."""
+    answer = platform.post("/v1/jobs", body)
+    assert answer.status_code == 201, answer.get_json()
+    events = platform.get(f"/v1/jobs/{answer.get_json()['id']}/events").get_json()["data"]
+    return {event["data"]["field"]: event["message"] for event in events if event["level"] == "warning"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "told"),
+    [
+        (GOOD | {"dataset": "notes"}, "dataset", "user_data"),
+        (GOOD | {"dataset": ["sums", "checks"]}, "dataset", "evals"),
+        (GOOD | {"eval_dataset": "notes"}, "eval_dataset", "fine-tune or evals"),
+        (GOOD | {"model_name_or_path": "small"}, "model_name_or_path", "quantized"),
+        (GOOD | {"adapter_name_or_path": "whole"}, "adapter_name_or_path", "must be an adapter"),
+        (GOOD | {"model_name_or_path": "ft", "adapter_name_or_path": "ft"}, "model_name_or_path", "'base'"),
+        (GOOD | {"model_name_or_path": "other", "adapter_name_or_path": "ft"}, "adapter_name_or_path", "'base'"),
+        (GOOD | {"model_name_or_path": "ft", "finetuning_type": "full"}, "finetuning_type", "merged"),
+        (GOOD | {"adapter_name_or_path": "ft", "create_new_adapter": True}, "create_new_adapter", "merged"),
+        (EXPORT | {"model_name_or_path": "small"}, "model_name_or_path", "quantized already"),
+        (EXPORT | {"model_name_or_path": "base", "adapter_name_or_path": "whole"}, "adapter_name_or_path", "merged"),
+        (
+            EXPORT | {"model_name_or_path": "base", "export_quantization_dataset": "notes"},
+            "export_quantization_dataset",
+            "user_data",
+        ),
+        (GOOD | {"then": [{"kind": "train", "dataset": "notes"}]}, "then[0].dataset", "user_data"),
+        (GOOD | {"then": [{"kind": "export", "model": "small"}]}, "then[0].model_name_or_path", "quantized"),
+    ],
+)
+def test_what_no_worker_could_do_is_refused(platform: Platform, body: dict[str, Any], field: str, told: str) -> None:
+    answer = platform.post("/v1/jobs", body)
+    assert answer.status_code == 422, answer.get_json()
+    issues = {issue["field"]: issue["message"] for issue in answer.get_json()["error"]["issues"]}
+    assert told in issues[field]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        GOOD | {"model_name_or_path": "ft", "seed": 1},
+        GOOD | {"adapter_name_or_path": "ft", "seed": 2},
+        GOOD | {"eval_dataset": "checks", "seed": 3},
+        EXPORT | {"model_name_or_path": "ft"},
+        EXPORT | {"model_name_or_path": "whole", "export_quantization_bit": 4},
+    ],
+)
+def test_what_fits_passes(platform: Platform, body: dict[str, Any]) -> None:
+    assert platform.post("/v1/jobs", body).status_code == 201
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/deployments"])
+def test_a_model_that_brings_code_needs_the_administrators_list(platform: Platform, path: str) -> None:
+    named = {"model": "own-code"} | ({"dataset": "sums"} if path == "/v1/jobs" else {})
+    answer = platform.post(path, named | {"trust_remote_code": True})
+    issue = answer.get_json()["error"]["issues"][0]
+    assert (answer.status_code, issue["field"], issue["code"]) == (422, "trust_remote_code", "not_allowed")
+    assert "TUNESMITH_TRUST_REMOTE_CODE" in issue["message"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("org/unknown", 422), ("org/listed", 201)])
+def test_code_from_the_hub_is_nobodys_to_allow_but_the_administrators(tmp_path: Path, name: str, status: int) -> None:
+    platform = make_platform(tmp_path, trust_remote_code=["org/listed"], hub=True)
+    body = {"kind": "export", "model_name_or_path": name, "trust_remote_code": True}
+    assert platform.post("/v1/jobs", body).status_code == status
+
+
+def test_a_switch_that_a_model_does_not_need_is_set_back_with_a_warning(platform: Platform) -> None:
+    told = findings(platform, GOOD | {"trust_remote_code": True, "seed": 20})
+    assert "set back to false" in told["trust_remote_code"]
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [("gemma", "family 'llama'"), ("llama3", "<|eot_id|>"), ("smollm2", ""), ("alpaca", ""), ("default", "")],
+)
+def test_a_template_of_another_family_is_remarked(platform: Platform, template: str, told: str) -> None:
+    for model in ("base", "ft"):
+        found = findings(platform, GOOD | {"template": template, "model_name_or_path": model, "seed": 30})
+        assert told in found.get("template", "")
+        assert bool(told) == ("template" in found)
+
+
+def test_more_devices_than_any_worker_has_are_remarked(platform: Platform) -> None:
+    beat: dict[str, Any] = {"kinds": ["train"], "host": "h", "storage_id": "s", "version": "1"}
+    platform.store.workers.beat("w", devices=["GPU-1", "GPU-2"], **beat)
+    assert "the largest training worker has 2" in findings(platform, GOOD | {"num_processes": 4})["num_processes"]
+    assert "num_processes" not in findings(platform, GOOD | {"num_processes": 2})
+
+
+def test_a_job_that_no_worker_waits_for_is_accepted(platform: Platform) -> None:
+    platform.store.workers.remove("w")
+    job = platform.post("/v1/jobs", GOOD | {"seed": 40}).get_json()
+    events = platform.get(f"/v1/jobs/{job['id']}/events").get_json()["data"]
+    assert any("No training worker" in event["message"] for event in events)
+
+
+def test_an_adapter_of_another_base_is_remarked(platform: Platform) -> None:
+    told = findings(platform, EXPORT | {"model_name_or_path": "other", "adapter_name_or_path": "ft"})
+    assert "'base'" in told["adapter_name_or_path"]
