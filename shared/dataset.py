@@ -24,6 +24,8 @@ from shared.rows import COLUMN_ROLES, FORMATS, TAG_ROLES, Layout, Row, RowError,
 MAX_ROW_BYTES = 8 * 1024**2
 #: Broken rows that are told one by one; the rest is counted.
 MAX_ISSUES = 100
+#: After so many broken rows the rest is not looked at: two gigabytes of them would take an hour.
+MAX_BAD_ROWS = 10_000
 TOO_LONG = f"is longer than {MAX_ROW_BYTES} bytes"
 CHUNK_BYTES = 1 << 20
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
@@ -80,6 +82,8 @@ def inspect(
             read_row(_object(found), layout)
         except RowError as error:
             tally.bad(found.line, error)
+            if tally.num_bad == MAX_BAD_ROWS:
+                break
     if tally.num_bad:
         raise _refusal(tally)
     if not tally.num_rows:
@@ -93,8 +97,7 @@ def rows(path: Path, layout: Layout) -> Iterator[Row]:
         try:
             yield read_row(_object(found), layout)
         except RowError as error:
-            complaint = Complaint(field=error.column, message=error.message, code=error.code, line=found.line)
-            raise InvalidDataset(f"line {found.line}: {error}", complaints=[complaint]) from error
+            raise _told(found.line, error) from error
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -103,8 +106,12 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             yield found.line, _object(found)
         except RowError as error:
-            complaint = Complaint(field=error.column, message=error.message, code=error.code, line=found.line)
-            raise InvalidDataset(f"line {found.line}: {error}", complaints=[complaint]) from error
+            raise _told(found.line, error) from error
+
+
+def _told(line: int, error: RowError) -> InvalidDataset:
+    complaint = Complaint(field=error.column, message=error.message, code=error.code, line=line)
+    return InvalidDataset(f"line {line}: {error}", complaints=[complaint])
 
 
 def container_of(path: Path) -> str:
@@ -114,15 +121,9 @@ def container_of(path: Path) -> str:
     if not head:
         raise _empty()
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        message = "is UTF-16: save the file as UTF-8"
-        raise InvalidDataset(
-            f"file {message}", complaints=[Complaint(field="file", message=message, code="encoding", line=1)]
-        )
+        raise _unusable("is UTF-16: save the file as UTF-8", "encoding")
     if head.startswith(b"PAR1") or b"\0" in head[:64]:
-        message = "is a binary file: upload JSONL, JSON or CSV"
-        raise InvalidDataset(
-            f"file {message}", complaints=[Complaint(field="file", message=message, code="unsupported", line=1)]
-        )
+        raise _unusable("is a binary file: upload JSONL, JSON or CSV", "unsupported")
     return {b"[": "json", b"{": "jsonl"}.get(head[:1], "csv")
 
 
@@ -387,10 +388,15 @@ def _csv_row(line: int, row: Mapping[Any, Any]) -> _Found:
 def _refusal(tally: _Tally) -> InvalidDataset:
     first = tally.issues[0]
     told = f"line {first.line}, {first.field}: {first.message}"
-    message = f"{tally.num_bad} of {tally.num_rows} rows are invalid; first: {told}"
+    whole = "" if tally.num_bad < MAX_BAD_ROWS else "the first "
+    message = f"{tally.num_bad} of {whole}{tally.num_rows} rows are invalid; first: {told}"
     return InvalidDataset(message, field="file", complaints=tally.issues)
 
 
 def _empty() -> InvalidDataset:
-    complaint = Complaint(field="file", message="is empty: there must be at least one row", code="empty_file", line=1)
-    return InvalidDataset("file is empty: there must be at least one row", complaints=[complaint])
+    return _unusable("is empty: there must be at least one row", "empty_file")
+
+
+def _unusable(message: str, code: str) -> InvalidDataset:
+    complaint = Complaint(field="file", message=message, code=code, line=1)
+    return InvalidDataset(f"file {message}", complaints=[complaint])

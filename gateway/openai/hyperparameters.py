@@ -90,6 +90,10 @@ def _told(given: Mapping[str, Any]) -> dict[str, Any]:
         message = f"method.type is {shown(kind)}: only 'supervised' is offered so far"
         raise UnsupportedMethod(message, field="method.type")
     inner = _object(method.get("supervised"), "method.supervised")
+    unknown = [f"method.{name}" for name in method if name not in ("type", "supervised")]
+    unknown += [f"method.supervised.{name}" for name in inner if name != "hyperparameters"]
+    if unknown:
+        raise schema.refusal([Complaint(field=name, message="is unknown", code="unknown_field") for name in unknown])
     told = _object(inner.get("hyperparameters"), "method.supervised.hyperparameters")
     told = told or given.get("hyperparameters") or {}
     return {name: value for name, value in told.items() if value != "auto"}

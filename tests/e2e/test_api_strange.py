@@ -147,6 +147,19 @@ def test_half_a_surrogate_pair_is_told_as_text(client: httpx.Client) -> None:
     assert "\\ud800" in answer.json()["error"]["message"]
 
 
+def test_a_flood_of_broken_rows_is_not_read_to_its_end(client: httpx.Client) -> None:
+    began = time.monotonic()
+    answer = client.post("/v1/datasets", files={"file": ("flood.jsonl", b"{}\n" * 3_000_000)})
+    assert "10000 of the first 10000 rows are invalid" in assert_refused(answer, 422)["message"]
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("method", [{"sft": {}}, {"type": "supervised", "supervised": {"hyper": {}}}])
+def test_what_a_fine_tuning_method_does_not_have_is_named(client: httpx.Client, method: dict[str, Any]) -> None:
+    body = {"model": "tiny-model", "training_file": "sums", "method": method}
+    assert assert_refused(client.post("/v1/fine_tuning/jobs", json=body), 422)["issues"][0]["code"] == "unknown_field"
+
+
 @pytest.mark.parametrize("kind", ["train", None])
 def test_a_kind_that_is_null_is_one_left_out(client: httpx.Client, kind: str | None) -> None:
     assert client.post("/v1/jobs", json=GOOD | {"kind": kind, "seed": 31}).json()["kind"] == "train"
