@@ -135,14 +135,11 @@ def _layout(
     tags: Mapping[str, str] | None,
 ) -> Layout:
     if formatting is not None and formatting not in FORMATS:
-        message = f"is {formatting!r}: must be one of {', '.join(FORMATS)}"
-        raise InvalidDataset(f"formatting {message}", complaints=[Complaint(field="formatting", message=message)])
+        raise _unusable(f"is {formatting!r}: must be one of {', '.join(FORMATS)}", field="formatting")
     if unknown := sorted(set(columns or {}) - COLUMN_ROLES):
-        message = f"has {unknown[0]!r}: must be among {', '.join(sorted(COLUMN_ROLES))}"
-        raise InvalidDataset(f"columns {message}", complaints=[Complaint(field="columns", message=message)])
+        raise _unusable(f"has {unknown[0]!r}: must be among {', '.join(sorted(COLUMN_ROLES))}", field="columns")
     if unknown := sorted(set(tags or {}) - TAG_ROLES):
-        message = f"has {unknown[0]!r}: must be among {', '.join(sorted(TAG_ROLES))}"
-        raise InvalidDataset(f"tags {message}", complaints=[Complaint(field="tags", message=message)])
+        raise _unusable(f"has {unknown[0]!r}: must be among {', '.join(sorted(TAG_ROLES))}", field="tags")
     if formatting is not None or columns:
         return Layout.of(formatting or "alpaca", columns, tags)
     heads = (found.value for found in islice(_read(path, container), MAX_ISSUES) if isinstance(found.value, dict))
@@ -397,6 +394,6 @@ def _empty() -> InvalidDataset:
     return _unusable("is empty: there must be at least one row", "empty_file")
 
 
-def _unusable(message: str, code: str) -> InvalidDataset:
-    complaint = Complaint(field="file", message=message, code=code, line=1)
-    return InvalidDataset(f"file {message}", complaints=[complaint])
+def _unusable(message: str, code: str = "invalid_value", field: str = "file") -> InvalidDataset:
+    complaint = Complaint(field=field, message=message, code=code, line=1 if field == "file" else None)
+    return InvalidDataset(f"{field} {message}", complaints=[complaint])
