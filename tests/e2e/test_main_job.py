@@ -1,0 +1,215 @@
+"""The main job on the real platform: `tunesmith up`, real training, export, vLLM, the openai client; then with faults.
+
+The model is tiny and random: what it learns is one answer, by heart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from gateway.cli.client import Client, follow, wait_deployment
+from shared import interpreters
+from shared.settings import Settings
+from tests.platform import jsonl, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+PORT = 18930
+ANSWER = "The keeper keeps it."
+QUESTION = {"role": "user", "content": "Who keeps it?"}
+ROW = {"messages": [QUESTION, {"role": "assistant", "content": ANSWER}]}
+#: An LF file, short enough to learn one answer by heart in seconds.
+TRAINING = """
+model_name_or_path: tiny
+dataset: answers
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 32
+lora_target: all
+cutoff_len: 128
+per_device_train_batch_size: 8
+learning_rate: 2.0e-2
+num_train_epochs: {epochs}
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+logging_steps: 5
+save_steps: {save_steps}
+seed: {seed}
+"""
+#: Leases short enough to watch them end.
+ENVIRONMENT = {
+    "TUNESMITH_LEASE_SECONDS": "10",
+    "TUNESMITH_KEEPER_SECONDS": "6",
+    "TUNESMITH_RENEW_SECONDS": "1",
+    "TUNESMITH_SWEEP_SECONDS": "1",
+    "TUNESMITH_HUB": "no",
+    "TUNESMITH_PORT": str(PORT),
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class Running:
+    """The platform and a client of it."""
+
+    def __init__(self, home: Path, process: subprocess.Popen[bytes]):
+        self.home, self.process = home, process
+        key = json.loads((home / "client.json").read_text())["key"]
+        self.client = Client(f"http://127.0.0.1:{PORT}", key)
+        self.openai = openai.OpenAI(base_url=f"{self.client.url}/v1", api_key=key, max_retries=0)
+
+    def train(self, *, epochs: int, seed: int, save_steps: int = 500) -> str:
+        text = TRAINING.format(epochs=epochs, seed=seed, save_steps=save_steps)
+        return str(self.client.post_yaml("/v1/jobs", text)["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return dict(self.client.get(f"/v1/jobs/{job_id}"))
+
+    def until(self, job_id: str, status: str, seconds: float = 120) -> dict[str, Any]:
+        def arrived() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            assert job["status"] == status or job["status"] not in ("failed", "cancelled"), job["error"]
+            return job if job["status"] == status else None
+
+        return dict(wait_until(arrived, seconds, f"{job_id} has {status}"))
+
+    def until_it_trains(self, job_id: str, step: int = 1) -> None:
+        wait_until(lambda: self.job(job_id)["progress"].get("step", 0) >= step, 120, f"{job_id} trains")
+
+    def children(self, job_id: str) -> list[int]:
+        """Processes that work in the job's folders, wherever they hang."""
+        found = []
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            if any(job_id in part for part in process.info["cmdline"] or ()):
+                found.append(process.info["pid"])
+        return found
+
+    def service(self, *words: str) -> psutil.Process:
+        """The process of one service, by words of its command line; not its keeper."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        lines = {process: process.cmdline() for process in below}
+        return next(p for p, line in lines.items() if set(words) <= set(line) and "keeper.py" not in " ".join(line))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    home = tmp_path_factory.mktemp("main") / "home"
+    make_model(home / "import" / "tiny")
+    out = home / "up.txt"
+    with out.open("wb") as stream:
+        env = os.environ | ENVIRONMENT | {"TUNESMITH_HOME": str(home)}
+        command = [sys.executable, "-m", "gateway.cli", "up"]
+        process = subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True)
+    try:
+        wait_until(lambda: "is ready" in out.read_text() or process.poll() is not None, 120, "the platform is ready")
+        running = Running(home, process)
+        running.client.post("/v1/models", {"name": "tiny", "model_name_or_path": "tiny"})
+        path = home / "answers.jsonl"
+        path.write_bytes(jsonl([ROW] * 32))
+        running.client.upload("/v1/datasets", path, {"name": "answers"})
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(90)
+
+
+def make_model(folder: Path) -> None:
+    """By the trainer's Python: this one has no torch."""
+    code = (
+        "import sys; from pathlib import Path; from tests.child.export_fixtures import llama; "
+        "llama(Path(sys.argv[1]), hidden_size=128, intermediate_size=256, max_position_embeddings=1024)"
+    )
+    python = interpreters.trainer(Settings())
+    subprocess.run([python, "-c", code, str(folder)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running: Running) -> None:
+    job_id = running.train(epochs=40, seed=1)
+    events = list(follow(running.client, job_id))
+    losses = [event["data"]["loss"] for event in events if event["type"] == "metrics" and "loss" in event["data"]]
+    assert events[-1]["type"] == "done", events[-1]
+    assert running.job(job_id)["status"] == "succeeded", running.job(job_id)["error"]
+    assert losses[-1] < 0.5 < losses[0]
+    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
+    adapter = running.job(job_id)["model"]
+    merged = export(running, adapter)
+    quantized = export(running, adapter, export_quantization_bit=4)
+    assert [running.client.get(f"/v1/models/{name}")["kind"] for name in (adapter, merged, quantized)] == [
+        "adapter",
+        "merged",
+        "quantized",
+    ]
+    body = {"model": merged, "max_model_len": 256, "enforce_eager": True}
+    deployment = running.client.post("/v1/deployments", body)
+    ready = wait_deployment(running.client, deployment["id"])
+    assert ready["status"] == "ready", ready
+    assert answers(running, merged) == [ANSWER, ANSWER]
+    assert running.job(job_id)["result"]["num_tokens"] > 0
+    running.client.delete(f"/v1/deployments/{deployment['id']}")
+    wait_until(lambda: running.client.get("/v1/deployments")["data"] == [], 60, "the replica is gone")
+
+
+def export(running: Running, adapter: str, **fields: Any) -> str:
+    job = running.client.post("/v1/jobs", {"kind": "export", "model_name_or_path": adapter, **fields})
+    done = running.until(job["id"], "succeeded", 240)
+    return str(done["model"])
+
+
+def answers(running: Running, model: str) -> list[str]:
+    """In one piece and as a stream."""
+    ask: dict[str, Any] = {"model": model, "messages": [QUESTION], "temperature": 0, "max_tokens": 32}
+    whole = running.openai.chat.completions.create(**ask)
+    pieces = running.openai.chat.completions.create(**ask, stream=True)
+    streamed = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    return [str(whole.choices[0].message.content), streamed]
+
+
+def test_training_shows_in_the_workers_metrics_while_it_runs(running: Running) -> None:
+    job_id = running.train(epochs=4000, seed=2)
+    running.until_it_trains(job_id, step=5)
+    text = "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in range(PORT + 1, PORT + 6))
+    assert f'tunesmith_training_loss{{job_id="{job_id}"}}' in text
+    # Cancelled in mid-training: the child is gone within 10 s.
+    began = time.monotonic()
+    running.client.post(f"/v1/jobs/{job_id}/cancel")
+    running.until(job_id, "cancelled", 10)
+    wait_until(lambda: not running.children(job_id), 10 - (time.monotonic() - began), "no process is left")
+
+
+def test_a_killed_worker_loses_no_job(running: Running) -> None:
+    job_id = running.train(epochs=150, seed=3, save_steps=50)
+    running.until_it_trains(job_id, step=60)
+    running.service("celery", "trainer_worker.tasks").kill()
+    done = running.until(job_id, "succeeded", 150)
+    assert done["attempt"] == 2
+    events = list(running.client.get(f"/v1/jobs/{job_id}/events?limit=1000")["data"])
+    kept = [event["data"]["step"] for event in events if event["type"] == "metrics" and not event["superseded"]]
+    assert kept == sorted(set(kept)), "no step counts twice"
+    assert kept[-1] == 600
+    assert not running.children(job_id)
+
+
+def test_a_broker_that_forgets_everything_loses_no_job(running: Running) -> None:
+    first = running.train(epochs=100, seed=4)
+    running.until_it_trains(first)
+    second = running.train(epochs=2, seed=5)
+    below = psutil.Process(running.process.pid).children(recursive=True)
+    broker = next(process for process in below if process.name().startswith(("redis-server", "valkey-server")))
+    for kept in (running.home / "broker").glob("append*"):
+        shutil.rmtree(kept)
+    broker.kill()
+    assert running.until(first, "succeeded")["attempt"] == 1
+    running.until(second, "succeeded")
