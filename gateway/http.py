@@ -151,6 +151,8 @@ def _drain() -> None:
     """Read what is left of a refused body: else the server closes the connection under the client's next request."""
     if "Expect" in request.headers or request.method in ("GET", "HEAD"):
         return
+    if not request.environ.get("wsgi.input_terminated"):
+        return  # a server (not gunicorn) whose stream does not end with the body: reading on would wait for ever
     left = MAX_DRAIN_BYTES
     with contextlib.suppress(OSError):
         while left > 0 and (piece := request.environ["wsgi.input"].read(min(left, 1 << 16))):
