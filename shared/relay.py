@@ -88,7 +88,7 @@ class Relay:
         lines = [line for line in batch.lines if line.type not in OUTCOMES]
         self._phase = next((str(line.data["phase"]) for line in reversed(lines) if _names_phase(line)), self._phase)
         num_notes = len(self._notes)
-        events = self._notes[:num_notes] + [_event(line) for line in lines if line.type != "checkpoint"]
+        events = self._notes[:num_notes] + [_event(line) for line in _told(lines)]
         if not self.lease.renew(events, batch.offset, self._phase, _measured(lines)):
             self._in_doubt = batch
             return False
@@ -123,6 +123,12 @@ class Relay:
 def _event(line: tail.Line) -> NewEvent:
     data = dict(line.data)
     return NewEvent(level=line.level, type=line.type, message=line.message, data=data, created_at=line.created_at)
+
+
+def _told(lines: Sequence[tail.Line]) -> list[tail.Line]:
+    """The lines that become events: of the progress of a second only the last, and no checkpoint before its row."""
+    last = next((line for line in reversed(lines) if line.type == "progress"), None)
+    return [line for line in lines if line.type not in ("checkpoint", "progress") or line is last]
 
 
 def _names_phase(line: tail.Line) -> bool:

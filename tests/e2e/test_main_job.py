@@ -28,7 +28,7 @@ from tests.platform import jsonl, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 18930
-ANSWER = "The keeper keeps it."
+ANSWER = "The keeper."
 QUESTION = {"role": "user", "content": "Who keeps it?"}
 ROW = {"messages": [QUESTION, {"role": "assistant", "content": ANSWER}]}
 #: An LF file, short enough to learn one answer by heart in seconds.
@@ -137,12 +137,12 @@ def make_model(folder: Path) -> None:
 
 
 def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running: Running) -> None:
-    job_id = running.train(epochs=40, seed=1)
+    job_id = running.train(epochs=120, seed=1)
     events = list(follow(running.client, job_id))
     losses = [event["data"]["loss"] for event in events if event["type"] == "metrics" and "loss" in event["data"]]
     assert events[-1]["type"] == "done", events[-1]
     assert running.job(job_id)["status"] == "succeeded", running.job(job_id)["error"]
-    assert losses[-1] < 0.5 < losses[0]
+    assert losses[-1] < 0.1 < losses[0]
     assert [event["number"] for event in events] == list(range(1, len(events) + 1))
     adapter = running.job(job_id)["model"]
     merged = export(running, adapter)
@@ -195,7 +195,7 @@ def test_a_killed_worker_loses_no_job(running: Running) -> None:
     running.service("celery", "trainer_worker.tasks").kill()
     done = running.until(job_id, "succeeded", 150)
     assert done["attempt"] == 2
-    events = list(running.client.get(f"/v1/jobs/{job_id}/events?limit=1000")["data"])
+    events = list(follow(running.client, job_id))
     kept = [event["data"]["step"] for event in events if event["type"] == "metrics" and not event["superseded"]]
     assert kept == sorted(set(kept)), "no step counts twice"
     assert kept[-1] == 600
