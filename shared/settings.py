@@ -15,7 +15,6 @@ from typing import Any, get_type_hints
 
 from shared.errors import TunesmithError
 
-
 #: What a switch may be set to.
 TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
