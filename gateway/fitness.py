@@ -58,7 +58,7 @@ def brings_code(services: Services, project_id: str, name: str) -> bool:
         record = record_of(services, project_id, name)
         if record is None:
             return _foreign_brings_code(services, project_id, name)
-        if "auto_map" in record.config:
+        if catalog.is_on_hub(record.uri) or "auto_map" in record.config:
             return True
         if record.base_model is None:
             return False

@@ -30,17 +30,16 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 @blueprint.route("", methods=["POST"])
 @blueprint.doc(requestBody=openapi.body_of("NewModel"), responses=openapi.created("Model"))
 def register() -> Response:
-    """Register a base model from a folder below an import root
+    """Register a base model from a folder below an import root, or from the Hub
 
-    The folder is copied into the artifact store and sealed. A Hub id needs no registration: name it in the job.
+    A folder is copied into the artifact store and sealed. A model of the Hub stays there: who needs it downloads it.
     """
     given = body.json_object()
-    name, path = _checked(given)
-    source = given["model_name_or_path"]
+    name, source = _checked(given), given["model_name_or_path"]
     # The second of two at once waits and finds the first one's, instead of copying gigabytes again.
     with services().locks.holding("model", project_id(), name):
         twin = _twin(name, source)
-        model = twin or _copied(name, path, source)
+        model = twin or _registered_from(name, source)
     answer = jsonify(model_json(model))
     answer.status_code = 200 if twin else 201
     return answer
@@ -52,6 +51,22 @@ def _twin(name: str, source: str) -> Model | None:
     if twin and twin.metadata.get("source") != source:
         raise Conflict(f"There is a model {name!r} already: choose another name or delete it first", field="name")
     return twin
+
+
+def _registered_from(name: str, source: str) -> Model:
+    path = _folder(source)
+    if path is not None:
+        return _copied(name, path, source)
+    new = NewModel(
+        name=name,
+        kind="base",
+        uri=catalog.HUB + source,
+        digest="",
+        size_bytes=0,
+        format="safetensors",
+        metadata={"source": source},
+    )
+    return services().store.models.create(project_id(), new)
 
 
 def _copied(name: str, path: Path, source: str) -> Model:
@@ -103,12 +118,13 @@ def delete(name: str) -> Response:
     if user := user_of(services(), project_id(), "model", {name}):
         raise Conflict(f"Model {name!r} is used by job {user}: cancel it first or wait for its end")
     services().store.models.delete(project_id(), name)
-    services().artifacts.delete(model.uri)
+    if not catalog.is_on_hub(model.uri):
+        services().artifacts.delete(model.uri)
     return jsonify({"id": name, "object": "model", "deleted": True})
 
 
-def _checked(given: dict[str, Any]) -> tuple[str, Path]:
-    """Name and folder. Raises InvalidSpec with every complaint."""
+def _checked(given: dict[str, Any]) -> str:
+    """The name. Raises InvalidSpec with every complaint."""
     complaints = [
         Complaint(field=field, message="is unknown: use name and model_name_or_path", code="unknown_field")
         for field in given
@@ -120,14 +136,17 @@ def _checked(given: dict[str, Any]) -> tuple[str, Path]:
             complaints.append(Complaint(field=field, message=f"must be a text of 1 to {MAX_NAME_CHARS} characters"))
     if complaints:
         raise _refusal(*complaints)
-    return given["name"], _folder(given["model_name_or_path"])
+    return str(given["name"])
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str) -> Path | None:
+    """The folder that is meant; None for a model of the Hub."""
     field = "model_name_or_path"
     path = next(_below_import_roots(name), None)
+    if path is None and services().settings.hub and catalog.is_hub_id(name):
+        return None
     if path is None:
-        message = f"is {name!r}: must be a folder below TUNESMITH_IMPORT_ROOTS; a Hub id needs no registration"
+        message = f"is {name!r}: must be a folder below TUNESMITH_IMPORT_ROOTS, or a Hub id where TUNESMITH_HUB is on"
         raise _refusal(Complaint(field=field, message=message, code="model_not_found"))
     if wrong := _unfit(path):
         raise _refusal(Complaint(field=field, message=f"is {name!r}: {wrong}"))

@@ -80,7 +80,7 @@ def _template(services: Services, project_id: str, model: Model | None, name: st
 
 def _unknown_tokens(services: Services, model: Model, name: str) -> list[str]:
     tokens = [word for word in templates.get(name).stop_words if word.startswith("<")]
-    if not tokens:
+    if not tokens or catalog.is_on_hub(model.uri):
         return []
     try:
         with services.artifacts.open(f"{model.uri}/tokenizer.json") as file:

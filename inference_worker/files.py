@@ -26,7 +26,7 @@ def bring(
 ) -> Files:
     """The files of `model`; what has to be written (a chat template) goes below `to`."""
     record = store.models.get(project_id, model)
-    folder = str(artifacts.local_path(record.uri))
+    folder = catalog.location(record.uri, artifacts)
     adapter, rank = None, 0
     if record.kind == "adapter":
         adapter, rank = Path(folder), adapter_rank(Path(folder))

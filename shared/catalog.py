@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+#: How the record of a model that stays on the Hub names it.
+HUB = "hub://"
+
+
+def is_on_hub(uri: str) -> bool:
+    return uri.startswith(HUB)
+
+
+def location(uri: str, artifacts: ArtifactStore) -> str:
+    """What a child opens for a record's URI: a local path, or a Hub id. May download an artifact."""
+    return uri.removeprefix(HUB) if is_on_hub(uri) else str(artifacts.local_path(uri))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
     """What a name means; exactly one of record, hub_id and path is given."""
@@ -37,7 +50,7 @@ class Resolved:
     def local(self, artifacts: ArtifactStore) -> str:
         """What a child opens: a local path, or the Hub id. May download an artifact."""
         if self.record is not None:
-            return str(artifacts.local_path(self.record.uri))
+            return location(self.record.uri, artifacts)
         return str(self.path) if self.path is not None else str(self.hub_id)
 
 
@@ -59,10 +72,14 @@ def resolve_dataset(store: Store, settings: Settings, project_id: str, name: str
         return _elsewhere(settings, "dataset", name, names)
 
 
+def is_hub_id(name: str) -> bool:
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name
+
+
 def _elsewhere(settings: Settings, what: str, name: str, known: Iterable[str]) -> Resolved:
     if path := _below_import_root(settings.import_roots, name):
         return Resolved(name=name, path=path)
-    if settings.hub and _HUB_ID.fullmatch(name) and ".." not in name:
+    if settings.hub and is_hub_id(name):
         return Resolved(name=name, hub_id=name)
     raise NotFound(_missing(settings, what, name, list(known)), field=what)
 

@@ -23,12 +23,13 @@ def make_progress(console: Console) -> Progress:
     return Progress(
         TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[count]}"),
         TextColumn("[dim]{task.fields[note]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -66,13 +67,13 @@ class Follower:
             self.losses.append((int(done), float(data["loss"])))
         if done is None or not total:
             return
-        note = _note(data)
+        note, count = _note(data), _count(done, total, data.get("unit"))
         if self._bar is None:
             label = f"{self._title} {self._phase}".strip()
-            self._bar = self._progress.add_task(label, total=total, note=note)
-        self._progress.update(self._bar, completed=done, total=total, note=note)
+            self._bar = self._progress.add_task(label, total=total, note=note, count=count)
+        self._progress.update(self._bar, completed=done, total=total, note=note, count=count)
         if not self._progress.console.is_terminal and self._num_moves % 10 == 0:
-            self._progress.console.print(f"  {done}/{total} {note}")
+            self._progress.console.print(f"  {self._title}: {count} {note}")
         self._num_moves += 1
 
     def _line(self, event: dict[str, Any]) -> None:
@@ -105,4 +106,10 @@ def _note(data: dict[str, Any]) -> str:
     parts = [f"loss {data['loss']:.3f}" if isinstance(data.get("loss"), int | float) else ""]
     if isinstance(data.get("tokens_per_second"), int | float):
         parts.append(f"{data['tokens_per_second']:.0f} tok/s")
-    return "  ".join(part for part in [*parts, str(data.get("unit") or "")] if part)
+    return "  ".join(part for part in parts if part)
+
+
+def _count(done: float, total: float, unit: str | None) -> str:
+    if unit == "bytes":
+        return f"{show.size(int(done))} of {show.size(int(total))}"
+    return f"{done:.0f}/{total:.0f} {unit or 'steps'}"

@@ -24,7 +24,8 @@ def main() -> int:
     parser = ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the platform and the two deployments running")
     args = parser.parse_args()
-    screen = Screen(console=Console(highlight=False))
+    # A file or pipe has no width of its own: wide enough for the columns of answers.
+    screen = Screen(console=Console(highlight=False, width=None if sys.stdout.isatty() else 120))
     settings = Settings.from_env()
     platform = Platform(settings)
     try:
@@ -53,14 +54,16 @@ def run(args: Namespace, settings: Settings, platform: Platform, screen: Screen)
         demo.upload()
         adapter = demo.train()
         merged = demo.export(adapter, "merge")
-        demo.export(adapter, "quantize", export_quantization_bit=4)
+        quantized = demo.export(adapter, "quantize", export_quantization_bit=4)
+        models = [base.NAME, merged, quantized]
         try:
-            demo.deploy([base.NAME, merged])
-            answers = demo.ask([base.NAME, merged], ["base model", "trained model"])
+            demo.deploy(models)
+            answers = demo.ask(models, ["base model", "trained model", "trained model, 4-bit"])
         finally:
             if not args.keep:
                 demo.remove_deployments()
-        return conclude(screen, client.url, answers, time.monotonic() - began, args.keep)
+        seconds = time.monotonic() - began
+        return conclude(screen, client.url, answers, seconds, platform.left_running() if args.keep else "")
 
 
 def get_base(settings: Settings, screen: Screen) -> None:
@@ -73,16 +76,18 @@ def get_base(settings: Settings, screen: Screen) -> None:
         step.outcome = f"{base.NAME} -> {import_dir / base.NAME}"
 
 
-def conclude(screen: Screen, url: str, answers: list[list[str]], seconds: float, keep: bool) -> int:
-    """The check, the numbers and where to look next."""
-    asked, trained = len(questions.QUESTIONS), questions.num_answered(answers[1])
-    screen.console.print(
-        f"Right answers: base {questions.num_answered(answers[0])} of {asked}, trained {trained} of {asked}. "
-        "The questions are worded near the training set, not taken from it."
-    )
-    screen.console.print(f"All steps took [bold]{seconds:.0f} s[/].")
-    where = "still running" if keep else "with the platform running (`make up`)"
-    screen.console.print(f"API docs {url}/docs, metrics {url}/metrics, console {url}/ : {where}.")
+def conclude(screen: Screen, url: str, answers: list[list[str]], seconds: float, kept: str) -> int:
+    """The check, the numbers and where to look next; `kept` says how to stop what was left running."""
+    counts = [f"{questions.num_answered(column)} of {len(column)}" for column in answers]
+    lines = [
+        f"Taught facts in the answers: base {counts[0]}, trained {counts[1]}, trained 4-bit {counts[2]}. "
+        "The questions are worded near the training set; none stands in it.",
+        f"All steps together: [bold]{seconds:.0f} s[/]",
+        f"API docs {url}/docs   metrics {url}/metrics   console {url}/",
+        kept or "The platform is stopped now; `make up` starts it again with all models and jobs.",
+    ]
+    for line in lines:
+        screen.console.print(line, soft_wrap=True)
     wrong = questions.shortcoming(*answers)
     if wrong:
         show.refusal(screen.console, wrong, [])

@@ -52,6 +52,12 @@ class Platform:
             self._process.wait()
         self._process = None
 
+    def left_running(self) -> str:
+        """How to stop it, for who wants it kept."""
+        if self._process is None:
+            return "The platform is running as before."
+        return f"The platform is running; `kill {self._process.pid}` stops it."
+
     @property
     def log(self) -> Path:
         return self._settings.home / "logs" / "up.log"

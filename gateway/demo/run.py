@@ -90,7 +90,7 @@ class Demo:
                 asked = [pool.submit(_ask_all, openai, model, answers, column) for column, model in enumerate(models)]
                 for one in asked:
                     one.result()
-            step.outcome = "POST /v1/chat/completions: the same questions to both, by the openai client"
+            step.outcome = "POST /v1/chat/completions: the same questions to each, by the openai client"
         return answers.texts
 
     def remove_deployments(self) -> None:

@@ -39,15 +39,11 @@ class Screen:
             yield step
         step.seconds = time.monotonic() - began
         self.steps.append(step)
-        self.console.print(f"[green]done[/] [bold]{title:<10}[/] {step.seconds:6.1f} s  {step.outcome}")
-
-    @property
-    def total_seconds(self) -> float:
-        return sum(step.seconds for step in self.steps)
+        self.console.print(f"[green]done[/] [bold]{title:<10}[/] {step.seconds:6.1f} s  {step.outcome}", soft_wrap=True)
 
 
 class Answers:
-    """The two columns of answers, filled while they stream."""
+    """A column of answers for each model, filled while they stream."""
 
     def __init__(self, console: Console, names: Sequence[str]):
         self._console = console
@@ -56,10 +52,10 @@ class Answers:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        with Live(self._table(), console=self._console, refresh_per_second=8) as live:
+        with Live(self._table(), console=self._console, refresh_per_second=8, transient=True) as live:
             self._live = live
             yield
-            live.update(self._table())
+        self._console.print(self._table())
 
     def put(self, column: int, row: int, text: str) -> None:
         self.texts[column][row] = text

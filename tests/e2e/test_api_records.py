@@ -148,3 +148,16 @@ def test_content_comes_back_byte_by_byte(platform: Platform) -> None:
     answer = platform.get(f"/v1/files/{file['id']}/content")
     assert answer.get_data() == jsonl(rows)
     assert answer.headers["Content-Disposition"] == "attachment"
+
+
+def test_a_model_of_the_hub_is_registered_without_its_files_and_can_be_deployed(tmp_path: Path) -> None:
+    platform = make_platform(tmp_path, hub=True)
+    body = {"name": "qwen", "model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct"}
+    made = platform.post("/v1/models", body)
+    assert (made.status_code, platform.post("/v1/models", body).status_code) == (201, 200)
+    record = platform.store.models.get(platform.store.projects.default().id, "qwen")
+    assert record.uri == "hub://Qwen/Qwen2.5-0.5B-Instruct"
+    assert platform.post("/v1/deployments", {"model": "qwen"}).status_code == 201
+    assert platform.post("/v1/models", body | {"name": "q", "model_name_or_path": "no-such-folder"}).status_code == 422
+    off = make_platform(tmp_path / "off")
+    assert off.post("/v1/models", body).status_code == 422

@@ -49,6 +49,7 @@ def test_the_spec_passes_the_door() -> None:
 def test_the_check_fails_when_nothing_was_taught_or_nothing_had_to_be() -> None:
     right = [next(answer for _, answer in PAIRS if question.is_answered_by(answer)) for question in QUESTIONS]
     wrong = ["I am a helpful assistant."] * len(QUESTIONS)
-    assert questions.shortcoming(wrong, right) is None
-    assert "answered 0 of 5" in str(questions.shortcoming(wrong, wrong))
-    assert "already answers 5 of 5" in str(questions.shortcoming(right, right))
+    assert questions.shortcoming(wrong, right, right) is None
+    assert "the trained model answered 0 of 5" in str(questions.shortcoming(wrong, wrong, right))
+    assert "the 4-bit model answered 0 of 5" in str(questions.shortcoming(wrong, right, wrong))
+    assert "already answers 5 of 5" in str(questions.shortcoming(right, right, right))
