@@ -42,6 +42,7 @@ class Follower:
         self._title = title
         self._bar: TaskID | None = None
         self._phase = ""
+        self._note = ""
         self._num_moves = 0
 
     def show(self, event: dict[str, Any]) -> None:
@@ -54,7 +55,7 @@ class Follower:
             self._line(event)
 
     def _enter(self, phase: str) -> None:
-        self._phase = phase
+        self._phase, self._note = phase, ""
         if self._bar is not None:
             self._progress.remove_task(self._bar)
             self._bar = None
@@ -67,7 +68,9 @@ class Follower:
             self.losses.append((int(done), float(data["loss"])))
         if done is None or not total:
             return
-        note, count = _note(data), _count(done, total, data.get("unit"))
+        # Steps and metrics come as events of their own: the last loss stays on the line.
+        note = self._note = _note(data) or self._note
+        count = _count(done, total, data.get("unit"))
         if self._bar is None:
             label = f"{self._title} {self._phase}".strip()
             self._bar = self._progress.add_task(label, total=total, note=note, count=count)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from openai import OpenAI
 
-MAX_TOKENS = 60
+MAX_TOKENS = 48
 #: Of the five questions, so many must be answered by the trained model,
 MIN_TAUGHT = 4
 #: so many by its 4-bit form, which may lose some,
