@@ -1,0 +1,113 @@
+"""What a training leaves: a model that loads, names its base by the catalog's name, and knows its template."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from training import CHATML, Attempt, make_attempt, make_dataset, make_model, prepare, train_here
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from shared.errors import InvalidDataset, InvalidSpec
+from trainer_worker.child.report import Diverged
+
+
+def test_an_adapter_loads_on_its_base_and_knows_it_by_name(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    attempt = train_here(make_attempt(tmp_path / "a", tiny, rows, lora_rank=4))
+
+    config = json.loads((attempt.output / "adapter_config.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        before = base(ids).logits
+        after = PeftModel.from_pretrained(base, attempt.output)(ids).logits
+    assert config["base_model_name_or_path"] == "tiny-base" and config["r"] == 4 and config["lora_alpha"] == 8
+    assert set(config["target_modules"]) == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+    }  # fmt: skip
+    assert not torch.allclose(before, after)
+    assert not any(str(tmp_path) in path.read_text() for path in attempt.output.glob("*.json"))
+
+
+@pytest.mark.parametrize("method", ["full", "freeze"])
+def test_a_whole_model_comes_out_in_the_format_it_came_in(tmp_path: Path, rows: Path, method: str) -> None:
+    base = make_model(tmp_path / "model", torch.bfloat16)
+
+    attempt = train_here(make_attempt(tmp_path / "a", base, rows, finetuning_type=method, freeze_trainable_layers=1))
+
+    made, was = AutoModelForCausalLM.from_pretrained(attempt.output), AutoModelForCausalLM.from_pretrained(base)
+    changed = {name for name, weight in made.named_parameters() if not torch.equal(weight, was.get_parameter(name))}
+    assert made.dtype == torch.bfloat16 and made.config.use_cache
+    assert json.loads((attempt.output / "config.json").read_text())["dtype"] == "bfloat16"
+    last = {name for name, _ in was.named_parameters() if ".layers.1." in name}
+    assert changed == last if method == "freeze" else changed >= last
+
+
+def test_the_output_speaks_the_template_that_was_trained(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    own = train_here(make_attempt(tmp_path / "own", tiny, rows, max_steps=1))
+    named = train_here(make_attempt(tmp_path / "named", tiny, rows, max_steps=1, template="alpaca"))
+
+    assert AutoTokenizer.from_pretrained(own.output).chat_template == CHATML
+    assert "### Instruction" in AutoTokenizer.from_pretrained(named.output).chat_template
+
+
+def test_an_adapter_is_trained_on(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    first = train_here(make_attempt(tmp_path / "first", tiny, rows, lora_rank=4))
+    second = train_here(make_attempt(tmp_path / "second", tiny, rows, lora_rank=16, adapter=first.output))
+
+    assert second.losses[0] < first.losses[0] - 0.3
+    assert json.loads((second.output / "adapter_config.json").read_text())["r"] == 4
+    assert [data["field"] for data in second.of("finding")] == ["lora_rank"]
+
+
+def test_tokenized_data_is_made_once(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    first = make_attempt(tmp_path / "first", tiny, rows)
+    again = make_attempt(tmp_path / "again", tiny, rows, learning_rate=1e-3)
+    other = make_attempt(tmp_path / "other", tiny, rows, cutoff_len=64)
+    for attempt in (first, again, other):
+        prepare(attempt)
+
+    assert [attempt.of("message")[0]["reused"] for attempt in (first, again, other)] == [False, True, False]
+    assert first.outcome["type"] == "phase_done"
+
+
+def test_what_is_cut_is_told(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    attempt = make_attempt(tmp_path / "a", tiny, rows, cutoff_len=48)
+    prepare(attempt)
+
+    stats, finding = attempt.of("message")[0], attempt.of("finding")[0]
+    assert stats["length_max"] == 48 and 0 < stats["num_cut"] < 24
+    assert (finding["field"], finding["num_rows"]) == ("cutoff_len", stats["num_cut"])
+
+
+def test_nothing_to_learn_from_is_a_failure_that_names_the_dataset(tmp_path: Path, tiny: Path) -> None:
+    dataset = make_dataset(tmp_path / "rows.json", 2)
+    attempt = make_attempt(tmp_path / "a", tiny, dataset, template="alpaca", cutoff_len=8)
+
+    with pytest.raises(InvalidDataset):
+        _prepare_here(attempt)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    attempt = make_attempt(tmp_path / "a", tiny, rows, learning_rate=1.0, max_grad_norm=0.0, finetuning_type="full",
+                           optim="sgd", num_train_epochs=200)  # fmt: skip
+
+    with pytest.raises(Diverged) as raised:
+        train_here(attempt)
+    assert raised.value.field == "learning_rate"
+
+
+def test_float16_on_a_cpu_is_refused_by_name(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    with pytest.raises(InvalidSpec) as raised:
+        train_here(make_attempt(tmp_path / "a", tiny, rows, fp16=True))
+    assert raised.value.field == "fp16"
+
+
+def _prepare_here(attempt: Attempt) -> None:
+    from trainer_worker.child import __main__ as child
+    from trainer_worker.child import prepare as preparation
+
+    preparation.prepare(child.Attempt(attempt.folder))
