@@ -1,0 +1,199 @@
+"""What a training asks of its children, and what it publishes, from real records in a real ledger and storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import folder, schema
+from shared.artifact import ArtifactStore
+from shared.errors import InvalidSpec, NotFound
+from shared.job import Kind
+from shared.records import NewModel
+from shared.settings import Settings
+from shared.spec import TrainSpec
+from shared.store import Store
+from shared.work import Run
+from trainer_worker import deepspeed, torchrun
+from trainer_worker.work import TrainWork
+
+ADAPTER = "ft:tiny:local::12345678"
+DONE = {
+    "output": "output", "metrics": {"loss": 0.5}, "num_steps": 10, "num_tokens": 1000, "train_loss": 0.7,
+}  # fmt: skip
+
+
+class Ledger:
+    """A base, another base, an adapter of the first, and a dataset."""
+
+    def __init__(self, settings: Settings, store: Store, artifacts: ArtifactStore, scratch: Path):
+        self.settings, self.store, self.artifacts, self._scratch = settings, store, artifacts, scratch
+        self.project = store.projects.default().id
+        self.add_model("tiny", kind="base")
+        self.add_model("other", kind="base")
+        self.add_model(ADAPTER, kind="adapter", base_model="tiny")
+        self.add_dataset("facts")
+
+    def add_dataset(self, name: str) -> None:
+        file = self._scratch / f"{name}.jsonl"
+        file.write_text("{}\n")
+        sealed = self.artifacts.put_file(file, self.artifacts.uri("datasets", name))
+        self.store.datasets.create(
+            self.project, name=name, filename=file.name, purpose="fine-tune", format="alpaca", columns={},
+            num_rows=1, size_bytes=sealed.size_bytes, digest=sealed.digest, uri=sealed.uri,
+        )  # fmt: skip
+
+    def add_model(self, name: str, **members: Any) -> None:
+        files = self._scratch / f"model-{name.replace(':', '-')}"
+        files.mkdir()
+        (files / "config.json").write_text("{}")
+        sealed = self.artifacts.put_folder(files, self.artifacts.uri("models", files.name))
+        sealing = {"uri": sealed.uri, "digest": sealed.digest, "size_bytes": sealed.size_bytes}
+        self.store.models.create(self.project, NewModel(name=name, format="safetensors", **sealing, **members))
+
+    def claim(self, suffix: str | None = None, **body: Any) -> Run:
+        spec = schema.to_wire(schema.load(TrainSpec, {"model": "tiny", "dataset": "facts", **body}))
+        self.store.jobs.create(self.project, kind=Kind.TRAIN, spec=spec, request={"suffix": suffix})
+        claim = self.store.attempts.claim_next(
+            worker_id="w", kinds=[Kind.TRAIN], num_devices=64, storage_id=self.artifacts.storage_id()
+        )
+        assert claim is not None
+        return Run(
+            job=claim.job, attempt=claim.attempt, folder=folder.make(self.settings, claim.job, claim.attempt),
+            devices=("cpu",), settings=self.settings, store=self.store, artifacts=self.artifacts,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    settings = Settings(home=tmp_path / "home", import_roots=[tmp_path / "imports"], hub=False)
+    with Store(settings.database_url) as store:
+        store.migrate()
+        yield Ledger(settings, store, ArtifactStore(settings.storage_url, tmp_path / "cache"), tmp_path)
+
+
+def test_inputs_are_resolved_to_local_paths(ledger: Ledger) -> None:
+    told = TrainWork().run_json(ledger.claim(eval_dataset="facts"))
+
+    assert (Path(told["model_path"]) / "config.json").is_file() and told["adapter_path"] is None
+    assert told["base_name"] == "tiny"
+    assert [Path(one["path"]).read_text() for one in told["datasets"]] == ["{}\n"]
+    assert told["datasets"] == told["eval_datasets"]
+    assert told["datasets"][0]["format"] == "alpaca" and told["datasets"][0]["digest"].startswith("sha256:")
+
+
+@pytest.mark.parametrize("body", [{"model": ADAPTER}, {"adapter_name_or_path": ADAPTER}])
+def test_training_on_an_adapter_goes_on_with_it_on_its_base(ledger: Ledger, body: dict[str, Any]) -> None:
+    told = TrainWork().run_json(ledger.claim(**body))
+
+    assert told["base_name"] == "tiny" and told["adapter_path"] != told["model_path"]
+    assert Path(told["adapter_path"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"model": "other", "adapter_name_or_path": ADAPTER}, "adapter_name_or_path"),
+        ({"model": ADAPTER, "adapter_name_or_path": ADAPTER}, "model_name_or_path"),
+        ({"model": ADAPTER, "finetuning_type": "full"}, "finetuning_type"),
+        ({"adapter_name_or_path": ADAPTER, "create_new_adapter": True}, "create_new_adapter"),
+    ],
+)
+def test_an_adapter_that_cannot_be_trained_on_is_refused(ledger: Ledger, body: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidSpec) as raised:
+        TrainWork().run_json(ledger.claim(**body))
+
+    assert raised.value.field == field
+
+
+def test_a_dataset_that_has_gone_is_not_found(ledger: Ledger) -> None:
+    run = ledger.claim()
+    ledger.store.datasets.delete(ledger.project, "facts")
+
+    with pytest.raises(NotFound):
+        TrainWork().run_json(run)
+
+
+def test_data_is_prepared_without_devices_and_trained_under_torchrun(ledger: Ledger) -> None:
+    prepare, train = TrainWork().phases(ledger.claim(num_processes=2))
+
+    assert (prepare.name, prepare.needs_devices, prepare.argv[2]) == ("prepare", False, "trainer_worker.child.prepare")
+    assert (train.name, train.needs_devices) == ("train", True)
+    assert train.argv[1:3] == ["-m", "torch.distributed.run"]
+    assert train.argv[train.argv.index("--nproc-per-node") + 1] == "2"
+    assert train.argv[train.argv.index("--max-restarts") + 1] == "0"
+    assert train.env["DS_ACCELERATOR"] == "cpu" and train.env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger) -> None:
+    run = ledger.claim(suffix="mine", lora_rank=4)
+    (run.output / "adapter_model.safetensors").write_text("weights")
+
+    finish = TrainWork().finish(run, DONE)
+
+    (model,) = finish.models
+    assert model.name == f"ft:tiny:local:mine:{run.job.id[-8:]}" == finish.result["model"]
+    assert (model.kind, model.base_model, model.job_id) == ("adapter", "tiny", run.job.id)
+    assert ledger.artifacts.verify(model.uri).digest == model.digest
+    assert model.config["lora_rank"] == 4 and model.config["metrics"] == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("method", ["full", "freeze"])
+def test_a_whole_model_is_no_adapter(ledger: Ledger, method: str) -> None:
+    run = ledger.claim(finetuning_type=method)
+    (run.output / "model.safetensors").write_text("weights")
+
+    (model,) = TrainWork().finish(run, DONE).models
+
+    assert model.kind == "merged" and "lora_rank" not in model.config
+
+
+def test_cores_are_shared_among_processes() -> None:
+    env = torchrun.environment(Settings(), devices=("GPU-1", "GPU-2"), num_processes=2, num_cores=9)
+
+    assert env["OMP_NUM_THREADS"] == "4"
+    assert "DS_ACCELERATOR" not in env and "HF_HUB_OFFLINE" not in env
+
+
+def deepspeed_config(device: str = "cpu", bf16: bool = False, **body: Any) -> dict[str, Any]:
+    spec = schema.load(TrainSpec, {"model": "m", "dataset": "d", **body})
+    return deepspeed.config(spec, num_processes=4, device=device, bf16=bf16)
+
+
+@pytest.mark.parametrize("body", [{"zero_stage": 2}, {"deepspeed": "examples/deepspeed/ds_z3_config.json"}])
+def test_deepspeed_gets_numbers_where_the_spec_has_them(body: dict[str, Any]) -> None:
+    made = deepspeed_config(per_device_train_batch_size=2, gradient_accumulation_steps=3, max_grad_norm=0.5, **body)
+
+    assert made["train_micro_batch_size_per_gpu"] == 2 and made["gradient_accumulation_steps"] == 3
+    assert made["train_batch_size"] == 24 and made["gradient_clipping"] == 0.5
+    assert made["bf16"] == {"enabled": False} and made["fp16"]["enabled"] is False
+    left = {key for key, value in made["zero_optimization"].items() if value == "auto"}
+    assert left <= deepspeed.BY_WIDTH
+    assert "auto" not in made.values()
+
+
+def test_offloading_pins_no_memory_and_overlaps_nothing_on_a_cpu() -> None:
+    given = {"zero_optimization": {
+        "stage": 2, "overlap_comm": True, "offload_optimizer": {"device": "cpu", "pin_memory": True},
+    }}  # fmt: skip
+
+    on_cpu = deepspeed_config(deepspeed=given)["zero_optimization"]
+    on_gpu = deepspeed_config(deepspeed=given, device="cuda")["zero_optimization"]
+
+    assert on_cpu["overlap_comm"] is False and on_cpu["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
+    assert on_gpu["overlap_comm"] is True and on_gpu["offload_optimizer"]["pin_memory"] is True
+
+
+def test_what_the_spec_says_replaces_what_the_configuration_says_and_is_told() -> None:
+    given = {"zero_optimization": {"stage": 2}, "gradient_clipping": 5.0, "optimizer": {"type": "Adam"}}
+    spec = schema.load(TrainSpec, {"model": "m", "dataset": "d", "deepspeed": given})
+
+    made = deepspeed.config(spec, num_processes=1, device="cpu", bf16=True)
+
+    assert made["gradient_clipping"] == 1.0 and "optimizer" not in made and made["bf16"] == {"enabled": True}
+    assert deepspeed.replaced(spec) == ["gradient_clipping", "optimizer"]
+    assert deepspeed.replaced(replace(spec, distributed=replace(spec.distributed, deepspeed=None))) == []
