@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from training import CHATML, Attempt, make_attempt, make_dataset, make_model, prepare, train_here
+from training import CHATML, Attempt, make_attempt, make_dataset, make_model, train_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from shared.errors import InvalidDataset, InvalidSpec
@@ -68,7 +68,7 @@ def test_tokenized_data_is_made_once(tmp_path: Path, tiny: Path, rows: Path) -> 
     again = make_attempt(tmp_path / "again", tiny, rows, learning_rate=1e-3)
     other = make_attempt(tmp_path / "other", tiny, rows, cutoff_len=64)
     for attempt in (first, again, other):
-        prepare(attempt)
+        prepare_here(attempt)
 
     assert [attempt.of("message")[0]["reused"] for attempt in (first, again, other)] == [False, True, False]
     assert first.outcome["type"] == "phase_done"
@@ -76,7 +76,7 @@ def test_tokenized_data_is_made_once(tmp_path: Path, tiny: Path, rows: Path) -> 
 
 def test_what_is_cut_is_told(tmp_path: Path, tiny: Path, rows: Path) -> None:
     attempt = make_attempt(tmp_path / "a", tiny, rows, cutoff_len=48)
-    prepare(attempt)
+    prepare_here(attempt)
 
     stats, finding = attempt.of("message")[0], attempt.of("finding")[0]
     assert stats["length_max"] == 48 and 0 < stats["num_cut"] < 24
@@ -88,7 +88,7 @@ def test_nothing_to_learn_from_is_a_failure_that_names_the_dataset(tmp_path: Pat
     attempt = make_attempt(tmp_path / "a", tiny, dataset, template="alpaca", cutoff_len=8)
 
     with pytest.raises(InvalidDataset):
-        _prepare_here(attempt)
+        prepare_here(attempt)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, tiny: Path, rows: Path) -> None:
@@ -106,7 +106,7 @@ def test_float16_on_a_cpu_is_refused_by_name(tmp_path: Path, tiny: Path, rows: P
     assert raised.value.field == "fp16"
 
 
-def _prepare_here(attempt: Attempt) -> None:
+def prepare_here(attempt: Attempt) -> None:
     from trainer_worker.child import __main__ as child
     from trainer_worker.child import prepare as preparation
 

@@ -47,7 +47,7 @@ def layout(spec: TrainSpec, config: PretrainedConfig) -> Layout:
     return Layout(kernel=kernel, is_flat=suits)
 
 
-def load(context: Context, config: PretrainedConfig, precision: Precision, kernel: str) -> PreTrainedModel:
+def load(context: Context, config: PretrainedConfig, dtype: torch.dtype, kernel: str) -> PreTrainedModel:
     if kernel == attention.NAME:
         attention.register()
     given = context.spec.model
@@ -57,7 +57,7 @@ def load(context: Context, config: PretrainedConfig, precision: Precision, kerne
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         context.run["model_path"],
         config=config,
-        dtype=precision.frozen,
+        dtype=dtype,
         attn_implementation=kernel,
         revision=given.model_revision,
         trust_remote_code=given.trust_remote_code,
@@ -82,9 +82,18 @@ def quantization(spec: TrainSpec) -> BitsAndBytesConfig:
 
 def set_trained(model: torch.nn.Module, precision: Precision) -> None:
     """Give the weights that are trained their format, once it is known which they are."""
+    _cast(model, precision.trained, trained=True)
+
+
+def set_frozen(model: torch.nn.Module, precision: Precision) -> None:
+    """Give the weights that stay as they are theirs."""
+    _cast(model, precision.frozen, trained=False)
+
+
+def _cast(model: torch.nn.Module, dtype: torch.dtype, *, trained: bool) -> None:
     for weight in model.parameters():
-        if weight.requires_grad and weight.dtype != precision.trained:
-            weight.data = weight.data.to(precision.trained)
+        if weight.requires_grad is trained and weight.dtype != dtype:
+            weight.data = weight.data.to(dtype)
 
 
 def upcast_norms(model: torch.nn.Module) -> None:

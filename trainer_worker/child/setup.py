@@ -39,10 +39,10 @@ def make(context: Context, parts: Parts) -> Made:
     layout = model.layout(context.spec, config)
     arguments = training_arguments(context, start_engine(context, precision) if has_deepspeed else None)
     set_seed(context.spec.train.seed)
-    base = model.load(context, config, precision, layout.kernel)
+    base = model.load(context, config, loaded_dtype(context, precision), layout.kernel)
     method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")
     adapted = method.apply(base, context, precision)
-    recompute(context, arguments, base, parts)
+    recompute(context, arguments, base, parts, precision)
     tell(context, adapted, precision, layout.kernel, arguments.gradient_checkpointing)
     segments = layout.kernel == model.attention.NAME
     collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
@@ -69,11 +69,20 @@ def start_engine(context: Context, precision: Precision) -> dict[str, Any]:
     )
 
 
-def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts) -> None:
+def loaded_dtype(context: Context, precision: Precision) -> torch.dtype:
+    """A base beside an adapter is only read; one that is trained itself must not be rounded before it is."""
+    return precision.frozen if context.spec.tuning.finetuning_type == "lora" else precision.trained
+
+
+def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts, precision: Precision) -> None:
     """Turn gradient checkpointing on where the memory needs it; see memory.py for the rule."""
     given = context.spec.model
     wanted = not given.disable_gradient_checkpointing and memory.needs_checkpointing(
-        base, parts.most_tokens, parts.most_learned, context.device
+        base.config.get_text_config(),
+        parts.most_tokens,
+        parts.most_learned,
+        loaded_dtype(context, precision),
+        context.device,
     )
     arguments.gradient_checkpointing = wanted
     if wanted:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from trainer_worker.child.context import Context
-from trainer_worker.child.model import check_names, set_trained
+from trainer_worker.child.model import check_names, set_frozen, set_trained
 from trainer_worker.child.precision import Precision
 
 #: `model.layers.7.mlp.up_proj.weight`: the layer's number, and what lies inside it.
@@ -26,6 +26,7 @@ def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.
     for name, weight in model.named_parameters():
         weight.requires_grad_(is_trained(name, layers, names, spec.freeze.extra_modules))
     set_trained(model, precision)
+    set_frozen(model, precision)
     return model
 
 
