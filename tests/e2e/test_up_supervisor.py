@@ -57,38 +57,49 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture
+def ours() -> Callable[[], list[psutil.Process]]:
+    """The processes below this one that the test started; those of earlier tests (a database) are not counted."""
+    others = set(below(os.getpid()))
+    return lambda: [one for one in below(os.getpid()) if one not in others]
+
+
 def below(pid: int) -> list[psutil.Process]:
     return [one for one in psutil.Process(pid).children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_services_end_rank_after_rank_and_leave_nobody(tmp_path: Path, supervisor: Supervisor) -> None:
+def test_services_end_rank_after_rank_and_leave_nobody(
+    tmp_path: Path, supervisor: Supervisor, ours: Callable[[], list[psutil.Process]]
+) -> None:
     names = ("last", "first", "middle")
     for name, rank in zip(names, (2, 0, 1), strict=True):
         supervisor.start(program(tmp_path, name, rank=rank))
     until(lambda: all((tmp_path / f"ended.{name}").exists() for name in names))
-    started = below(os.getpid())
+    started = ours()
     assert len(started) == 9  # a keeper, the program and its child, three times
     supervisor.stop(lambda: False)
     assert (tmp_path / "ended").read_text().split() == ["first", "middle", "last"]
     until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in started))
 
 
-def test_a_deaf_service_is_killed_after_its_grace(tmp_path: Path, supervisor: Supervisor) -> None:
+def test_a_deaf_service_is_killed_after_its_grace(
+    tmp_path: Path, supervisor: Supervisor, ours: Callable[[], list[psutil.Process]]
+) -> None:
     supervisor.start(program(tmp_path, "deaf", DEAF, grace=0.5))
     until(lambda: (tmp_path / "ended.deaf").exists())
     began = time.monotonic()
     supervisor.stop(lambda: False)
     assert 0.4 < time.monotonic() - began < 5.0
-    until(lambda: not below(os.getpid()))
+    until(lambda: not ours())
 
 
 def test_a_killed_service_starts_again_and_that_is_said(
-    tmp_path: Path, supervisor: Supervisor, said: list[str]
+    tmp_path: Path, supervisor: Supervisor, said: list[str], ours: Callable[[], list[psutil.Process]]
 ) -> None:
     supervisor.start(program(tmp_path, "victim"))
     until(lambda: (tmp_path / "ended.victim").exists())
     (tmp_path / "ended.victim").unlink()
-    victim = next(one for one in below(os.getpid()) if one.cmdline()[-2:-1] == ["victim"] and "-c" in one.cmdline()[:2])
+    victim = next(one for one in ours() if one.cmdline()[-2:-1] == ["victim"] and "-c" in one.cmdline()[:2])
     victim.kill()
 
     def restarted() -> bool:
@@ -98,7 +109,7 @@ def test_a_killed_service_starts_again_and_that_is_said(
     until(restarted)
     assert len(said) == 1 and said[0].startswith("victim ended with exit code 137; it starts again in 1 s")
     # What the first one left (its `sleep`) is gone: keeper, program and child of the second remain.
-    assert len(below(os.getpid())) == 3
+    assert len(ours()) == 3
 
 
 def test_a_service_that_never_stays_up_fails_the_start_with_its_log(
