@@ -13,7 +13,7 @@ from typing import Any
 
 from shared import catalog, folder, interpreters, methods, schema, templates
 from shared.catalog import Resolved
-from shared.errors import InvalidSpec
+from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
 from shared.records import NewModel
 from shared.spec import TrainSpec
@@ -57,6 +57,9 @@ class TrainWork:
     def run_json(self, run: Run) -> Mapping[str, Any]:
         spec = schema.from_stored(TrainSpec, run.job.spec)
         start = find_start(run, spec)
+        # Asked again here: the list may have changed since the door, and a named adapter's base is known only now.
+        if spec.model.trust_remote_code and start.base.name not in run.settings.trust_remote_code:
+            raise NotAllowed(f"{start.base.name} may not run code of its own here", field="trust_remote_code")
         return {
             "model_path": start.base.local(run.artifacts),
             "adapter_path": start.adapter.local(run.artifacts) if start.adapter else None,

@@ -11,7 +11,7 @@ import pytest
 
 from shared import folder, schema
 from shared.artifact import ArtifactStore
-from shared.errors import InvalidSpec, NotFound
+from shared.errors import InvalidSpec, NotAllowed, NotFound
 from shared.job import Kind
 from shared.records import NewModel
 from shared.settings import Settings
@@ -108,6 +108,16 @@ def test_an_adapter_that_cannot_be_trained_on_is_refused(ledger: Ledger, body: d
         TrainWork().run_json(ledger.claim(**body))
 
     assert raised.value.field == field
+
+
+def test_code_of_a_model_runs_only_where_the_administrator_listed_it(ledger: Ledger) -> None:
+    run = ledger.claim(model=ADAPTER, trust_remote_code=True)
+    listed = replace(run, settings=replace(run.settings, trust_remote_code=["tiny"]))
+
+    with pytest.raises(NotAllowed) as raised:
+        TrainWork().run_json(run)
+    assert raised.value.field == "trust_remote_code"
+    assert TrainWork().run_json(listed)["base_name"] == "tiny"
 
 
 def test_a_dataset_that_has_gone_is_not_found(ledger: Ledger) -> None:
