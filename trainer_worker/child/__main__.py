@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from shared.attempt import Attempt, describe
 
@@ -32,6 +32,7 @@ def main(folder: Path) -> int:
         raise
     if rank == 0:
         attempt.emit(done.pop("type"), **done)
+    wait_for_others()
     return 0
 
 
@@ -54,9 +55,22 @@ def train(attempt: Attempt, rank: int) -> dict[str, Any]:
         return {"type": "done", **stage.run(context)}
     except Stopped as stopped:
         return {"type": "stopped", "step": stopped.step, "reason": attempt.control().get("reason", "user")}
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+
+
+def wait_for_others() -> None:
+    """No rank leaves before rank 0 has told the outcome: torchrun ends the others when one ends badly."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def leave(code: int) -> NoReturn:
+    """End without taking the interpreter apart: gloo's threads were seen to abort a rank there (1 run in 25), after all
+    was done."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def write_log(path: Path) -> None:
@@ -70,4 +84,4 @@ def write_log(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))
