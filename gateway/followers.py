@@ -93,7 +93,7 @@ def _load(kind: str, entry: Mapping[str, Any]) -> tuple[Envelope, Any]:
     names = {param.wire for param in schema.params(Envelope)} - ({"name"} if kind == "deploy" else set())
     fields = {name: value for name, value in entry.items() if name not in names}
     model = next(param for param in schema.params(SPECS[kind]) if param.wire == MODEL_FIELDS[kind])
-    if not fields.keys() & {model.wire, *model.aliases}:
+    if not fields.keys() & set(model.names):
         fields[model.wire] = MADE_MODEL
     envelope = schema.load(Envelope, {name: value for name, value in entry.items() if name in names - {"kind"}})
     return envelope, schema.load(SPECS[kind], fields)

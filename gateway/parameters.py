@@ -40,4 +40,5 @@ def parameter_json(param: Param) -> dict[str, Any]:
         "source": param.source,
         "secret": param.secret,
         "aliases": list(param.aliases),
+        "deprecated": list(param.deprecated),
     }

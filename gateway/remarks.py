@@ -12,7 +12,7 @@ from gateway.admission import requires
 from gateway.fitness import record_of
 from gateway.services import Services
 from shared import catalog, schema, templates
-from shared.advice import doctor
+from shared.advice import doctor, given
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.errors import NotFound
 from shared.records import Model
@@ -35,9 +35,11 @@ FAMILIES: Mapping[str, frozenset[str]] = {
 MAX_TOKENIZER_BYTES = 64 * 1024**2
 
 
-def findings(services: Services, project_id: str, spec: Any, wire: Mapping[str, Any]) -> list[Finding]:
-    """`wire` is the spec as it is kept."""
-    found = [*_set_back(spec, wire)]
+def findings(
+    services: Services, project_id: str, spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]
+) -> list[Finding]:
+    """`wire` is the spec as it is kept, `body` what was sent."""
+    found = [*given.remarks(type(spec), body), *_set_back(spec, wire)]
     if isinstance(spec, TrainSpec):
         model = record_of(services, project_id, spec.model.model_name_or_path)
         found += [*_template(services, project_id, model, spec.data.template), *_waits(services, spec)]

@@ -24,8 +24,9 @@ class Rates:
 class Stage:
     name: str
     doc: str
-    #: Columns that a row of its datasets must have, in our own names.
-    columns: tuple[str, ...]
+    #: What a row of its datasets is: "messages" (a conversation), "pair" (with a rejected answer), "labelled" (with a
+    #: verdict on its answer) or "text".
+    rows: str
     #: By method.
     rates: Mapping[str, Rates]
     #: Group of parameters that only this stage reads, a frozen dataclass; in a spec at `spec.plugged[name]`.

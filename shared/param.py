@@ -52,6 +52,10 @@ class Param:
     unit: str = ""
     #: Other names under which it may be sent.
     aliases: tuple[str, ...] = ()
+    #: Names of before: accepted like aliases, with a warning that names the one of today.
+    deprecated: tuple[str, ...] = ()
+    #: `schema.SCHEMA_VERSION` that brought it: specs stored before get its default, which is what they did then.
+    since: int = 1
     #: Flat name, unique in a spec; empty until `schema.params` binds it to its group.
     wire: str = ""
     #: Where the value lies in the spec, e.g. ("lora", "rank"); bound by `schema.params`.
@@ -62,6 +66,11 @@ class Param:
     @property
     def required(self) -> bool:
         return self.default is MISSING
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name under which it may be sent."""
+        return (*self.aliases, *self.deprecated, self.wire)
 
     @property
     def default_value(self) -> Any:
@@ -85,6 +94,8 @@ def param(
     secret: bool = False,
     unit: str = "",
     aliases: Sequence[str] = (),
+    deprecated: Sequence[str] = (),
+    since: int = 1,
     wire: str = "",
     check: Callable[[Any], Message | None] | None = None,
     field_class: Callable[..., fields.Field[Any]] | None = None,
@@ -111,7 +122,8 @@ def param(
     made = Param(
         type=kind_of, default=default, doc=doc, minimum=minimum, maximum=maximum, choices=tuple(choices),
         exclusive_minimum=exclusive_minimum, exclusive_maximum=exclusive_maximum, advice=advice, source=source,
-        kind=kind, secret=secret, unit=unit, aliases=tuple(aliases), wire=wire, field=field,
+        kind=kind, secret=secret, unit=unit, aliases=tuple(aliases), deprecated=tuple(deprecated), since=since,
+        wire=wire, field=field,
     )  # fmt: skip
     return _dataclass_field(made)
 

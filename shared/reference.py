@@ -47,7 +47,8 @@ def _table(params: Sequence[Param]) -> str:
 
 
 def _name(param: Param) -> str:
-    also = f" (also {', '.join(f'`{alias}`' for alias in param.aliases)})" if param.aliases else ""
+    others = [*(f"`{alias}`" for alias in param.aliases), *(f"`{old}` (deprecated)" for old in param.deprecated)]
+    also = f" (also {', '.join(others)})" if others else ""
     return f"`{param.wire}`{also}"
 
 

@@ -92,6 +92,12 @@ class Row:
     messages: list[dict[str, Any]]
     #: Tool descriptions, as the chat template takes them.
     tools: list[Any] | None = None
+    #: Of a preference pair: the other answer to the same conversation; the last message above is the better one.
+    rejected: str | None = None
+    #: Whether the last answer is a desirable one (KTO); None: nobody said.
+    label: bool | None = None
+    #: Plain text to go on from; there are no messages then.
+    text: str | None = None
 
 
 def read_row(row: Mapping[str, Any], layout: Layout) -> Row:

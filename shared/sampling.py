@@ -47,11 +47,7 @@ def names() -> frozenset[str]:
 @cache
 def fields() -> Mapping[str, Field[Any]]:
     """The Marshmallow field of each name, for schemas of whole requests."""
-    return {
-        name: _without_default(param.field)
-        for param in schema.params(Sampling)
-        for name in (param.wire, *param.aliases)
-    }
+    return {name: _without_default(param.field) for param in schema.params(Sampling) for name in param.names}
 
 
 def _without_default(field: Field[Any]) -> Field[Any]:

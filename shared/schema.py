@@ -8,7 +8,7 @@ rules never touch a spec that was accepted before.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -23,9 +23,9 @@ from shared.spec import SPECS
 from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, is_off
 
 #: Version of what `to_wire` writes; raised together with an entry in UPGRADES.
-SCHEMA_VERSION = 1
-#: From a version to the next: a function of the stored dict. None yet.
-UPGRADES: dict[int, Any] = {}
+SCHEMA_VERSION = 2
+#: From a version to the next: what happens to fields that are kept but read otherwise. New ones say `since`.
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 #: More than every name there is; finding the nearest to each unknown one takes about a millisecond.
 MAX_FIELDS = 1_000
 #: What a secret looks like from outside.
@@ -69,7 +69,7 @@ def secrets(spec: Any) -> dict[str, str]:
 
 def from_stored(spec_type: type[Spec], stored: Mapping[str, Any]) -> Spec:
     """The spec that `to_wire` wrote. Raises UnreadableSpec where its fields are not exactly this version's."""
-    wire = _upgraded(dict(stored))
+    wire = _upgraded(spec_type, dict(stored))
     expected = {param.wire for param in params(spec_type)}
     if wire.keys() != expected:
         differing = ", ".join(sorted(wire.keys() ^ expected))
@@ -93,7 +93,7 @@ def _read(spec_type: Any) -> tuple[tuple[Param, ...], type[Schema], dict[str, st
     bound = tuple(_bound(spec_type, (), ""))
     made = Schema.from_dict({param.wire: param.field for param in bound}, name=spec_type.__name__)
     made.opts.unknown = RAISE
-    return bound, made, {name: param.wire for param in bound for name in (*param.aliases, param.wire)}
+    return bound, made, {name: param.wire for param in bound for name in param.names}
 
 
 def _tables(spec_type: Any) -> tuple[tuple[Param, ...], type[Schema], dict[str, str]]:
@@ -224,13 +224,15 @@ def _declared_rules(spec: Any) -> list[Any]:
     return [check for table, name in named if not isinstance(name, Invalid) for check in table[name].rules]
 
 
-def _upgraded(wire: dict[str, Any]) -> dict[str, Any]:
+def _upgraded(spec_type: type, wire: dict[str, Any]) -> dict[str, Any]:
     version = wire.pop("schema_version", None)
-    while version != SCHEMA_VERSION:
-        if version not in UPGRADES:
-            raise UnreadableSpec(f"the stored spec has schema_version {version!r}: this version reads {SCHEMA_VERSION}")
-        wire, version = UPGRADES[version](wire), version + 1
-    return wire
+    if version not in range(1, SCHEMA_VERSION + 1):
+        read = f"this version reads 1 to {SCHEMA_VERSION}"
+        raise UnreadableSpec(f"the stored spec has schema_version {version!r}: {read}")
+    for step in range(version, SCHEMA_VERSION):
+        wire = UPGRADES[step](wire) if step in UPGRADES else wire
+    added = {param.wire: param.default_value for param in params(spec_type) if param.since > version}
+    return {**added, **wire}
 
 
 def refusal(complaints: list[Complaint]) -> InvalidSpec:

@@ -50,7 +50,7 @@ def read_spec(file: str | None, args: Namespace, spec: type) -> dict[str, Any]:
     for param in schema.params(spec):
         # The file may have used another name of the same field; the server refuses a field given twice.
         if param.wire in flags:
-            body = {name: value for name, value in body.items() if name not in param.aliases}
+            body = {name: value for name, value in body.items() if name not in param.names}
     return body | flags
 
 

@@ -9,11 +9,11 @@ import pytest
 from training import CHATML, make_tokenizer
 
 from shared import schema, templates
+from shared.conversation import Encoder, Turn, Unlearnable, fit, share
 from shared.rows import Row
 from shared.spec import TrainSpec
 from shared.templates.render import Program
 from trainer_worker.child.batch import packed
-from trainer_worker.child.conversation import Encoder, Turn, Unlearnable, fit, share
 from trainer_worker.child.tokenizer import encoder as make_encoder
 from trainer_worker.child.tokenizer import template_values
 

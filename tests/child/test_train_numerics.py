@@ -14,10 +14,10 @@ from training import Attempt, make_attempt, make_dataset, make_model, make_token
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from shared import schema
+from shared.conversation import Encoder
 from shared.rows import Row
 from shared.spec import TrainSpec
 from trainer_worker.child import tokenizer as tokenizers
-from trainer_worker.child.conversation import Encoder
 from trainer_worker.child.loss import summed_nll
 
 #: Losses of the twelve steps of make_attempt's spec, on one thread, torch 2.13, transformers 5.17, peft 0.21.

@@ -11,7 +11,9 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from shared import schema
+from shared.advice import given
 from shared.errors import InvalidSpec
+from shared.param import param
 from shared.rules import INVALID, ReadsInvalid
 from shared.spec import SPECS, DeploySpec, ExportSpec, GenerateSpec, Lora, TrainSpec
 from shared.unsupported import UNSUPPORTED
@@ -215,6 +217,33 @@ def test_a_stored_spec_of_another_version_is_not_guessed(change: dict[str, Any])
     wire = schema.to_wire(schema.load(TrainSpec, SMALL))
     with pytest.raises(schema.UnreadableSpec):
         schema.from_stored(TrainSpec, {**wire, **change})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grown:
+    old: int = param(1, "There from the first version.", deprecated=("older",))
+    new: int = param(2, "Came later.", since=schema.SCHEMA_VERSION)
+
+    def resolved(self) -> Grown:
+        return self
+
+
+def test_a_stored_spec_of_before_gets_what_new_fields_did_then() -> None:
+    assert schema.from_stored(Grown, {"schema_version": 1, "old": 7}) == Grown(old=7, new=2)
+    with pytest.raises(schema.UnreadableSpec, match="new"):
+        schema.from_stored(Grown, {"schema_version": schema.SCHEMA_VERSION, "old": 7})
+
+
+def test_a_name_of_before_is_accepted_and_told() -> None:
+    assert schema.load(Grown, {"older": 5}).old == 5
+    (told,) = given.remarks(Grown, {"older": 5})
+    assert (told.field, told.severity) == ("old", "warning")
+    assert "older" in told.message
+
+
+def test_what_has_no_effect_is_told() -> None:
+    (told,) = given.remarks(TrainSpec, {**SMALL, "cache_dir": "/tmp/x", "local_rank": None})
+    assert (told.field, told.severity) == ("cache_dir", "info")
 
 
 def test_a_stored_spec_that_lacks_a_field_gets_no_default_of_today() -> None:

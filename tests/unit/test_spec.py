@@ -194,7 +194,7 @@ class Preference:
 class WithPlugIn:
     """As TrainSpec would be with a stage that brings a parameter."""
 
-    plugged: Any = plugged({"dpo": Stage(name="dpo", doc="", columns=(), rates={}, params=Preference)})
+    plugged: Any = plugged({"dpo": Stage(name="dpo", doc="", rows="pair", rates={}, params=Preference)})
 
     def resolved(self) -> WithPlugIn:
         return self
@@ -203,7 +203,7 @@ class WithPlugIn:
 def test_a_plug_in_brings_its_own_parameters_and_rules() -> None:
     spec = schema.load(WithPlugIn, {"pref_beta": 0.3})
     assert spec.plugged["dpo"].pref_beta == 0.3
-    assert schema.to_wire(spec) == {"schema_version": 1, "pref_beta": 0.3}
+    assert schema.to_wire(spec) == {"schema_version": schema.SCHEMA_VERSION, "pref_beta": 0.3}
     assert schema.from_stored(WithPlugIn, schema.to_wire(spec)) == spec
     assert WithPlugIn().plugged["dpo"] == Preference()
     assert complaint({"pref_beta": -1}, WithPlugIn) == complaint({"pref_beta": 42}, WithPlugIn) == "pref_beta"

@@ -7,10 +7,10 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from shared import templates
+from shared.conversation import Encoder
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from shared.templates.render import Program
-from trainer_worker.child.conversation import Encoder
 
 
 def load(model_path: str, spec: TrainSpec) -> PreTrainedTokenizerBase:

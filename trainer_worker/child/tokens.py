@@ -11,24 +11,14 @@ import os
 import shutil
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shared.conversation import Sample
+
 IDS, MARKS, OFFSETS, META = "ids.bin", "supervised.bin", "offsets.bin", "meta.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    input_ids: list[int]
-    #: For each id, whether it is learned.
-    supervised: list[bool]
-    #: Whether tokens of the row had to go.
-    was_cut: bool = False
-    #: Answers that are read but not learned because the template writes them otherwise once others follow.
-    num_rewritten: int = 0
 
 
 class TokenStore:

@@ -15,10 +15,20 @@ from typing import Any
 from shared.errors import TunesmithError
 from shared.rows import Row
 from shared.templates.render import Program
-from trainer_worker.child.tokens import Sample
 
 Messages = Sequence[Mapping[str, Any]]
 Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    input_ids: list[int]
+    #: For each id, whether it is learned.
+    supervised: list[bool]
+    #: Whether tokens of the row had to go.
+    was_cut: bool = False
+    #: Answers that are read but not learned because the template writes them otherwise once others follow.
+    num_rewritten: int = 0
 
 
 class Unlearnable(TunesmithError):

@@ -1,0 +1,21 @@
+"""Remarks on how a body says things: names of before, and fields that are accepted but change nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from shared import schema
+from shared.advice.finding import Finding, Origin, info, warning
+from shared.unsupported import WITHOUT_EFFECT
+
+
+def remarks(spec_type: type, body: Mapping[str, Any]) -> Iterator[Finding]:
+    """`body` is the spec's part of a body that was accepted."""
+    today = {old: param.wire for param in schema.params(spec_type) for old in param.deprecated}
+    for name in body:
+        if name in today:
+            text = f"{name} is the name of before: it is now called {today[name]}."
+            yield warning(today[name], Origin.REFERENCE, text, f"Write {today[name]}.")
+        elif name in WITHOUT_EFFECT and body[name] is not None:
+            yield info(name, Origin.REFERENCE, f"{name} has no effect here: {WITHOUT_EFFECT[name]}.", "Leave it out.")
