@@ -15,7 +15,7 @@ from shared.spec import TrainSpec
 from shared.templates.render import Program
 from trainer_worker.child.batch import packed
 from trainer_worker.child.tokenizer import encoder as make_encoder
-from trainer_worker.child.tokenizer import template_values
+from trainer_worker.child.tokenizer import known
 
 TOKENIZER = make_tokenizer()
 #: DeepSeek R1 takes the thoughts out of earlier answers: of those nothing is learned.
@@ -28,7 +28,7 @@ def encoder(jinja: str = CHATML, **changes: Any) -> Encoder:
     stops = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
     encode = lambda text: TOKENIZER.encode(text, add_special_tokens=False)  # noqa: E731
     made = Encoder(
-        program=Program(jinja), encode=encode, values=template_values(TOKENIZER), stops=stops, end_id=2, cutoff_len=512
+        program=Program(jinja), encode=encode, values=known(TOKENIZER).values, stops=stops, end_id=2, cutoff_len=512
     )
     return dataclasses.replace(made, **changes)
 

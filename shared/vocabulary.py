@@ -1,0 +1,117 @@
+"""What a model's tokenizer files say, and the encoder of a training made of it. Light: `tokenizers` and JSON.
+
+`Vocabulary` is what an encoder needs to know, whoever read it: a child has transformers' own tokenizer, the gateway
+`read`s the same files itself. A test asserts that both give the same ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from shared import templates
+from shared.conversation import Encode, Encoder
+from shared.errors import InvalidSpec
+from shared.spec import TrainSpec
+from shared.templates.render import Program
+
+TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+SPECIAL_MAP = "special_tokens_map.json"
+#: Files that `read` looks at, where they are.
+FILES = (TOKENIZER, CONFIG, TEMPLATE, SPECIAL_MAP)
+#: Special tokens that a template may write by name.
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    encode: Encode
+    #: The model's own chat template; None where it has none.
+    chat_template: str | None
+    #: Special tokens by name, as transformers hands them to a template.
+    values: Mapping[str, Any]
+    #: Every special token.
+    special: tuple[str, ...]
+    eos_token: str
+    eos_token_id: int
+
+
+def encoder(vocabulary: Vocabulary, spec: TrainSpec) -> Encoder:
+    """Raises InvalidSpec when neither the model nor the spec has a chat template."""
+    known = with_template(vocabulary, spec)
+    named = templates.get(spec.data.template).stop_words if spec.data.template else ()
+    return Encoder(
+        program=Program(str(known.chat_template)),
+        encode=known.encode,
+        values=known.values,
+        stops=tuple(dict.fromkeys([known.eos_token, *named, *known.special])),
+        end_id=known.eos_token_id,
+        default_system=spec.data.default_system,
+        train_on_prompt=spec.data.train_on_prompt,
+        mask_history=spec.data.mask_history,
+        cutoff_len=spec.data.cutoff_len,
+    )
+
+
+def with_template(vocabulary: Vocabulary, spec: TrainSpec) -> Vocabulary:
+    """With the template that the spec names, if it names one. Raises InvalidSpec where there is none at all."""
+    if spec.data.template is not None:
+        return replace(vocabulary, chat_template=templates.get(spec.data.template).jinja)
+    if not vocabulary.chat_template:
+        shipped = ", ".join(templates.names())
+        raise InvalidSpec(f"the model has no chat template of its own: name one of {shipped}", field="template")
+    return vocabulary
+
+
+def one_template(given: Any) -> str | None:
+    """Some models bring several, by name (older ones as a list of pairs): `default` is the one for conversations."""
+    if isinstance(given, list):
+        given = {entry["name"]: entry["template"] for entry in given}
+    if isinstance(given, dict):
+        given = given.get("default") or next(iter(given.values()), None)
+    return given or None
+
+
+def read(folder: Path) -> Vocabulary:
+    """From a model's folder. Raises InvalidSpec where there is no fast tokenizer or no end of text."""
+    from tokenizers import Tokenizer  # only who previews needs it
+
+    if not (folder / TOKENIZER).is_file():
+        raise InvalidSpec(f"the model has no {TOKENIZER}: its text can be previewed in a training only", field="model")
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    # Whoever saved it may have left padding or truncation on.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    config = _json(folder / SPECIAL_MAP) | _json(folder / CONFIG)
+    values = {name: text for name in NAMED if (text := _text(config.get(name)))}
+    end = tokenizer.token_to_id(values["eos_token"]) if "eos_token" in values else None
+    if end is None:
+        raise InvalidSpec("the model's tokenizer has no end-of-text token", field="model")
+    special = tuple(str(token.content) for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+    return Vocabulary(
+        encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
+        chat_template=_own_template(folder, config),
+        values=values,
+        special=special,
+        eos_token=values["eos_token"],
+        eos_token_id=end,
+    )
+
+
+def _own_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    path = folder / TEMPLATE
+    return path.read_text() if path.is_file() else one_template(config.get("chat_template"))
+
+
+def _text(given: Any) -> str | None:
+    """A token as the files write it: text, or an object with its content."""
+    found = given.get("content") if isinstance(given, dict) else given
+    return found if isinstance(found, str) else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
