@@ -2,43 +2,29 @@
 
 An argument may always be given with the value that switches it off (`use_galore: false`), so that files that write
 everything out still post as they are. WITHOUT_EFFECT names those whose value cannot change a result here: accepted,
-checked no further. An argument moves from here to `shared/spec` in the change that implements it.
+checked no further. An argument moves from here to `shared/spec` in the change that implements it. Names of LF's
+experimental v1 configs and names of years before are in files of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
+from shared import unsupported_former, unsupported_v1
+from shared.refused import Refused, is_off
+from shared.refused import entries as _all
 
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    reason: str
-    instead: str
-    #: Values that mean what happens anyway, besides null.
-    off: tuple[Any, ...] = ()
-
-    @property
-    def message(self) -> str:
-        return f"is not supported: {self.reason}; {self.instead}"
-
-
-def is_off(refused: Refused, value: Any) -> bool:
-    """Whether the value asks for nothing; true is not 1 and "no" is not false."""
-    return value is None or any(value == off and type(value) is type(off) for off in refused.off)
-
-
-def _all(reason: str, instead: str, **off: Any) -> Iterator[tuple[str, Refused]]:
-    """One entry per argument: its value that asks for nothing (several: in a tuple)."""
-    for name, value in off.items():
-        values = value if isinstance(value, tuple) else (value,)
-        yield name, Refused(reason=reason, instead=instead, off=values)
-
+__all__ = ["UNSUPPORTED", "WITHOUT_EFFECT", "Refused", "is_off"]
 
 LATER = "not implemented yet"
 DERIVED = "LF derives it and does not let it be set"
-SERVER = "the server decides this, not a request"
+LESS_MEMORY = "use finetuning_type lora, quantization_bit 4, optim paged_adamw_8bit, or zero_stage 3 with offload"
+TEXT_ONLY = "models and data are text here; images, video and audio would need a processor in training and preview"
+MEGATRON = "it belongs to Megatron, whose own model code and checkpoints the trainer does not carry"
+EXPERTS = "it belongs to KTransformers, which computes experts on CPUs with AMX by kernels built for one machine"
+SGLANG = "it belongs to SGLang; models are served by vLLM only"
+UNSLOTH = "Unsloth replaces the model's code when it is imported, for the versions of transformers that it names"
+FSDP = "weights are sharded by DeepSpeed here, not by FSDP"
 
 UNSUPPORTED: Mapping[str, Refused] = dict([
     # Model
@@ -51,34 +37,49 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all(LATER, "leave it out; special tokens in data are read as such", split_special_tokens=False),
     *_all(LATER, "choose a model with a context as long as cutoff_len", rope_scaling=None),
     *_all(LATER, "use flash_attn auto", shift_attn=False),
-    *_all(LATER, "train the model as it is", mixture_of_depths=None, train_from_scratch=False),
+    *_all(LATER, "train the model as it is", train_from_scratch=False),
     *_all(
-        LATER, "leave it out, or use enable_liger_kernel",
-        use_unsloth=False, use_unsloth_gc=False, use_v1_kernels=False,
+        "Mixture-of-Depths rewrites the layers by the package MoD, which knows no model since 2024 and no server loads",
+        "train the model as it is, or use a model with mixture of experts", mixture_of_depths=None,
+    ),
+    *_all(
+        UNSLOTH, "use enable_liger_kernel for fused kernels; activations are checkpointed unless "
+        "disable_gradient_checkpointing is true", use_unsloth=False, use_unsloth_gc=False,
     ),
     *_all(LATER, "leave it out; the model's own value holds", moe_aux_loss_coef=None),
     *_all(LATER, "leave it out; losses are computed in float32 anyway", upcast_lmhead_output=False),
     *_all("models are served by vLLM only", "leave it out", infer_backend=("huggingface", "vllm")),
     *_all(
-        "that hub is not supported yet", "use hf_hub_token, or a path under the import roots",
+        "models come from the Hugging Face Hub, the catalog or the import roots, not from ModelScope or Modelers",
+        "download the model into an import root and register it, or use hf_hub_token",
         ms_hub_token=None, om_hub_token=None,
     ),
-    *_all(SERVER, "leave it out", quantization_device_map=None, device_map=None, ray_init_kwargs=None),
     *_all(
-        "images, video and audio are not supported yet", "use text-only data and models",
+        "in training every process holds its own device; LF refuses it there too",
+        "use num_processes, or tensor_parallel_size of a deployment", quantization_device_map=None, device_map=None,
+    ),
+    *_all(
+        "it says where Ray connects to, what it installs and which environment it sets, and the server decides that",
+        "use num_processes", ray_init_kwargs=None,
+    ),
+    *_all(
+        TEXT_ONLY, "use text-only data and a text-only model",
         image_max_pixels=589824, image_min_pixels=1024, image_do_pan_and_scan=False, crop_to_patches=False,
         video_max_pixels=65536, video_min_pixels=256, video_fps=2.0, video_maxlen=128, use_audio_in_video=False,
         audio_sampling_rate=16000, media_dir=None, freeze_vision_tower=True, freeze_multi_modal_projector=True,
         freeze_language_model=False,
     ),
-    *_all("arguments of vLLM are named one by one", "use max_model_len, dtype, max_num_seqs, ...", vllm_config=None),
     *_all(
-        "models are served by vLLM only", "deploy without it",
+        "arguments of vLLM are named one by one: some name files and code of the server",
+        "use max_model_len, dtype, max_num_seqs, gpu_memory_utilization, ... of a deployment", vllm_config=None,
+    ),
+    *_all(
+        SGLANG, "use max_model_len, gpu_memory_utilization and tensor_parallel_size of a deployment",
         sglang_maxlen=4096, sglang_mem_fraction=0.7, sglang_tp_size=-1, sglang_config=None,
         sglang_lora_backend="triton",
     ),
     *_all(
-        LATER, "use quantization_bit, or more devices with zero_stage 3",
+        EXPERTS, "use quantization_bit 4, or more devices with zero_stage 3 and ds_z3_offload_config.json",
         use_kt=False, kt_config=None, kt_cpu_activation=None, kt_weight_path=None, kt_non_expert_weight_path=None,
         kt_expert_checkpoint_path=None, kt_use_lora_experts=False, kt_lora_expert_num=None,
         kt_lora_expert_intermediate_size=None,
@@ -106,9 +107,13 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     ),
     # Method and loss
     *_all(LATER, "use finetuning_type freeze or lora", use_llama_pro=False),
-    *_all(LATER, "use optim adamw_torch", use_adam_mini=False, use_muon=False),
+    *_all(LATER, "use optim adamw_torch", use_muon=False),
     *_all(
-        LATER, "use deepspeed or zero_stage",
+        "the package adam-mini tells layers apart by names that it knows of few models",
+        "use optim adamw_8bit, which saves more, or adafactor", use_adam_mini=False,
+    ),
+    *_all(
+        MEGATRON, "use zero_stage 3 with num_processes; liger kernels fuse what Megatron fuses",
         use_mca=False, use_megatron_bridge=False, megatron_bridge_args=None, use_hyper_parallel=False,
         hyper_parallel_args=None, hyper_parallel_cp_size=1, tensor_model_parallel_size=1,
         pipeline_model_parallel_size=1, expert_model_parallel_size=1, context_parallel_size=1,
@@ -130,7 +135,11 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         LATER, "use one learning_rate, or use_rslora",
         loraplus_lr_ratio=None, loraplus_lr_embedding=1e-6, pissa_init=False, pissa_iter=16, pissa_convert=False,
     ),
-    *_all(LATER, "use finetuning_type lora", module_dropout=0.0, oft_rank=0, oft_block_size=32, oft_target="all"),
+    *_all(
+        "it belongs to orthogonal fine-tuning (oft), whose adapters vLLM does not serve",
+        "use finetuning_type lora with lora_rank, lora_target and lora_dropout",
+        module_dropout=0.0, oft_rank=0, oft_block_size=32, oft_target="all",
+    ),
     *_all(
         "only stage sft is supported yet", "use stage sft on the preferred answers",
         pref_beta=0.1, pref_ftx=0.0, pref_bco_weight=0.0, pref_loss="sigmoid", dpo_label_smoothing=0.0,
@@ -140,38 +149,58 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         reward_model_quantization_bit=None, reward_model_type="lora", ld_alpha=None,
     ),
     *_all(
-        LATER, "use finetuning_type lora, or zero_stage 3 for full training",
-        use_galore=False, galore_target="all", galore_rank=16, galore_update_interval=200, galore_scale=2.0,
-        galore_proj_type="std", galore_layerwise=False, use_apollo=False, apollo_target="all", apollo_rank=16,
-        apollo_update_interval=200, apollo_scale=32.0, apollo_proj="random", apollo_proj_type="std",
-        apollo_scale_type="channel", apollo_layerwise=False, apollo_scale_front=False, use_badam=False,
-        badam_mode="layer", badam_start_block=None, badam_switch_mode="ascending", badam_switch_interval=50,
-        badam_update_ratio=0.05, badam_mask_mode="adjacent", badam_verbose=0,
+        "GaLore's optimizer works with neither DeepSpeed nor, by layer, several processes",
+        LESS_MEMORY, use_galore=False, galore_target="all", galore_rank=16, galore_update_interval=200,
+        galore_scale=2.0, galore_proj_type="std", galore_layerwise=False,
+    ),
+    *_all(
+        "APOLLO's optimizer works with neither DeepSpeed nor accumulation by layer", LESS_MEMORY,
+        use_apollo=False, apollo_target="all", apollo_rank=16, apollo_update_interval=200, apollo_scale=32.0,
+        apollo_proj="random", apollo_proj_type="std", apollo_scale_type="channel", apollo_layerwise=False,
+        apollo_scale_front=False,
+    ),
+    *_all(
+        "BAdam trains one block of layers after another, on one process unless ZeRO-3 holds them", LESS_MEMORY,
+        use_badam=False, badam_mode="layer", badam_start_block=None, badam_switch_mode="ascending",
+        badam_switch_interval=50, badam_update_ratio=0.05, badam_mask_mode="adjacent", badam_verbose=0,
     ),
     # Tracking
     *_all(
-        "trackers are not supported yet", "follow the job's events, the console or /metrics, which record every value",
+        "no tracker is attached to a training", "follow the job's events (GET /v1/jobs/{id}/events/stream), its curves "
+        "in the console, or /metrics: they hold every value that a tracker would get",
         use_swanlab=False, swanlab_project="llamafactory", swanlab_workspace=None, swanlab_run_name=None,
         swanlab_mode="cloud", swanlab_api_key=None, swanlab_logdir=None, swanlab_lark_webhook_url=None,
         swanlab_lark_secret=None, trackio_space_id=None, trackio_bucket_id=None, trackio_static_space_id=None,
     ),
     *_all(
-        LATER, "leave it out; tokens per second are always reported",
+        "traces of torch.profiler are files for developers, gigabytes for some steps, and no artifact of a job",
+        "leave it out; seconds per step and tokens per second are always reported",
         enable_torch_profiler=False, profiler_output_dir=None, profiler_wait_steps=1, profiler_warmup_steps=1,
         profiler_active_steps=1, profiler_repeat=1, profiler_record_shapes=True, profiler_profile_memory=True,
         profiler_with_stack=True, profile_modules=None,
     ),
     # Distributed and precision
-    *_all("jobs start through torchrun", "use num_processes", ray_num_workers=1),
-    *_all(SERVER, "use num_processes", master_addr=None, master_port=None, ddp_backend=None, use_cpu=False),
-    *_all(LATER, "use deepspeed or zero_stage", fsdp=(False, "", []), fsdp_config=None,
-          fsdp_transformer_layer_cls_to_wrap=None, accelerator_config=None, parallelism_config=None),
-    *_all(LATER, "use bf16", fp8=False, fp8_backend="auto", fp8_enable_fsdp_float8_all_gather=False),
+    *_all(
+        "processes meet on an address that the worker chooses", "use num_processes", master_addr=None, master_port=None,
+    ),
+    *_all("devices and their backend are the worker's", "use num_processes", ddp_backend=None, use_cpu=False),
+    *_all(
+        FSDP, "use zero_stage 3 (what full_shard does), 2 (shard_grad_op), or ds_z3_offload_config.json for offload",
+        fsdp=(False, "", []), fsdp_config=None, fsdp_transformer_layer_cls_to_wrap=None,
+    ),
+    *_all(
+        "accelerate is configured by the trainer", "use zero_stage, num_processes, gradient_accumulation_steps and "
+        "dataloader_num_workers", accelerator_config=None, parallelism_config=None,
+    ),
+    *_all(
+        "8-bit floating point matrices need cards since Hopper and packages of their own (torchao, Transformer Engine)",
+        "use bf16", fp8=False, fp8_backend="auto", fp8_enable_fsdp_float8_all_gather=False,
+    ),
     *_all(LATER, "leave it out", torch_compile=False, torch_compile_backend=None, torch_compile_mode=None, tf32=None,
           auto_find_batch_size=False, full_determinism=False, bf16_full_eval=False, fp16_full_eval=False),
-    *_all("it is named the other way round", "use disable_gradient_checkpointing", gradient_checkpointing=True),
     *_all("it is given in fields of its own", "use use_reentrant_gc", gradient_checkpointing_kwargs=None),
-    *_all("it has another name here", "use enable_liger_kernel", use_liger_kernel=False, liger_kernel_config=None),
+    *_all("LF names it otherwise", "use enable_liger_kernel", use_liger_kernel=False),
+    *_all("which kernels fit the stage is known to the trainer", "use enable_liger_kernel", liger_kernel_config=None),
     # Training loop
     *_all(LATER, "choose a schedule and an optimizer that need no arguments", lr_scheduler_kwargs=None, optim_args=None,
           optim_target_modules=None),
@@ -182,21 +211,28 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all(LATER, "use group_by_length", train_sampling_strategy="random", length_column_name="length"),
     *_all(LATER, "use eval_strategy and eval_steps", eval_on_start=False, eval_delay=0, eval_accumulation_steps=None,
           prediction_loss_only=False, batch_eval_metrics=False, include_for_metrics=[]),
-    *_all("models are not pushed by a training", "download or export the model", push_to_hub=False, hub_model_id=None,
+    *_all("trained models go to the catalog; a training does not publish them", "export the model, download its "
+          "files and push them with the Hub's own client", push_to_hub=False, hub_model_id=None,
           hub_token=None, hub_private_repo=None, hub_strategy="every_save", hub_always_push=False, hub_revision=None),
-    *_all("answers are generated by jobs of their own", "post a job of kind generate", do_predict=False,
+    *_all("answers are generated by jobs of their own, by vLLM", "post {kind: generate, model, dataset} for each "
+          "dataset, with the adapter as the model", do_predict=False,
           predict_with_generate=False, generation_max_length=None, generation_num_beams=None, generation_config=None,
           eval_num_beams=None),
     # Generation and evaluation
     *_all("vLLM samples, it has no beams", "use n for several answers", num_beams=1, length_penalty=1.0),
     *_all("it counts the prompt too", "use max_new_tokens", max_length=1024),
-    *_all("benchmarks are not supported yet", "train with val_size and watch eval_loss", task=None,
+    *_all("LF's own command for benchmarks is out of order since 0.9.5", "deploy the model and run "
+          "lm-evaluation-harness against /v1/completions, or train with val_size and watch eval_loss", task=None,
           task_dir="evaluation", batch_size=4, lang="en", n_shot=5, save_dir=None,
           download_mode="reuse_dataset_if_exists"),
+    *unsupported_v1.UNSUPPORTED.items(),
+    *unsupported_former.UNSUPPORTED.items(),
 ])  # fmt: skip
 
 #: Accepted with any value: here it cannot change a result.
 WITHOUT_EFFECT: Mapping[str, str] = {
+    "use_v1_kernels": "it changes speed, not results; enable_liger_kernel gives fused kernels",
+    "gradient_checkpointing": "disable_gradient_checkpointing decides, as in LF",
     "cache_dir": "the server has one cache",
     "use_fast_tokenizer": "the fast tokenizer is always used where there is one",
     "low_cpu_mem_usage": "weights are always loaded lazily",
@@ -236,4 +272,5 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "sortish_sampler": "use group_by_length",
     "debug": "set by the server",
     "project": "no tracker is attached",
+    **unsupported_former.WITHOUT_EFFECT,
 }

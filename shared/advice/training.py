@@ -117,6 +117,10 @@ def unused(case: Case) -> Iterator[Finding]:
     if method != "freeze" and freeze != Freeze():
         text = f"Fields of freeze are given, but finetuning_type is {method}: they have no effect."
         yield warning("freeze_trainable_layers", REFERENCE, text, "Set finetuning_type to freeze, or leave them out.")
+    spread = case.spec.distributed
+    if spread.ray_num_workers > 1 and not spread.use_ray:
+        text = f"ray_num_workers {spread.ray_num_workers} has no effect without use_ray: processes start by torchrun."
+        yield warning("use_ray", REFERENCE, text, f"Set num_processes to {spread.ray_num_workers} for as many devices.")
 
 
 def length(case: Case) -> Iterator[Finding]:

@@ -38,6 +38,9 @@ class Distributed:
         advice="3 when the model does not fit one card, else 2: it gathers less.",
     )
     use_ray: bool = param(False, "Start the processes through Ray instead of torchrun.")
+    ray_num_workers: int = param(
+        1, "Processes of a training that starts through Ray; only with `use_ray`.", minimum=1, maximum=1024, since=2
+    )
 
     @rule("zero_stage")
     def one_way_to_say_deepspeed(self) -> str | None:
