@@ -149,6 +149,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         name=_TEXT, filename=_TEXT, purpose=_TEXT, format=_TEXT, columns=_OBJECT, num_rows=_NUMBER, size_bytes=_NUMBER,
         digest=_TEXT, created_at=_TIME,
     ),
+    "Preview": {
+        "type": "object",
+        "properties": {
+            "object": _TEXT, "dataset": _TEXT, "model": _TEXT, "template": _TEXT, "lengths": _OBJECT,
+            "rows": {"type": "array", "items": _OBJECT}, "findings": {"type": "array", "items": _OBJECT},
+        },
+    },
     "Model": _record(
         created=_NUMBER, owned_by=_TEXT, kind=_TEXT, base_model=_TEXT, job_id=_TEXT, size_bytes=_NUMBER, digest=_TEXT,
         format=_TEXT, metadata=_OBJECT,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Key among the app's extensions.
 NAME = "tunesmith"
+#: Previews that one gateway process makes at once: each takes a core and up to a gigabyte.
+MAX_PREVIEWS = 2
 
 
 class Locks:
@@ -57,6 +59,8 @@ class Services:
     tailer: Tailer
     #: Held while a record is looked for and made where there is none: two uploads of one file are one dataset.
     locks: Locks = field(default_factory=Locks)
+    #: Held by each preview while its process runs.
+    previews: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_PREVIEWS))
 
 
 def services() -> Services:

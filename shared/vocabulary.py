@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     encode: Encode
+    #: The text of ids, special tokens included.
+    decode: Callable[[Sequence[int]], str]
     #: The model's own chat template; None where it has none.
     chat_template: str | None
     #: Special tokens by name, as transformers hands them to a template.
@@ -80,7 +82,9 @@ def read(folder: Path) -> Vocabulary:
     from tokenizers import Tokenizer  # only who previews needs it
 
     if not (folder / TOKENIZER).is_file():
-        raise InvalidSpec(f"the model has no {TOKENIZER}: its text can be previewed in a training only", field="model")
+        raise InvalidSpec(
+            f"the model has no {TOKENIZER}: its text can be previewed in a training only", field="model_name_or_path"
+        )
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     # Whoever saved it may have left padding or truncation on.
     tokenizer.no_padding()
@@ -89,10 +93,11 @@ def read(folder: Path) -> Vocabulary:
     values = {name: text for name in NAMED if (text := _text(config.get(name)))}
     end = tokenizer.token_to_id(values["eos_token"]) if "eos_token" in values else None
     if end is None:
-        raise InvalidSpec("the model's tokenizer has no end-of-text token", field="model")
+        raise InvalidSpec("the model's tokenizer has no end-of-text token", field="model_name_or_path")
     special = tuple(str(token.content) for token in tokenizer.get_added_tokens_decoder().values() if token.special)
     return Vocabulary(
         encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
+        decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False)),
         chat_template=_own_template(folder, config),
         values=values,
         special=special,

@@ -156,6 +156,21 @@ def test_an_upload_with_bad_rows_names_their_lines(
     assert "line 17: messages is empty" in capsys.readouterr().err
 
 
+def test_a_preview_prints_what_is_read(server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segments = [{"text": "Why?", "learned": False}, {"text": "[b]ecause", "learned": True}]
+    sample = {"segments": segments, "num_tokens": 5, "num_learned": 3, "was_cut": True}
+    lengths = {"num_rows": 2, "p50": 4, "p95": 5, "p99": 5, "length_max": 5}
+    found = {"rows": [{"row": 1, "samples": [sample]}], "lengths": lengths, "findings": []}
+    server.answers["POST", "/v1/datasets/facts/preview"] = [answer(found)]
+    (tmp_path / "s.yaml").write_text("model_name_or_path: m\ndataset: other\n")
+
+    assert cli.main(["preview", "facts", str(tmp_path / "s.yaml"), "--rows", "1", "--cutoff-len", "64"]) == 0
+
+    assert "row 1: 5 tokens, 3 learned, cut\nWhy?[b]ecause\n" in capsys.readouterr().out
+    sent = json.loads(server.asked[0][3])
+    assert sent == {"model_name_or_path": "m", "dataset": "other", "cutoff_len": 64, "rows": [1]}
+
+
 def test_nobody_there_exits_with_3_and_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

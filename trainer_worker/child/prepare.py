@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shared import lengths
 from shared.attempt import Attempt
 
 #: Raised when samples, or what is kept of them, come out differently for the same input.
@@ -47,11 +48,8 @@ class Tally:
     lengths: list[int] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        ordered = sorted(self.lengths) or [0]
-        marks = {f"p{part}": ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 95, 99)}
         counts = {name: value for name, value in vars(self).items() if name != "lengths"}
-        mean = round(self.num_tokens / max(1, self.num_samples), 1)
-        return counts | {"length_mean": mean, **marks, "length_max": ordered[-1]}
+        return counts | lengths.summary(self.lengths)
 
 
 def main(folder: Path) -> int:

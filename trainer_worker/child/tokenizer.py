@@ -31,6 +31,7 @@ def known(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     named = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     return Vocabulary(
         encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+        decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False)),
         chat_template=vocabulary.one_template(tokenizer.chat_template),
         values=named,
         special=tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special),

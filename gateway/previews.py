@@ -1,0 +1,97 @@
+"""What a training would read of a dataset: exact text, ids, learned tokens, and the lengths that `cutoff_len` is for.
+
+The body is a training's: an LF YAML posts as it is, and its template, cutoff_len, train_on_prompt ... count. The work
+is done by shared/preview.py in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flask import Response, jsonify
+from flask_smorest import Blueprint
+
+from gateway import body, modelfiles, openapi
+from gateway.auth import project_id
+from gateway.services import Services, services
+from shared import preview, request, schema, vocabulary
+from shared.advice import reading
+from shared.errors import Complaint, InvalidSpec, NotFound, Unavailable
+from shared.records import Dataset
+from shared.rows import Layout
+from shared.spec import TrainSpec
+
+blueprint = Blueprint("previews", __name__, url_prefix="/v1/datasets", description="Training data")
+
+#: Rows shown at once, and where nothing is asked for.
+MAX_ROWS, DEFAULT_ROWS = 20, 3
+#: How long a request waits for others' previews.
+WAIT_SECONDS = 10.0
+
+
+@blueprint.route("/<name>/preview", methods=["POST"])
+@blueprint.doc(requestBody=openapi.SPEC_BODY, responses=openapi.ok("Preview"))
+def create(name: str) -> Response:
+    """See what a training would read of a dataset: text, ids, learned tokens, lengths
+
+    The body has a training's fields (`model`, `template`, `cutoff_len` ...), in JSON or YAML, and `rows`: which rows to
+    show, counted from 0. Nothing is queued.
+    """
+    record = services().store.datasets.get(project_id(), name)
+    given = body.spec_object()
+    rows = _rows(given.pop("rows", None), record)
+    spec = _spec(record, given)
+    answer = _made(services(), project_id(), record, spec, rows)
+    findings = [finding.as_dict() for finding in reading.remarks(spec, answer["lengths"])]
+    told = {"object": "dataset.preview", "dataset": record.id, "model": spec.model.model_name_or_path}
+    return jsonify({**told, "template": spec.data.template, **answer, "findings": findings})
+
+
+def _spec(record: Dataset, given: Mapping[str, Any]) -> TrainSpec:
+    """The spec of a training on this dataset alone. Raises InvalidSpec."""
+    _, rest = request.split_envelope({**given, "kind": "train"})
+    return schema.load(TrainSpec, {**rest, "dataset": [record.id]})
+
+
+def _rows(given: Any, record: Dataset) -> list[int]:
+    if record.format is None or record.format == "batch":
+        raise _refused("dataset", f"was uploaded with purpose {record.purpose}: only training data can be previewed")
+    if given is None:
+        return list(range(min(DEFAULT_ROWS, record.num_rows)))
+    whole = isinstance(given, list) and all(type(row) is int and 0 <= row < record.num_rows for row in given)
+    if not whole or not 0 < len(given) <= MAX_ROWS:
+        allowed = f"a list of 1 to {MAX_ROWS} row numbers from 0 to {record.num_rows - 1}"
+        raise _refused("rows", f"is {str(given)[:60]}: must be {allowed}")
+    return sorted(set(given))
+
+
+def _made(services: Services, project_id: str, record: Dataset, spec: TrainSpec, rows: list[int]) -> dict[str, Any]:
+    if not services.previews.acquire(timeout=WAIT_SECONDS):
+        raise Unavailable("other previews are being made: ask again in a moment")
+    try:
+        with TemporaryDirectory(prefix="preview-") as work:
+            try:
+                folder = modelfiles.fetch(
+                    services, project_id, spec.model.model_name_or_path, vocabulary.FILES, Path(work)
+                )
+            except NotFound as error:
+                raise _refused("model_name_or_path", error.message, "model_not_found") from error
+            return preview.ask(
+                {
+                    "spec": schema.to_wire(spec),
+                    "model_folder": str(folder),
+                    "path": str(services.artifacts.local_path(record.uri)),
+                    "layout": vars(Layout.of(str(record.format), **record.columns)),
+                    "num_rows": record.num_rows,
+                    "rows": rows,
+                }
+            )
+    finally:
+        services.previews.release()
+
+
+def _refused(field: str, message: str, code: str = "invalid_value") -> InvalidSpec:
+    return InvalidSpec(f"{field} {message}", complaints=[Complaint(field=field, message=message, code=code)])
