@@ -21,6 +21,7 @@ from gateway.services import services
 from shared import dataset, strict_json
 from shared.errors import Complaint, Conflict, InvalidDataset, InvalidRequest, InvalidSpec
 from shared.ids import new_id
+from shared.layout import Layout
 from shared.nearest import did_you_mean
 from shared.records import Dataset
 
@@ -32,15 +33,16 @@ TRAINING = frozenset({"fine-tune", "evals"})
 MAX_NAME_CHARS = 200
 #: In no name: a comma divides LF's lists of datasets, a slash the parts of a URL.
 RESERVED = ",/\\"
-FIELDS = ("file", "name", "purpose", "formatting", "columns", "tags")
+FIELDS = ("file", "name", "purpose", "formatting", "columns", "tags", "ranking")
 
 
 @blueprint.route("", methods=["POST"])
 @blueprint.doc(requestBody=openapi.UPLOAD_BODY, responses=openapi.created("Dataset"))
 def create() -> Response:
-    """Upload a dataset (multipart): JSONL, JSON or CSV; alpaca, sharegpt or openai rows
+    """Upload a dataset (multipart): JSONL, JSON, CSV or text; alpaca, sharegpt or openai rows
 
-    `formatting`, `columns` and `tags` are LF's (`dataset_info.json`), the last two as JSON; left out: found out.
+    `formatting`, `columns`, `tags` and `ranking` are LF's (`dataset_info.json`), the columns and tags as JSON; left
+    out: found out. The `kind` of the rows says which stages they suit.
     """
     record, created = receive(request.form.get("purpose", "fine-tune"), FIELDS)
     answer = jsonify(dataset_json(record))
@@ -104,7 +106,7 @@ def remove(name: str) -> Dataset:
 
 
 def _keep(path: Path, filename: str, purpose: str) -> tuple[Dataset, bool]:
-    told = _check(path, purpose)
+    told = _check(path, filename, purpose)
     given = _name(filename)
     key, artifacts = new_id("file-"), services().artifacts
     record = None
@@ -139,13 +141,19 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "_" for char in text)
 
 
-def _check(path: Path, purpose: str) -> dict[str, Any]:
+def _check(path: Path, filename: str, purpose: str) -> dict[str, Any]:
     """Format, columns and number of rows of the file."""
     if purpose in TRAINING:
         formatting = request.form.get("formatting")
-        report = dataset.inspect(path, formatting=formatting, columns=_object("columns"), tags=_object("tags"))
-        columns = {"columns": dict(report.layout.columns), "tags": dict(report.layout.tags)}
-        return {"format": report.layout.format, "columns": columns, "num_rows": report.num_rows}
+        report = dataset.inspect(
+            path,
+            filename=filename,
+            formatting=formatting,
+            columns=_object("columns"),
+            tags=_object("tags"),
+            ranking=_switch("ranking"),
+        )
+        return {"format": report.layout.format, "columns": report.as_record(), "num_rows": report.num_rows}
     if purpose == "batch":
         return {"format": "batch", "columns": {}, "num_rows": _check_batch(path)}
     return {"format": None, "columns": {}, "num_rows": 0}
@@ -194,8 +202,22 @@ def _object(name: str) -> dict[str, str] | None:
     return value
 
 
+def _switch(name: str) -> bool | None:
+    text = request.form.get(name)
+    if text is None or text in ("true", "false"):
+        return None if text is None else text == "true"
+    raise _refused(name, f"is {text[:40]!r}: must be true or false")
+
+
 def _refused(field: str, message: str, code: str = "invalid_value") -> InvalidRequest:
     return InvalidSpec(f"{field} {message}", complaints=[Complaint(field=field, message=message, code=code)])
+
+
+def kind_of(record: Dataset) -> str | None:
+    """What its rows are: "messages", "pair", "labelled" or "text"; None for files that are no training data."""
+    if record.purpose not in TRAINING or (layout := Layout.from_record(record.format, record.columns)) is None:
+        return None
+    return layout.kind
 
 
 def dataset_json(record: Dataset) -> dict[str, Any]:
@@ -206,6 +228,7 @@ def dataset_json(record: Dataset) -> dict[str, Any]:
         "filename": record.filename,
         "purpose": record.purpose,
         "format": record.format,
+        "kind": kind_of(record),
         "columns": record.columns,
         "num_rows": record.num_rows,
         "size_bytes": record.size_bytes,

@@ -12,9 +12,10 @@ from typing import Any
 
 from gateway.admission import MAX_LINEAGE, model_of
 from gateway.services import Services
-from shared import catalog, schema
+from shared import catalog, schema, stages
 from shared.errors import Complaint, NotFound
-from shared.records import Model
+from shared.layout import Layout, wrong_kind
+from shared.records import Dataset, Model
 from shared.spec import ExportSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 
@@ -33,11 +34,12 @@ def unfit(
     that the job before starts from. The names are known to exist."""
     if isinstance(spec, TrainSpec):
         yield from _training(services, project_id, spec)
-        yield from _data(services, project_id, {"dataset": spec.data.dataset, "eval_dataset": spec.data.eval_dataset})
+        named = {"dataset": spec.data.dataset, "eval_dataset": spec.data.eval_dataset}
+        yield from _data(services, project_id, named, spec.tuning.stage)
     if isinstance(spec, ExportSpec):
         yield from _export(services, project_id, spec)
-        named = [spec.export.export_quantization_dataset] if spec.export.export_quantization_dataset else []
-        yield from _data(services, project_id, {"export_quantization_dataset": named})
+        texts = [spec.export.export_quantization_dataset] if spec.export.export_quantization_dataset else []
+        yield from _data(services, project_id, {"export_quantization_dataset": texts})
     asked = schema.to_wire(spec).get("trust_remote_code")
     if asked and not wire["trust_remote_code"]:
         name = model_of(wire)
@@ -125,17 +127,27 @@ def _export(services: Services, project_id: str, spec: ExportSpec) -> Iterator[C
         yield _wrong("adapter_name_or_path", message)
 
 
-def _data(services: Services, project_id: str, named: dict[str, list[str]]) -> Iterator[Complaint]:
+def _data(
+    services: Services, project_id: str, named: dict[str, list[str]], stage: str | None = None
+) -> Iterator[Complaint]:
+    """Whether each dataset was uploaded for this, and its rows are what the stage of a training learns from."""
     for field, names in named.items():
         for name in names:
             try:
-                purpose = services.store.datasets.get(project_id, name).purpose
+                record = services.store.datasets.get(project_id, name)
             except NotFound:
                 continue
-            if purpose not in PURPOSES[field]:
+            if record.purpose not in PURPOSES[field]:
                 allowed = " or ".join(PURPOSES[field])
-                message = f"is {name!r}, uploaded with purpose {purpose}: upload it with purpose {allowed}"
+                message = f"is {name!r}, uploaded with purpose {record.purpose}: upload it with purpose {allowed}"
                 yield Complaint(field=field, message=message, code="wrong_purpose")
+            elif stage and (wrong := _wrong_rows(record, stage)):
+                yield _wrong(field, f"is {name!r}, which {wrong}")
+
+
+def _wrong_rows(record: Dataset, stage: str) -> str | None:
+    layout = Layout.from_record(record.format, record.columns)
+    return wrong_kind(layout.kind, stage, stages.get(stage).rows) if layout else None
 
 
 def _wrong(field: str, message: str) -> Complaint:

@@ -146,8 +146,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "Checkpoint": _record(job_id=_TEXT, step=_NUMBER, size_bytes=_NUMBER, digest=_TEXT, metrics=_OBJECT),
     "Dataset": _record(
-        name=_TEXT, filename=_TEXT, purpose=_TEXT, format=_TEXT, columns=_OBJECT, num_rows=_NUMBER, size_bytes=_NUMBER,
-        digest=_TEXT, created_at=_TIME,
+        name=_TEXT, filename=_TEXT, purpose=_TEXT, format=_TEXT, kind=_TEXT, columns=_OBJECT, num_rows=_NUMBER,
+        size_bytes=_NUMBER, digest=_TEXT, created_at=_TIME,
     ),
     "Preview": {
         "type": "object",
@@ -201,7 +201,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "required": ["file"],
         "properties": {
             "file": {"type": "string", "format": "binary"}, "name": _TEXT, "purpose": _TEXT, "formatting": _TEXT,
-            "columns": _TEXT, "tags": _TEXT,
+            "columns": _TEXT, "tags": _TEXT, "ranking": {"type": "boolean"},
         },
     },
 }  # fmt: skip

@@ -1,99 +1,39 @@
 """One row of training data, whatever its format, as chat messages: the checks at the door and the reader of the child.
 
-Formats and columns are LF's (`dataset_info.json`): alpaca, sharegpt and openai. Where `columns` are given, those left
-out do not exist; where none are given, LF's defaults hold. Nothing here opens a file: shared/dataset.py does.
+Four kinds of rows: a conversation that ends with an answer, one with a better and a worse answer, one whose answer has
+a label, and plain text. How rows are laid out is in shared/layout.py. Nothing here opens a file: shared/dataset.py
+does.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-#: Column of the row that each role of a format reads when `columns` is not given.
-DEFAULT_COLUMNS: dict[str, dict[str, str]] = {
-    "alpaca": {
-        "prompt": "instruction",
-        "query": "input",
-        "response": "output",
-        "history": "history",
-        "system": "system",
-    },
-    "sharegpt": {"messages": "conversations", "system": "system", "tools": "tools"},
-    "openai": {"messages": "messages", "system": "system", "tools": "tools"},
-}
-COLUMN_ROLES = frozenset(
-    {"prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected", "kto_tag"}
-    | {"images", "videos", "audios"}
-)
-DEFAULT_TAGS: dict[str, dict[str, str]] = {
-    "sharegpt": {
-        "role_tag": "from",
-        "content_tag": "value",
-        "user_tag": "human",
-        "assistant_tag": "gpt",
-        "observation_tag": "observation",
-        "function_tag": "function_call",
-        "system_tag": "system",
-    },
-    "openai": {
-        "role_tag": "role",
-        "content_tag": "content",
-        "user_tag": "user",
-        "assistant_tag": "assistant",
-        "observation_tag": "tool",
-        "function_tag": "function",
-        "system_tag": "system",
-    },
-}
-TAG_ROLES = frozenset(DEFAULT_TAGS["sharegpt"])
-FORMATS = tuple(DEFAULT_COLUMNS)
+from shared.layout import MEDIA, Layout
+from shared.toolcalls import RowError, tool_calls, tool_list, written_calls
+
+__all__ = ["Row", "RowError", "read_row"]
+
 #: Longest conversation of one row, messages.
 MAX_MESSAGES = 10_000
-
-
-class RowError(ValueError):
-    """The row cannot be trained on."""
-
-    def __init__(self, column: str, message: str, code: str = "invalid_row"):
-        self.column, self.message, self.code = column, message, code
-        super().__init__(f"{column}: {message}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How the rows of one dataset are read."""
-
-    #: alpaca, sharegpt or openai.
-    format: str
-    #: Role (prompt, response, messages, ...) -> column of the row.
-    columns: Mapping[str, str] = field(default_factory=dict)
-    #: Role of a message -> what the data calls it.
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, format: str, columns: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None) -> Layout:
-        """LF's rule: what is given counts alone, what is not given at all takes the defaults."""
-        given = {role: name for role, name in (columns or {}).items() if isinstance(name, str)}
-        return cls(
-            format=format,
-            columns=given or DEFAULT_COLUMNS[format],
-            tags=DEFAULT_TAGS.get(format, {}) | dict(tags or {}),
-        )
+#: Who may speak after whom: an answer always follows what was asked or what a tool said.
+FOLLOWERS = {"user": ("assistant",), "tool": ("tool", "assistant"), "assistant": ("user", "tool")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One conversation: alternating user (or tool) and assistant messages that end with an assistant's."""
 
-    #: [{"role": "system" | "user" | "assistant" | "tool", "content": str, ...}]
+    #: [{"role": "system" | "user" | "assistant" | "tool", "content": str, ...}]; an assistant's message may have
+    #: `tool_calls`: [{"type": "function", "function": {"name": str, "arguments": {...}}}].
     messages: list[dict[str, Any]]
-    #: Tool descriptions, as the chat template takes them.
+    #: Tool descriptions, as the chat template takes them: [{"type": "function", "function": {...}}].
     tools: list[Any] | None = None
-    #: Of a preference pair: the other answer to the same conversation; the last message above is the better one.
-    rejected: str | None = None
+    #: Of a preference pair: the worse answer, a message like the last one above, which is the better.
+    rejected: dict[str, Any] | None = None
     #: Whether the last answer is a desirable one (KTO); None: nobody said.
     label: bool | None = None
     #: Plain text to go on from; there are no messages then.
@@ -102,37 +42,27 @@ class Row:
 
 def read_row(row: Mapping[str, Any], layout: Layout) -> Row:
     """Raises RowError."""
+    for role in MEDIA:
+        if role in layout.columns and row.get(layout.columns[role]):
+            raise RowError(layout.columns[role], f"holds {role}: only text is trained on", "unsupported")
     return _READERS[layout.format](row, layout)
 
 
-def detect(row: Mapping[str, Any]) -> Layout | None:
-    """The layout that a first row suggests."""
-    if isinstance(row.get("messages"), list):
-        roles = [message for message in row["messages"] if isinstance(message, dict)]
-        return (
-            Layout.of("openai") if not roles or "role" in roles[0] else Layout.of("sharegpt", {"messages": "messages"})
-        )
-    if isinstance(row.get("conversations"), list):
-        first = next((message for message in row["conversations"] if isinstance(message, dict)), {})
-        return Layout.of("openai", {"messages": "conversations"}) if "role" in first else Layout.of("sharegpt")
-    if "instruction" in row or "output" in row:
-        return Layout.of("alpaca")
-    if "prompt" in row:
-        response = next((name for name in ("completion", "response") if name in row), "completion")
-        return Layout.of("alpaca", {"prompt": "prompt", "response": response})
-    return None
-
-
 def _alpaca(row: Mapping[str, Any], layout: Layout) -> Row:
-    columns = layout.columns
-    prompt = _text(row, columns.get("prompt", "instruction"), required=True)
-    query = _text(row, columns["query"]) if "query" in columns else ""
-    response = _text(row, columns.get("response", "output"), required=True)
+    columns, kind = layout.columns, layout.kind
+    question = _question(row, columns)
+    if kind == "text":
+        return Row(messages=[], text=question)
     messages = _system(row, columns)
     for turn in _history(row, columns.get("history")):
         messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
-    user = "\n".join(part for part in (prompt, query) if part)
-    return Row(messages=[*messages, {"role": "user", "content": user}, {"role": "assistant", "content": response}])
+    messages.append({"role": "user", "content": question})
+    made = Row(messages=messages, tools=tool_list(row, columns.get("tools")))
+    if kind == "pair":
+        return _pair(row, layout, made)
+    answer = _text(row, columns["response"], required=True)
+    messages.append({"role": "assistant", "content": answer})
+    return _labelled(row, columns["kto_tag"], made) if kind == "labelled" else made
 
 
 def _conversation(row: Mapping[str, Any], layout: Layout) -> Row:
@@ -142,13 +72,16 @@ def _conversation(row: Mapping[str, Any], layout: Layout) -> Row:
         raise RowError(column, "must be a list of messages", "missing" if given is None else "invalid_type")
     if len(given) > MAX_MESSAGES:
         raise RowError(column, f"has {len(given)} messages: at most {MAX_MESSAGES}")
-    read = _openai_message if layout.format == "openai" else _tagged_message
-    messages = [read(message, f"{column}[{index}]", layout.tags) for index, message in enumerate(given)]
+    messages = [_message(layout)(message, f"{column}[{n}]", layout.tags) for n, message in enumerate(given)]
     system = _system(row, layout.columns)
     if messages[0]["role"] == "system":
         system, messages = messages[:1], messages[1:]
-    _alternate(messages, column)
-    return Row(messages=[*system, *messages], tools=_tools(row, layout.columns.get("tools")))
+    made = Row(messages=[*system, *messages], tools=tool_list(row, layout.columns.get("tools")))
+    if layout.kind == "pair":
+        _take_turns(messages, column, last=("user", "tool"))
+        return _pair(row, layout, made)
+    _take_turns(messages, column, last=("assistant",))
+    return _labelled(row, layout.columns["kto_tag"], made) if layout.kind == "labelled" else made
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any], Layout], Row]] = {
@@ -158,35 +91,79 @@ _READERS: dict[str, Callable[[Mapping[str, Any], Layout], Row]] = {
 }
 
 
+def _pair(row: Mapping[str, Any], layout: Layout, asked: Row) -> Row:
+    chosen, rejected = (_answer(row, layout, role) for role in ("chosen", "rejected"))
+    if chosen == rejected:
+        raise RowError(layout.columns["rejected"], "is the same as the chosen answer: nothing is preferred")
+    return replace(asked, messages=[*asked.messages, chosen], rejected=rejected)
+
+
+def _answer(row: Mapping[str, Any], layout: Layout, role: str) -> dict[str, Any]:
+    """An answer of a pair: text, a message, or a list of one message."""
+    column = layout.columns[role]
+    value = row.get(column)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict):
+        if value is not None and not isinstance(value, str):
+            raise RowError(column, "must be text, or one message with a role and a content", "invalid_type")
+        return {"role": "assistant", "content": _text(row, column, required=True)}
+    message = _object_message(layout, value, column)
+    if message["role"] != "assistant":
+        raise RowError(column, f"is a message of {message['role']}: must be the assistant's", "invalid_role")
+    return message
+
+
+def _object_message(layout: Layout, value: dict[str, Any], column: str) -> dict[str, Any]:
+    if layout.format != "alpaca":
+        return _message(layout)(value, column, layout.tags)
+    return _message(other := Layout.of("openai" if "role" in value else "sharegpt"))(value, column, other.tags)
+
+
+def _labelled(row: Mapping[str, Any], column: str, made: Row) -> Row:
+    label = row.get(column)
+    if not isinstance(label, bool):
+        code = "missing" if label is None else "invalid_type"
+        raise RowError(column, f"is {str(label)[:40]!r}: must be true (desirable) or false", code)
+    return replace(made, label=label)
+
+
+def _message(layout: Layout) -> Callable[[Any, str, Mapping[str, str]], dict[str, Any]]:
+    return _openai_message if layout.format == "openai" else _tagged_message
+
+
 def _tagged_message(message: Any, place: str, tags: Mapping[str, str]) -> dict[str, Any]:
     role, content = _role(message, place, tags), message.get(tags["content_tag"])
+    at = f"{place}.{tags['content_tag']}"
     if not isinstance(content, str):
-        raise RowError(
-            f"{place}.{tags['content_tag']}", "must be text", "missing" if content is None else "invalid_type"
-        )
+        raise RowError(at, "must be text", "missing" if content is None else "invalid_type")
+    if role in ("assistant", "function") and not content.strip():
+        raise RowError(at, "is empty: there is nothing to learn", "empty_content")
     if role == "function":
-        return {"role": "assistant", "content": content}
-    if role == "assistant" and not content.strip():
-        raise RowError(f"{place}.{tags['content_tag']}", "is empty: there is nothing to learn", "empty_content")
+        return {"role": "assistant", **written_calls(content)}
     return {"role": role, "content": content}
 
 
 def _openai_message(message: Any, place: str, tags: Mapping[str, str]) -> dict[str, Any]:
     role, content = _role(message, place, tags), message.get(tags["content_tag"])
-    calls = message.get("tool_calls")
+    at = f"{place}.{tags['content_tag']}"
+    calls = tool_calls(message.get("tool_calls"), f"{place}.tool_calls")
     if isinstance(content, list):
-        content = _joined(content, f"{place}.{tags['content_tag']}")
+        content = _joined(content, at)
     if content is not None and not isinstance(content, str):
-        raise RowError(f"{place}.{tags['content_tag']}", "must be text", "invalid_type")
-    if role == "assistant" and not (content or "").strip() and not calls:
-        raise RowError(f"{place}.{tags['content_tag']}", "assistant message has no content", "empty_content")
-    if role != "assistant" and content is None:
-        raise RowError(f"{place}.{tags['content_tag']}", "must be text", "missing")
+        raise RowError(at, "must be text", "invalid_type")
+    if role in ("assistant", "function") and not (content or "").strip() and not calls:
+        raise RowError(at, "assistant message has no content", "empty_content")
+    if role not in ("assistant", "function") and content is None:
+        raise RowError(at, "must be text", "missing")
     weight = message.get("weight", 1)
     if weight not in (0, 1):
         raise RowError(f"{place}.weight", f"is {weight!r}: must be 0 or 1")
-    made: dict[str, Any] = {"role": "assistant" if role == "function" else role, "content": content or ""}
-    return made | ({"tool_calls": calls} if calls else {}) | ({"weight": 0} if weight == 0 else {})
+    made: dict[str, Any] = {"role": role, "content": content or ""}
+    if role == "function":
+        made = {"role": "assistant", **({"content": content or ""} if calls else written_calls(content or ""))}
+    kept = {name: message[name] for name in ("tool_call_id", "name") if role == "tool" and name in message}
+    return made | kept | ({"tool_calls": calls} if calls else {}) | ({"weight": 0} if weight == 0 else {})
 
 
 def _joined(parts: list[Any], place: str) -> str:
@@ -208,22 +185,40 @@ def _role(message: Any, place: str, tags: Mapping[str, str]) -> str:
     return "tool" if roles[given] == "observation" else roles[given]
 
 
-def _alternate(messages: list[dict[str, Any]], column: str) -> None:
-    """User (or tool) and assistant take turns; tools may answer several calls in a row. Ends with the assistant."""
-    if not messages or messages[-1]["role"] != "assistant":
-        raise RowError(column, "must end with an assistant message: that is what is learned", "no_assistant")
+def _take_turns(messages: list[dict[str, Any]], column: str, *, last: tuple[str, ...]) -> None:
+    """User (or tools, of which several may answer) and assistant take turns, and one of `last` ends them."""
+    if not messages or messages[-1]["role"] not in last:
+        if last == ("assistant",):
+            raise RowError(column, "must end with an assistant message: that is what is learned", "no_assistant")
+        raise RowError(column, "must end before the answer: chosen and rejected are the answers", "invalid_order")
     if messages[0]["role"] == "assistant":
         raise RowError(column, "must begin with a user message", "invalid_order")
     for index, (before, after) in enumerate(pairwise(messages), start=1):
         if after["role"] == "system":
             raise RowError(f"{column}[{index}]", "a system message must be the first", "invalid_order")
-        if before["role"] == after["role"] and after["role"] != "tool":
-            raise RowError(f"{column}[{index}]", f"follows another message of {after['role']}", "invalid_order")
+        if after["role"] not in FOLLOWERS[before["role"]]:
+            raise RowError(f"{column}[{index}]", f"follows {_another(before, after)}", "invalid_order")
 
 
-def _text(row: Mapping[str, Any], column: str, required: bool = False) -> str:
+def _another(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if before["role"] == after["role"]:
+        return f"another message of {after['role']}"
+    return f"a message of {before['role']}: an assistant message must come between"
+
+
+def _question(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    parts = [_text(row, columns["prompt"], present=True)]
+    parts += [_text(row, columns["query"])] if "query" in columns else []
+    question = "\n".join(part for part in parts if part)
+    if not question.strip():
+        raise RowError(columns["prompt"], "is empty", "empty_content")
+    return question
+
+
+def _text(row: Mapping[str, Any], column: str, *, present: bool = False, required: bool = False) -> str:
+    """`present`: the column must be there; `required`: and hold more than white space."""
     value = row.get(column)
-    if value is None and not required:
+    if value is None and not present and not required:
         return ""
     if not isinstance(value, str):
         raise RowError(
@@ -249,16 +244,3 @@ def _history(row: Mapping[str, Any], column: str | None) -> list[list[str]]:
     if not whole:
         raise RowError(str(column), "must be a list of [user text, assistant text]", "invalid_type")
     return list(history)
-
-
-def _tools(row: Mapping[str, Any], column: str | None) -> list[Any] | None:
-    tools = row.get(column) if column else None
-    if tools is None or tools == "":
-        return None
-    try:
-        tools = json.loads(tools) if isinstance(tools, str) else tools
-    except (ValueError, RecursionError) as error:
-        raise RowError(str(column), f"is not JSON: {str(error)[:200]}", "invalid_json") from error
-    if not isinstance(tools, list):
-        raise RowError(str(column), "must be a list of tools", "invalid_type")
-    return tools or None

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from shared.dataset import inspect, rows
 from shared.errors import InvalidDataset
-from shared.rows import Layout, Row, detect, read_row
+from shared.layout import Layout, detect
+from shared.rows import Row, read_row
 
 #: Asked when no dataset is known. Plain questions that any instruction model has an opinion on.
 PROBES = (
@@ -23,7 +24,7 @@ PROBES = (
     "Name three colours.",
     "How many days are there in a week?",
 )
-SUFFIXES = (".json", ".jsonl", ".csv")
+SUFFIXES = (".json", ".jsonl", ".csv", ".txt")
 #: Rows looked at for a choice; the beginning of a very large file is enough.
 MAX_ROWS_READ = 50_000
 #: Rows taken for comparing models: more than are used, because of some nothing is left to score.
@@ -84,11 +85,11 @@ def read_rows(datasets: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         path = Path(dataset["path"])
         if not path.is_absolute():
             yield from read_from_hub(dataset)
-        elif path.is_file():
-            yield from rows(path, layout_of(dataset) or inspect(path).layout)
-        else:
-            for file in sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES):
-                yield from rows(file, layout_of(dataset) or inspect(file).layout)
+            continue
+        layout, container = layout_of(dataset), (dataset["columns"] or {}).get("container")
+        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        for file in found:
+            yield from rows(file, layout or inspect(file, filename=file.name).layout, container)
 
 
 def read_from_hub(dataset: Mapping[str, Any]) -> Iterator[Row]:
@@ -101,13 +102,15 @@ def read_from_hub(dataset: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def layout_of(dataset: Mapping[str, Any]) -> Layout | None:
-    """As the ledger has it: {"columns": {...}, "tags": {...}}; None for a file that it does not know."""
-    kept = dataset["columns"] or {}
-    return Layout.of(dataset["format"], kept.get("columns"), kept.get("tags")) if dataset["format"] else None
+    return Layout.from_record(dataset["format"], dataset["columns"])
 
 
 def render(tokenizer: PreTrainedTokenizerBase, row: Row, max_tokens: int) -> Sample:
-    """The conversation as the model is trained on it; what comes before the last answer is not scored."""
+    """The conversation as the model is trained on it; what comes before the last answer is not scored. Of plain text,
+    all but its first token is."""
+    if row.text is not None:
+        ids = list(tokenizer(row.text)["input_ids"])[:max_tokens]
+        return Sample(input_ids=ids, score_from=1, answer_from=len(ids))
     answered = row.messages[-1]["role"] == "assistant"
     before = encode(tokenizer, row.messages[:-1] if answered else row.messages, row.tools, prompt=True)
     ids = encode(tokenizer, row.messages, row.tools, prompt=False) if answered else before

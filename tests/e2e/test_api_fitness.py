@@ -14,6 +14,12 @@ from tests.platform import ROWS, Platform, jsonl, make_platform
 
 GOOD: dict[str, Any] = {"model_name_or_path": "base", "dataset": "sums", "stage": "sft"}
 EXPORT: dict[str, Any] = {"kind": "export"}
+#: A row of each kind that is no plain conversation.
+OTHER_ROWS: dict[str, Any] = {
+    "pair": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "labelled": {"prompt": "a", "completion": "b", "label": True},
+    "text": {"text": "a"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +39,17 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
             made.store.projects.default().id, NewModel(name=name, kind=kind, base_model=base, **files)
         )
     for name, purpose in (("sums", "fine-tune"), ("checks", "evals"), ("notes", "user_data")):
-        data = {"file": (io.BytesIO(jsonl(ROWS)), f"{name}.jsonl"), "purpose": purpose}
-        assert made.client.post("/v1/datasets", data=data, headers=made.headers()).status_code == 201
+        assert upload(made, name, ROWS, purpose)["kind"] == ("messages" if purpose != "user_data" else None)
+    for kind, row in OTHER_ROWS.items():
+        assert upload(made, kind, [row])["kind"] == kind
     return made
+
+
+def upload(platform: Platform, name: str, rows: list[Any], purpose: str = "fine-tune") -> dict[str, Any]:
+    data = {"file": (io.BytesIO(jsonl(rows)), f"{name}.jsonl"), "purpose": purpose}
+    answer = platform.client.post("/v1/datasets", data=data, headers=platform.headers())
+    assert answer.status_code == 201, answer.get_json()
+    return dict(answer.get_json())
 
 
 def findings(platform: Platform, body: dict[str, Any]) -> dict[str, str]:
@@ -65,6 +79,9 @@ def findings(platform: Platform, body: dict[str, Any]) -> dict[str, str]:
             "export_quantization_dataset",
             "user_data",
         ),
+        (GOOD | {"dataset": ["sums", "pair"]}, "dataset", "has rows that are preference pairs, but stage sft needs"),
+        (GOOD | {"eval_dataset": "labelled"}, "eval_dataset", "answers with a label"),
+        (GOOD | {"dataset": "text"}, "dataset", "name the answer's column as `response`"),
         (GOOD | {"then": [{"kind": "train", "dataset": "notes"}]}, "then[0].dataset", "user_data"),
         (GOOD | {"then": [{"kind": "export", "model": "small"}]}, "then[0].model_name_or_path", "quantized"),
     ],

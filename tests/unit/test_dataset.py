@@ -11,7 +11,9 @@ import pytest
 
 from shared import dataset
 from shared.errors import InvalidDataset
-from shared.rows import Layout, RowError, read_row
+from shared.layout import Layout
+from shared.reading.found import MAX_ROW_BYTES
+from shared.rows import RowError, read_row
 
 TURN = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
@@ -76,10 +78,12 @@ def test_tool_calls_keep_their_turns() -> None:
         {"role": "tool", "content": "3", "tool_call_id": "1"},
         {"role": "assistant", "content": "It is 3"},
     ]
-    row = read_row({"messages": messages, "tools": json.dumps([{"type": "function"}])}, Layout.of("openai"))
+    tool = {"name": "add", "parameters": {"type": "object"}}
+    row = read_row({"messages": messages, "tools": json.dumps([tool])}, Layout.of("openai"))
     assert [message["role"] for message in row.messages] == ["user", "assistant", "tool", "assistant"]
-    assert row.messages[1]["tool_calls"] == [call]
-    assert row.tools == [{"type": "function"}]
+    assert row.messages[1]["tool_calls"] == [call | {"function": {"name": "add", "arguments": {}}}]
+    assert row.messages[2]["tool_call_id"] == "1"
+    assert row.tools == [{"type": "function", "function": tool}]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_broken_files_are_refused_with_a_reason(tmp_path: Path, content: bytes, 
 
 
 def test_a_row_longer_than_allowed_is_passed_over_and_the_next_is_read(tmp_path: Path) -> None:
-    long = json.dumps({"instruction": "x" * (dataset.MAX_ROW_BYTES + 10), "output": "b"})
+    long = json.dumps({"instruction": "x" * (MAX_ROW_BYTES + 10), "output": "b"})
     bad = json.dumps({"instruction": "", "output": "b"})
     expected = [(1, "row", "row_too_long"), (2, "instruction", "empty_content")]
     assert issues(write(tmp_path, f"{long}\n{bad}\n")) == expected

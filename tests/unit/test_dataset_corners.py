@@ -10,6 +10,8 @@ import pytest
 
 from shared import dataset
 from shared.errors import InvalidDataset
+from shared.reading import array
+from shared.reading.found import MAX_ROW_BYTES
 
 GOOD = b'{"instruction": "a", "output": "b"}'
 
@@ -87,7 +89,7 @@ def test_a_byte_that_is_not_utf8_is_told_with_its_line(tmp_path: Path, content: 
 def test_characters_and_rows_across_pieces_of_the_file_stay_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "CHUNK_BYTES", 7)
+    monkeypatch.setattr(array, "CHUNK_BYTES", 7)
     rows = [{"instruction": f"\u00e9\U0001f600 {n}", "output": "\u4e16\u754c" * n} for n in range(1, 30)]
     path = tmp_path / "data"
     path.write_text("\ufeff" + json.dumps(rows, ensure_ascii=False, indent=1))
@@ -97,7 +99,7 @@ def test_characters_and_rows_across_pieces_of_the_file_stay_whole(
 
 
 def test_a_row_of_a_list_that_is_too_long_is_told_and_the_next_is_read(tmp_path: Path) -> None:
-    long = b'{"instruction": "%s", "output": "b"}' % (b"x" * (dataset.MAX_ROW_BYTES + 10))
+    long = b'{"instruction": "%s", "output": "b"}' % (b"x" * (MAX_ROW_BYTES + 10))
     content = b"[%s,\n%s,\n%s]" % (GOOD, long, b'{"instruction": "", "output": "b"}')
     assert issues(tmp_path, content) == [(2, "row", "row_too_long"), (3, "instruction", "empty_content")]
 

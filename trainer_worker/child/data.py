@@ -10,9 +10,10 @@ from typing import Any
 
 from shared.dataset import inspect, rows
 from shared.errors import InvalidDataset
-from shared.rows import Layout, Row, detect, read_row
+from shared.layout import Layout, detect
+from shared.rows import Row, read_row
 
-SUFFIXES = (".json", ".jsonl", ".csv")
+SUFFIXES = (".json", ".jsonl", ".csv", ".txt")
 
 
 def read(dataset: Mapping[str, Any], max_rows: int | None) -> Iterator[Row]:
@@ -31,22 +32,18 @@ def identity(dataset: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def layout_of(dataset: Mapping[str, Any]) -> Layout | None:
+    return Layout.from_record(dataset.get("format"), dataset.get("columns"))
+
+
 def _all(dataset: Mapping[str, Any]) -> Iterator[Row]:
     path = Path(dataset["path"])
     if not path.exists():
         yield from _from_hub(dataset)
         return
+    layout, container = layout_of(dataset), (dataset.get("columns") or {}).get("container")
     for file in _files(path):
-        yield from rows(file, _layout(dataset) or inspect(file).layout)
-
-
-def _layout(dataset: Mapping[str, Any]) -> Layout | None:
-    if not dataset.get("format"):
-        return None
-    kept = dataset.get("columns") or {}
-    # The ledger keeps both under `columns`: {"columns": {...}, "tags": {...}}.
-    columns, tags = (kept["columns"], kept.get("tags")) if isinstance(kept.get("columns"), dict) else (kept, None)
-    return Layout.of(dataset["format"], columns, tags)
+        yield from rows(file, layout or inspect(file, filename=file.name).layout, container)
 
 
 def _files(path: Path) -> list[Path]:
@@ -61,7 +58,7 @@ def _files(path: Path) -> list[Path]:
 def _from_hub(dataset: Mapping[str, Any]) -> Iterator[Row]:
     from datasets import load_dataset
 
-    layout = _layout(dataset)
+    layout = layout_of(dataset)
     for row in load_dataset(dataset["path"], split="train"):
         layout = layout or detect(row)
         if layout is None:

@@ -1,0 +1,78 @@
+"""Dataset files as rows: told apart by their content, read in constant memory, each row with its line.
+
+JSONL, a JSON array, CSV and plain text, packed with gzip or not. A reader yields `Found` after `Found`; what a row
+means is not known here.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from shared.reading.array import read_array
+from shared.reading.found import MAX_ROW_BYTES, Found, unreadable
+from shared.reading.lines import read_csv, read_jsonl, read_text
+from shared.reading.unpack import Bomb, unpacked
+
+__all__ = ["MAX_ROW_BYTES", "NAMES", "Found", "Unreadable", "container_of", "read"]
+
+READERS: Mapping[str, Callable[[BinaryIO], Iterator[Found]]] = {
+    "jsonl": read_jsonl,
+    "json": read_array,
+    "csv": read_csv,
+    "text": read_text,
+}
+NAMES = "JSONL, JSON, CSV or text"
+#: First bytes of files that hold no rows for us, and what they are.
+FOREIGN: Mapping[bytes, str] = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\x89HDF": "HDF5",
+    b"SQLite format 3": "a SQLite database",
+    b"%PDF": "a PDF",
+}
+
+
+class Unreadable(ValueError):
+    """The file as a whole is none that is read."""
+
+    def __init__(self, message: str, code: str = "unsupported"):
+        self.message, self.code = message, code
+        super().__init__(message)
+
+
+def container_of(path: Path, filename: str = "") -> str:
+    """By the first character that is no white space: `[` is a JSON array, `{` JSONL, anything else CSV; or text, where
+    the name says so. Raises Unreadable."""
+    head = _head(path)
+    if not head.strip():
+        raise Unreadable("is empty: there must be at least one row", "empty_file")
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise Unreadable("is UTF-16: save the file as UTF-8", "encoding")
+    if foreign := next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None):
+        raise Unreadable(f"is {foreign}: upload {NAMES}, packed with gzip or not")
+    if head.startswith(b"PAR1") or b"\0" in head[:64]:
+        raise Unreadable(f"is a binary file: upload {NAMES}")
+    if PurePath(filename.removesuffix(".gz")).suffix.lower() == ".txt":
+        return "text"
+    return {b"[": "json", b"{": "jsonl"}.get(head.lstrip()[:1], "csv")
+
+
+def read(path: Path, container: str) -> Iterator[Found]:
+    with unpacked(path) as file:
+        try:
+            yield from READERS[container](file)
+        except Bomb as error:
+            yield unreadable(1, str(error), "invalid_gzip")
+
+
+def _head(path: Path) -> bytes:
+    with unpacked(path) as file:
+        try:
+            return file.read(4096).removeprefix(codecs.BOM_UTF8)
+        except Bomb as error:
+            raise Unreadable(str(error), "invalid_gzip") from error
