@@ -215,9 +215,8 @@ def _refused(field: str, message: str, code: str = "invalid_value") -> InvalidRe
 
 def kind_of(record: Dataset) -> str | None:
     """What its rows are: "messages", "pair", "labelled" or "text"; None for files that are no training data."""
-    if record.purpose not in TRAINING or (layout := Layout.from_record(record.format, record.columns)) is None:
-        return None
-    return layout.kind
+    is_training = record.format is not None and record.purpose in TRAINING
+    return Layout.from_record(str(record.format), record.columns).kind if is_training else None
 
 
 def dataset_json(record: Dataset) -> dict[str, Any]:

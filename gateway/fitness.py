@@ -15,7 +15,7 @@ from gateway.services import Services
 from shared import catalog, schema, stages
 from shared.errors import Complaint, NotFound
 from shared.layout import Layout, wrong_kind
-from shared.records import Dataset, Model
+from shared.records import Model
 from shared.spec import ExportSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 
@@ -141,13 +141,10 @@ def _data(
                 allowed = " or ".join(PURPOSES[field])
                 message = f"is {name!r}, uploaded with purpose {record.purpose}: upload it with purpose {allowed}"
                 yield Complaint(field=field, message=message, code="wrong_purpose")
-            elif stage and (wrong := _wrong_rows(record, stage)):
-                yield _wrong(field, f"is {name!r}, which {wrong}")
-
-
-def _wrong_rows(record: Dataset, stage: str) -> str | None:
-    layout = Layout.from_record(record.format, record.columns)
-    return wrong_kind(layout.kind, stage, stages.get(stage).rows) if layout else None
+            elif stage and record.format:
+                kind = Layout.from_record(record.format, record.columns).kind
+                if wrong := wrong_kind(kind, stage, stages.get(stage).rows):
+                    yield _wrong(field, f"is {name!r}, which {wrong}")
 
 
 def _wrong(field: str, message: str) -> Complaint:

@@ -21,7 +21,6 @@ from shared import preview, request, schema, vocabulary
 from shared.advice import reading
 from shared.errors import Complaint, InvalidSpec, NotFound, Unavailable
 from shared.records import Dataset
-from shared.rows import Layout
 from shared.spec import TrainSpec
 
 blueprint = Blueprint("previews", __name__, url_prefix="/v1/datasets", description="Training data")
@@ -84,7 +83,8 @@ def _made(services: Services, project_id: str, record: Dataset, spec: TrainSpec,
                     "spec": schema.to_wire(spec),
                     "model_folder": str(folder),
                     "path": str(services.artifacts.local_path(record.uri)),
-                    "layout": vars(Layout.of(str(record.format), **record.columns)),
+                    "format": record.format,
+                    "columns": record.columns,
                     "num_rows": record.num_rows,
                     "rows": rows,
                 }

@@ -99,11 +99,8 @@ class Layout:
         )
 
     @classmethod
-    def from_record(cls, format: str | None, kept: Mapping[str, Any] | None) -> Layout | None:
-        """As the ledger has it; None: a file that nobody described."""
-        if not format:
-            return None
-        kept = kept or {}
+    def from_record(cls, format: str, kept: Mapping[str, Any]) -> Layout:
+        """As the ledger has it."""
         return cls.of(format, kept.get("columns"), kept.get("tags"), kept.get("ranking"))
 
     def as_record(self) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def wrong_kind(kind: str, stage: str, wanted: str) -> str | None:
 
 def lacking(layout: Layout) -> str | None:
     """What the columns of a layout lack to be read."""
-    wanted = ("prompt",) if layout.format == "alpaca" else ("messages",)
+    wanted: tuple[str, ...] = ("prompt",) if layout.format == "alpaca" else ("messages",)
     wanted += tuple(ANSWERS) if layout.ranking else ()
     if layout.format == "alpaca" and "kto_tag" in layout.columns:
         wanted += ("response",)

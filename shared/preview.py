@@ -21,7 +21,8 @@ from typing import Any
 from shared import dataset, lengths, schema, vocabulary
 from shared.conversation import Encoder, Sample, fit, size
 from shared.errors import Complaint, InvalidSpec, TunesmithError, Unavailable
-from shared.rows import Layout, Row
+from shared.layout import Layout
+from shared.rows import Row
 from shared.spec import TrainSpec
 from shared.vocabulary import Vocabulary
 
@@ -82,7 +83,8 @@ def preview(order: Mapping[str, Any]) -> dict[str, Any]:
     wanted, shown, tally = set(order["rows"]), [], Tally()
     stride = max(1, (order["num_rows"] or 0) // MAX_MEASURED)
     deadline, complete = time.monotonic() + SECONDS, True
-    for index, row in enumerate(dataset.rows(Path(order["path"]), Layout(**order["layout"]))):
+    layout, container = Layout.from_record(order["format"], order["columns"]), order["columns"].get("container")
+    for index, row in enumerate(dataset.rows(Path(order["path"]), layout, container)):
         if index in wanted:
             wanted.discard(index)
             shown.append({"row": index, "samples": [_sample(made, known, variant) for variant in variants(row)]})
@@ -99,8 +101,7 @@ def variants(row: Row) -> Iterator[Row]:
     """The samples that are made of a row: of a preference pair both conversations."""
     yield replace(row, rejected=None)
     if row.rejected is not None:
-        other = {**row.messages[-1], "content": row.rejected}
-        yield replace(row, messages=[*row.messages[:-1], other], rejected=None)
+        yield replace(row, messages=[*row.messages[:-1], row.rejected], rejected=None)
 
 
 def _measure(made: Encoder, row: Row, tally: Tally) -> None:

@@ -76,7 +76,8 @@ def _tool(tool: Any, place: str) -> dict[str, Any]:
 
 
 def _is_call(call: Any) -> bool:
-    return isinstance(call, dict) and isinstance(call.get("name"), str) and ("arguments" in call or "parameters" in call)
+    named = isinstance(call, dict) and isinstance(call.get("name"), str)
+    return named and ("arguments" in call or "parameters" in call)
 
 
 def _call(name: str, arguments: Any) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def read_from_hub(dataset: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def layout_of(dataset: Mapping[str, Any]) -> Layout | None:
-    return Layout.from_record(dataset["format"], dataset["columns"])
+    """None: a file that nobody described."""
+    return Layout.from_record(dataset["format"], dataset["columns"] or {}) if dataset["format"] else None
 
 
 def render(tokenizer: PreTrainedTokenizerBase, row: Row, max_tokens: int) -> Sample:

@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from shared import strict_json
 from shared.reading.found import MAX_ROW_BYTES, NOT_UTF8, TOO_LONG, Found, unreadable

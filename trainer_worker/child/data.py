@@ -33,7 +33,8 @@ def identity(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def layout_of(dataset: Mapping[str, Any]) -> Layout | None:
-    return Layout.from_record(dataset.get("format"), dataset.get("columns"))
+    """None: a file that nobody described."""
+    return Layout.from_record(dataset["format"], dataset["columns"] or {}) if dataset["format"] else None
 
 
 def _all(dataset: Mapping[str, Any]) -> Iterator[Row]:
