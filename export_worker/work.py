@@ -92,6 +92,7 @@ class ExportWork:
             config={
                 "parent": lineage["source_name"],
                 "training_job": lineage["training_job"],
+                "output_dir": run.job.spec["export_dir"],
                 "quantization": done["quantization"],
                 "verification": done["verification"],
             },

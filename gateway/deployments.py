@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, openapi
+from gateway import body, labels, openapi
 from gateway.admission import kept, missing
 from gateway.auth import project_id
 from gateway.fitness import unfit
@@ -22,19 +22,21 @@ blueprint = Blueprint("deployments", __name__, url_prefix="/v1/deployments", des
 
 
 @blueprint.route("", methods=["POST"])
-@blueprint.doc(requestBody=openapi.body_of("DeploySpec"), responses=openapi.created("Deployment"))
+@blueprint.doc(requestBody=openapi.body_of("DeploySpec", yaml=True), responses=openapi.created("Deployment"))
 def create() -> Response:
     """Serve a model: replicas of vLLM are started and kept running
 
-    The same request again answers with the deployment that is there.
+    The body is JSON or YAML, as LLaMA Factory's files for inference are. The same request again answers with the
+    deployment that is there.
     """
-    spec = schema.load(DeploySpec, body.json_object())
+    given = schema.load(DeploySpec, body.spec_object())
+    spec = labels.settled(services(), project_id(), given)
     wire = kept(services(), project_id(), spec)
     complaints = [*missing(services(), project_id(), spec), *_unregistered(spec)][:1]
     complaints = complaints or list(unfit(services(), project_id(), spec, wire))
     if complaints:
         raise schema.refusal(complaints)
-    deployment, created = _create(spec.name or spec.model, spec.model, wire)
+    deployment, created = _create(spec.name or given.served, spec.served, wire)
     answer = jsonify(deployment_json(deployment))
     answer.status_code = 201 if created else 200
     return answer
@@ -75,10 +77,11 @@ def _create(name: str, model: str, spec: dict[str, Any]) -> tuple[Deployment, bo
 def _unregistered(spec: DeploySpec) -> list[Complaint]:
     """Only what is in the catalog is served: its files are sealed, and its name is unique."""
     try:
-        services().store.models.get(project_id(), spec.model)
+        services().store.models.get(project_id(), spec.served)
     except NotFound:
-        message = f"is {spec.model!r}: only models of the catalog are served; register it with POST /v1/models"
-        return [Complaint(field="model", message=message, code="model_not_found")]
+        field = "model" if spec.served == spec.model else "adapter_name_or_path"
+        message = f"is {spec.served!r}: only models of the catalog are served; register it with POST /v1/models"
+        return [Complaint(field=field, message=message, code="model_not_found")]
     return []
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway import followers, remarks
+from gateway import followers, labels, remarks
 from gateway.admission import kept, missing, requires
 from gateway.fitness import unfit
 from gateway.services import Services
@@ -42,7 +42,8 @@ def create_job(
     """The job and whether it is new; `sent` is kept with it for the view that made the body. Raises InvalidSpec."""
     if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_CHARS:
         raise InvalidRequest(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters")
-    envelope, spec = request.load(body)
+    envelope, given = request.load(body)
+    spec = labels.settled(services, key.project_id, given)
     wire = kept(services, key.project_id, spec)
     complaints = list(missing(services, key.project_id, spec)) or list(unfit(services, key.project_id, spec, wire))
     then = followers.checked(services, key.project_id, envelope.then, wire, complaints)

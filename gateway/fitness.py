@@ -7,7 +7,9 @@ root) say nothing of their kind and pass, but for code of their own: that is the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from gateway.admission import MAX_LINEAGE, model_of
@@ -16,7 +18,7 @@ from shared import catalog, schema, stages
 from shared.errors import Complaint, NotFound
 from shared.layout import Layout, wrong_kind
 from shared.records import Model
-from shared.spec import ExportSpec, TrainSpec
+from shared.spec import DeploySpec, ExportSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 
 #: What a dataset may have been uploaded for, by the field that names it.
@@ -25,6 +27,10 @@ PURPOSES = {
     "eval_dataset": ("fine-tune", "evals"),
     "export_quantization_dataset": ("fine-tune", "evals"),
 }
+#: In names on the Hub: formats of weights that no adapter can be trained beside.
+QUANTIZED_NAME = re.compile(r"(?<![A-Za-z])(?:AWQ|GPTQ|AQLM|GGUF|EXL2)(?![A-Za-z])", re.IGNORECASE)
+#: `quant_method` of weights that load as they are and train with an adapter, or are turned back into bfloat16.
+TRAINABLE_QUANTIZERS = (None, "bitsandbytes", "mxfp4")
 
 
 def unfit(
@@ -40,6 +46,8 @@ def unfit(
         yield from _export(services, project_id, spec)
         texts = [spec.export.export_quantization_dataset] if spec.export.export_quantization_dataset else []
         yield from _data(services, project_id, {"export_quantization_dataset": texts})
+    if isinstance(spec, DeploySpec):
+        yield from _serving(services, project_id, spec)
     asked = schema.to_wire(spec).get("trust_remote_code")
     if asked and not wire["trust_remote_code"]:
         name = model_of(wire)
@@ -55,12 +63,13 @@ def record_of(services: Services, project_id: str, name: str | None) -> Model | 
 
 
 def brings_code(services: Services, project_id: str, name: str) -> bool:
-    """Whether the model has Python code of its own, as its config.json says; on the Hub nobody looks, so it may."""
+    """Whether the model has Python code of its own, as its config.json says; on the Hub nobody looks, so nothing is
+    known to."""
     for _ in range(MAX_LINEAGE):
         record = record_of(services, project_id, name)
         if record is None:
             return _foreign_brings_code(services, project_id, name)
-        if catalog.is_on_hub(record.uri) or "auto_map" in record.config:
+        if "auto_map" in record.config:
             return True
         if record.base_model is None:
             return False
@@ -71,14 +80,15 @@ def brings_code(services: Services, project_id: str, name: str) -> bool:
 def _foreign_brings_code(services: Services, project_id: str, name: str) -> bool:
     try:
         found = catalog.resolve_model(services.store, services.settings, project_id, name)
-        config = json.loads((found.path / "config.json").read_bytes()) if found.path else None
-    except (NotFound, OSError, ValueError, RecursionError):
+    except (NotFound, OSError):
         return True
+    config = _config(found.path) if found.path else {}
     return not isinstance(config, dict) or "auto_map" in config
 
 
 def _code(services: Services, project_id: str, name: str) -> Iterator[Complaint]:
-    """Refused unless the model needs none: then the switch is harmless, and LF's own files set it everywhere."""
+    """Refused for a model that is known to need it. Else the switch is set back, which is harmless, and told: LF's own
+    files set it everywhere."""
     if brings_code(services, project_id, name):
         message = f"is true, but {name!r} is not in the administrator's list of models that may run code of their own"
         advice = "leave it out, or ask for TUNESMITH_TRUST_REMOTE_CODE to name the model"
@@ -91,6 +101,9 @@ def _training(services: Services, project_id: str, spec: TrainSpec) -> Iterator[
     if model is not None and model.kind == "quantized":
         message = f"is {model.name!r}, which is quantized: train the model it was made from"
         yield _wrong("model_name_or_path", message)
+    elif how := _quantized_by(services, project_id, spec.model.model_name_or_path, model):
+        message = f"is quantized by {how}, whose weights cannot be trained beside: name the model it was made from"
+        yield _wrong("model_name_or_path", f"{message}, with quantization_bit 4 for as little memory")
     if beside is not None and beside.kind != "adapter":
         yield _wrong("adapter_name_or_path", f"is {beside.name!r}, a model of kind {beside.kind}: must be an adapter")
         return
@@ -103,6 +116,30 @@ def _training(services: Services, project_id: str, spec: TrainSpec) -> Iterator[
         yield from _continued(spec, adapter)
 
 
+def _quantized_by(services: Services, project_id: str, name: str, record: Model | None) -> str | None:
+    """What the weights were quantized with: config.json says it; on the Hub, where nobody looks, the name may."""
+    if name == MADE_MODEL:
+        return None
+    if record is not None and not catalog.is_on_hub(record.uri):
+        config: Any = record.config
+    elif (found := catalog.resolve_model(services.store, services.settings, project_id, name)).path is not None:
+        config = _config(found.path)
+    else:
+        word = QUANTIZED_NAME.search(record.uri if record else name)
+        return word[0].lower() if word else None
+    told = config.get("quantization_config") if isinstance(config, dict) else None
+    method = told.get("quant_method") if isinstance(told, dict) else None
+    return None if method in TRAINABLE_QUANTIZERS else str(method)
+
+
+def _config(folder: Path) -> Any:
+    """None where config.json cannot be read."""
+    try:
+        return json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
     """The training of an adapter goes on, as an adapter on the same base."""
     if spec.tuning.finetuning_type != "lora":
@@ -112,6 +149,17 @@ def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
         message = f"is not possible beside {adapter.name!r}: export it merged first, then train on that"
         yield _wrong("create_new_adapter", message)
     if spec.model.model_name_or_path not in (adapter.name, adapter.base_model):
+        message = f"is {adapter.name!r}, which was trained on {adapter.base_model!r}: name that as the model"
+        yield _wrong("adapter_name_or_path", message)
+
+
+def _serving(services: Services, project_id: str, spec: DeploySpec) -> Iterator[Complaint]:
+    adapter = record_of(services, project_id, spec.adapter_name_or_path)
+    if adapter is None:
+        return
+    if adapter.kind != "adapter":
+        yield _wrong("adapter_name_or_path", f"is {adapter.name!r}, a model of kind {adapter.kind}: must be an adapter")
+    elif spec.model not in (adapter.name, adapter.base_model):
         message = f"is {adapter.name!r}, which was trained on {adapter.base_model!r}: name that as the model"
         yield _wrong("adapter_name_or_path", message)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gateway import labels
 from gateway.admission import kept, missing, model_of, requires
 from gateway.fitness import unfit
 from gateway.services import Services
@@ -66,7 +67,8 @@ def _one(
     place: str,
 ) -> dict[str, Any]:
     kind = str(entry["kind"])
-    envelope, spec = _load(kind, entry)
+    envelope, given = _load(kind, entry)
+    spec = labels.settled(services, project_id, given)
     wire = kept(services, project_id, spec, made_from)
     wrong = list(missing(services, project_id, spec, follows=True))
     wrong = wrong or list(unfit(services, project_id, spec, wire, made_from))

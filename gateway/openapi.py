@@ -56,8 +56,10 @@ UPLOAD_BODY: dict[str, Any] = {
 }
 
 
-def body_of(name: str) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+def body_of(name: str, *, yaml: bool = False) -> dict[str, Any]:
+    types = ("application/json", "application/yaml") if yaml else ("application/json",)
+    schema_of = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+    return {"required": True, "content": dict.fromkeys(types, schema_of)}
 
 
 def ok(name: str, status: str = "200") -> dict[str, Any]:

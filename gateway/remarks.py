@@ -39,7 +39,7 @@ def findings(
     services: Services, project_id: str, spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]
 ) -> list[Finding]:
     """`wire` is the spec as it is kept, `body` what was sent."""
-    found = [*given.remarks(type(spec), body), *_set_back(spec, wire)]
+    found = [*given.remarks(type(spec), body), *_set_back(spec, wire), *_labels(spec, wire, body)]
     if isinstance(spec, TrainSpec):
         model = record_of(services, project_id, spec.model.model_name_or_path)
         found += [*_template(services, project_id, model, spec.data.template), *_waits(services, spec)]
@@ -59,8 +59,17 @@ def _doctor(services: Services, project_id: str, spec: Any) -> list[Finding]:
 
 def _set_back(spec: Any, wire: Mapping[str, Any]) -> Iterator[Finding]:
     if schema.to_wire(spec).get("trust_remote_code") and not wire["trust_remote_code"]:
-        text = "trust_remote_code is set back to false: this model needs no code of its own."
-        yield warning("trust_remote_code", Origin.REFERENCE, text, "Leave it out.")
+        text = "trust_remote_code is set back to false: the model is not in the administrator's list."
+        advice = "Leave it out; if the model does not load without, TUNESMITH_TRUST_REMOTE_CODE has to name it."
+        yield warning("trust_remote_code", Origin.REFERENCE, text, advice)
+
+
+def _labels(spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[Finding]:
+    for param in schema.params(type(spec)):
+        given = next((body[name] for name in param.names if body.get(name) is not None), None)
+        if param.kind == "model" and given not in (None, wire[param.wire]):
+            text = f"{given!r} is no name of the catalog but the label of a job: taken is {wire[param.wire]!r}."
+            yield info(param.wire, Origin.REFERENCE, text, "Name the model itself to be sure which one it is.")
 
 
 def _template(services: Services, project_id: str, model: Model | None, name: str | None) -> Iterator[Finding]:

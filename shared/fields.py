@@ -7,7 +7,7 @@ of names may be one string with commas. What the fields do not do: rules between
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from marshmallow import ValidationError, fields, validate
@@ -79,6 +79,17 @@ class StrictBoolean(fields.Boolean):
         if not isinstance(value, bool):
             raise refuse(f"is {shown(value)}: must be true or false", "invalid_type")
         return value
+
+
+class TokenCount(StrictBoolean):
+    """Whether and how tokens are counted: transformers 5 says it in words, LF's files as a switch."""
+
+    WORDS: Mapping[str, bool] = {"all": True, "non_padding": True, "no": False}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if isinstance(value, str) and value not in self.WORDS:
+            raise refuse(f"is {shown(value)}: must be true, false, {' or '.join(self.WORDS)}", "invalid_choice")
+        return super()._deserialize(self.WORDS[value] if isinstance(value, str) else value, attr, data, **kwargs)
 
 
 class StrictString(fields.String):

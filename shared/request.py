@@ -17,8 +17,7 @@ from shared.errors import Complaint, InvalidRequest, InvalidSpec
 from shared.fields import Message, checked_text, refuse, shown
 from shared.job import Kind
 from shared.param import param
-from shared.spec import SPECS
-from shared.unsupported import UNSUPPORTED
+from shared.spec import SPECS, ExportSpec
 
 __all__ = ["Envelope", "load", "parse_yaml", "split_envelope"]
 
@@ -108,8 +107,13 @@ def split_envelope(body: Mapping[str, Any]) -> tuple[Envelope, dict[str, Any]]:
 
 
 def guess_kind(rest: Mapping[str, Any]) -> str:
-    exported = any(str(name).startswith("export_") and name not in UNSUPPORTED for name in rest)
-    return Kind.EXPORT.value if exported else Kind.TRAIN.value
+    """Export where a field says so. Beside a dataset only a value that is not the default does: LF's own parser knows
+    one set of arguments for both, and files that write all of them out are trainings."""
+    exports = [param for param in schema.params(ExportSpec) if param.wire.startswith("export_")]
+    given = [param for param in exports if rest.get(param.wire) is not None]
+    if rest.get("dataset") is not None:
+        given = [param for param in given if rest[param.wire] != param.default]
+    return Kind.EXPORT.value if given else Kind.TRAIN.value
 
 
 def load(body: Mapping[str, Any]) -> tuple[Envelope, Any]:

@@ -61,6 +61,12 @@ def to_wire(spec: Any) -> dict[str, Any]:
     return wire
 
 
+def changed(spec: Spec, values: Mapping[str, Any]) -> Spec:
+    """The spec with other values, by wire name; they are not checked."""
+    held = {param.wire: _value(spec, param) for param in params(type(spec))}
+    return _built(type(spec), held | dict(values)) if values else spec
+
+
 def secrets(spec: Any) -> dict[str, str]:
     """The secret values by wire name, to be sealed apart from the spec."""
     held = {param.wire: _value(spec, param) for param in params(type(spec)) if param.secret}
@@ -143,13 +149,23 @@ def _foreign(spec_type: type, name: Any, value: Any) -> list[Complaint]:
         return []
     if refused is not None:
         return [Complaint(field=name, message=refused.message, code="unsupported")]
-    owners = [kind for kind, other in SPECS.items() if other is not spec_type and name in _names(other)]
+    owners = {kind: other for kind, other in SPECS.items() if other is not spec_type and name in _names(other)}
+    if any(_asks_for_nothing(other, name, value) for other in owners.values()):
+        return []
     if owners:
         message = f"is a field of {' and '.join(owners)}, not of this kind of job"
         return [Complaint(field=name, message=message, code="unsupported")]
     close = nearest(str(name), _names(spec_type))
     hint = f"; did you mean {close!r}?" if close else ""
     return [Complaint(field=str(name)[:200], message=f"is unknown{hint}", code="unknown_field")]
+
+
+def _asks_for_nothing(owner: type, name: str, value: Any) -> bool:
+    """Whether a field of another kind of job has the value that it has there when it is left out: files that write
+    everything out post as they are."""
+    param = next(param for param in params(owner) if name in param.names)
+    same = value == param.default and isinstance(value, bool) == isinstance(param.default, bool)
+    return value is None or (same and not param.required)
 
 
 def _checked(spec_type: type, given: dict[str, Any], partial: bool) -> tuple[dict[str, Any], list[Complaint]]:

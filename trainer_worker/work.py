@@ -150,7 +150,7 @@ def described(spec: TrainSpec) -> dict[str, Any]:
     """What a user of the model may want to know of its training without opening the job."""
     tuning = {"finetuning_type": spec.tuning.finetuning_type, "stage": spec.tuning.stage}
     lora = {"lora_rank": spec.lora.rank, "lora_alpha": spec.lora.alpha, "lora_target": spec.lora.target}
-    data = {"datasets": spec.data.dataset, "cutoff_len": spec.data.cutoff_len}
+    data = {"datasets": spec.data.dataset, "cutoff_len": spec.data.cutoff_len, "output_dir": spec.output.output_dir}
     return tuning | data | (lora if spec.tuning.finetuning_type == "lora" else {})
 
 

@@ -18,6 +18,9 @@ class DeploySpec:
         source="OpenAI",
         aliases=("model_name_or_path",),
     )
+    adapter_name_or_path: str | None = param(
+        None, "Adapter of the catalog to serve, one that was trained on the model.", type=str, kind="model", since=2
+    )
     name: str | None = param(
         None, "Name under which requests ask for it. Left out: the model's.", type=str, kind="output", source="ours"
     )
@@ -66,6 +69,11 @@ class DeploySpec:
     )
     seed: int = param(0, "Seed of the server.", minimum=0, maximum=2**32 - 1, source="vLLM")
     trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
+
+    @property
+    def served(self) -> str:
+        """The model of the catalog that answers: an adapter brings its base along."""
+        return self.adapter_name_or_path or self.model
 
     def resolved(self) -> DeploySpec:
         return replace(self, template=templates.settled(self.template))

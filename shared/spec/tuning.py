@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared import methods, stages
+from shared.fields import TokenCount
 from shared.param import param
 from shared.rules import rule
 
@@ -31,7 +32,9 @@ class Tuning:
     do_eval: bool = param(False, "Validate once more at the end; needs val_size or eval_dataset.")
     pure_bf16: bool = param(False, "Hold trained weights and optimizer in bfloat16, without float32 copies.")
     compute_accuracy: bool = param(False, "Also report token accuracy when validating (needs the logits).")
-    include_num_input_tokens_seen: bool = param(False, "LF's switch; tokens are always counted.", source="HF")
+    include_num_input_tokens_seen: bool = param(
+        False, "LF's switch; tokens are always counted.", source="HF", field_class=TokenCount
+    )
     include_effective_tokens_per_second: bool = param(False, "LF's switch; real tokens per second are always reported.")
     plot_loss: bool = param(False, "LF's switch; losses are always recorded as events and drawn by the console.")
 

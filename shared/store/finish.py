@@ -108,8 +108,9 @@ def _follow(
         made = insert_job(connection, job.project_id, from_then(entry, parent=job, secrets=secrets, owner=owner))
         return NewEvent(type="message", message=f"Then follows {made.id}", data={"job_id": made.id})
     spec = entry["spec"]
-    name = entry.get("name") or spec.get("name") or spec["model"]
+    model = spec.get("adapter_name_or_path") or spec["model"]
+    name = entry.get("name") or spec.get("name") or model
     name = free_name(name, partial(deployment_is_taken, connection, job.project_id))
-    deployment = insert_deployment(connection, job.project_id, name=name, model_name=spec["model"], spec=spec)
+    deployment = insert_deployment(connection, job.project_id, name=name, model_name=model, spec=spec)
     message = f"Then follows deployment {deployment.name!r}"
     return NewEvent(type="message", message=message, data={"deployment_id": deployment.id})

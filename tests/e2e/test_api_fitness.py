@@ -116,11 +116,15 @@ def test_a_model_that_brings_code_needs_the_administrators_list(platform: Platfo
     assert "TUNESMITH_TRUST_REMOTE_CODE" in issue["message"]
 
 
-@pytest.mark.parametrize(("name", "status"), [("org/unknown", 422), ("org/listed", 201)])
-def test_code_from_the_hub_is_nobodys_to_allow_but_the_administrators(tmp_path: Path, name: str, status: int) -> None:
+@pytest.mark.parametrize(("name", "trusted"), [("org/unknown", False), ("org/listed", True)])
+def test_code_from_the_hub_is_nobodys_to_allow_but_the_administrators(tmp_path: Path, name: str, trusted: bool) -> None:
     platform = make_platform(tmp_path, trust_remote_code=["org/listed"], hub=True)
     body = {"kind": "export", "model_name_or_path": name, "trust_remote_code": True}
-    assert platform.post("/v1/jobs", body).status_code == status
+    job = platform.post("/v1/jobs", body).get_json()
+    assert job["spec"]["trust_remote_code"] is trusted
+    events = platform.get(f"/v1/jobs/{job['id']}/events").get_json()["data"]
+    told = [event["data"].get("field") for event in events]
+    assert ("trust_remote_code" in told) is not trusted
 
 
 def test_a_switch_that_a_model_does_not_need_is_set_back_with_a_warning(platform: Platform) -> None:

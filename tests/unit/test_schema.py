@@ -133,9 +133,15 @@ def test_a_template_that_lf_knows_and_we_do_not_ship_is_unsupported() -> None:
 
 
 def test_a_field_of_another_kind_of_job_says_whose_it_is() -> None:
-    code, message = complaints({**SMALL, "export_size": 5})["export_size"]
+    code, message = complaints({**SMALL, "export_size": 7})["export_size"]
     assert code == "unsupported"
     assert "export" in message
+
+
+@pytest.mark.parametrize("value", [5, None])
+def test_a_field_of_another_kind_of_job_may_be_given_with_its_default(value: Any) -> None:
+    schema.load(TrainSpec, {**SMALL, "export_size": value, "temperature": 0.95, "do_sample": True})
+    assert "do_sample" in complaints({**SMALL, "do_sample": 1})
 
 
 def test_a_field_of_lf_may_be_given_with_the_value_that_switches_it_off() -> None:
