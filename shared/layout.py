@@ -49,6 +49,14 @@ DEFAULT_TAGS: Mapping[str, Mapping[str, str]] = {
 TAG_ROLES = frozenset(DEFAULT_TAGS["sharegpt"])
 FORMATS = tuple(DEFAULT_COLUMNS)
 ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
+#: What goes before the name of a column that lies inside the column `input`, as in OpenAI's preference rows.
+INSIDE_INPUT = "input."
+PREFERENCE = {
+    "messages": "input.messages",
+    "tools": "input.tools",
+    "chosen": "preferred_output",
+    "rejected": "non_preferred_output",
+}
 #: Kind of the rows of a dataset -> how a sentence calls them.
 KINDS: Mapping[str, str] = {
     "messages": "conversations that end with an answer",
@@ -143,6 +151,8 @@ def lacking(layout: Layout) -> str | None:
 
 def detect(row: Mapping[str, Any]) -> Layout | None:
     """The layout, kind of rows included, that a first row suggests."""
+    if isinstance(row.get("input"), dict) and "preferred_output" in row:
+        return Layout.of("openai", PREFERENCE)
     found = _conversation(row) or _instruction(row)
     if found is None and isinstance(row.get("text"), str):
         return Layout.of("alpaca", {"prompt": "text"})

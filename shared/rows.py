@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from shared.layout import MEDIA, Layout
+from shared.layout import INSIDE_INPUT, MEDIA, Layout
 from shared.toolcalls import RowError, tool_calls, tool_list, written_calls
 
 __all__ = ["Row", "RowError", "read_row"]
@@ -45,7 +45,18 @@ def read_row(row: Mapping[str, Any], layout: Layout) -> Row:
     for role in MEDIA:
         if role in layout.columns and row.get(layout.columns[role]):
             raise RowError(layout.columns[role], f"holds {role}: only text is trained on", "unsupported")
-    return _READERS[layout.format](row, layout)
+    return _READERS[layout.format](_with_input(row, layout), layout)
+
+
+def _with_input(row: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
+    """The row with what lies inside its column `input` beside the others, where the layout looks there."""
+    inside = [name for name in layout.columns.values() if name.startswith(INSIDE_INPUT)]
+    if not inside:
+        return row
+    given = row.get("input")
+    if not isinstance(given, dict):
+        raise RowError("input", "must be an object with messages", "missing" if given is None else "invalid_type")
+    return {**row, **{name: given.get(name.removeprefix(INSIDE_INPUT)) for name in inside}}
 
 
 def _alpaca(row: Mapping[str, Any], layout: Layout) -> Row:

@@ -10,7 +10,7 @@ import pytest
 
 from shared import dataset
 from shared.errors import InvalidDataset
-from shared.layout import Layout, detect, wrong_kind
+from shared.layout import PREFERENCE, Layout, detect, wrong_kind
 from shared.rows import RowError, read_row
 
 ASKED = [{"from": "system", "value": "Be brief"}, {"from": "human", "value": "Why?"}]
@@ -37,6 +37,8 @@ PAIRS = [
      Layout.of("alpaca", {"prompt": "q", "chosen": "good", "rejected": "bad"})),
     ({"prompt": "Why?", "chosen": [BETTER], "rejected": [WORSE]},
      Layout.of("alpaca", {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}, ranking=True)),
+    ({"input": {"messages": [USER]}, "preferred_output": [BETTER], "non_preferred_output": [WORSE]},
+     Layout.of("openai", PREFERENCE)),
 ]  # fmt: skip
 
 
@@ -107,6 +109,17 @@ def test_pairs_without_a_preference_are_refused(row: dict[str, Any], column: str
     with pytest.raises(RowError) as refused:
         read_row(row, Layout.of("alpaca", ranking=True))
     assert (refused.value.column, refused.value.code) == (column, code)
+
+
+@pytest.mark.parametrize(
+    ("given", "code"), [(None, "missing"), ("Why?", "invalid_type"), ({"messages": 1}, "invalid_type")]
+)
+def test_an_input_that_holds_no_messages_is_named(given: Any, code: str) -> None:
+    with pytest.raises(RowError) as refused:
+        read_row(
+            {"input": given, "preferred_output": "a", "non_preferred_output": "b"}, Layout.of("openai", PREFERENCE)
+        )
+    assert (refused.value.column.startswith("input"), refused.value.code) == (True, code)
 
 
 def test_a_conversation_that_is_answered_already_is_no_pair() -> None:
