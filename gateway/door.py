@@ -61,7 +61,7 @@ def create_job(
         "fingerprint": _fingerprint(key, body),
         "idempotency_key": idempotency_key,
         "secrets": schema.secrets(spec),
-        "findings": remarks.findings(services, key.project_id, spec, wire, body),
+        "findings": [found.as_dict() for found in remarks.findings(services, key.project_id, spec, wire, body)],
         "owner": key.id,
     }
     return _record(services, key.project_id, new)

@@ -171,7 +171,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "properties": {
             "name": _TEXT, "type": _TEXT, "default": {}, "required": {"type": "boolean"}, "doc": _TEXT, "unit": _TEXT,
             "advice": _TEXT, "source": _TEXT, "minimum": {"type": "number"}, "maximum": {"type": "number"},
-            "choices": {"type": "array", "items": {}},
+            "choices": {"type": "array", "items": {}}, "picture": _TEXT, "zh": _OBJECT,
         },
     },
     "File": _record(bytes=_NUMBER, created_at=_NUMBER, filename=_TEXT, purpose=_TEXT, status=_TEXT),

@@ -11,6 +11,7 @@ from gateway import body, openapi
 from shared import schema
 from shared.param import Param
 from shared.spec import SPECS
+from shared.tongues import chinese
 
 blueprint = Blueprint("parameters", __name__, description="What can be set")
 
@@ -18,13 +19,16 @@ blueprint = Blueprint("parameters", __name__, description="What can be set")
 @blueprint.route("/v1/parameters", methods=["GET"])
 @blueprint.doc(responses=openapi.ok("ParameterList"))
 def list_parameters() -> Response:
-    """List the parameters of a kind of job (`?kind=train`): type, range, default, meaning, advice"""
-    kind = body.one_of("kind", tuple(SPECS), "train")
-    data = [parameter_json(param) for param in schema.params(SPECS[str(kind)])]
+    """List the parameters of a kind of job (`?kind=train`): type, range, default, meaning, advice in two tongues
+
+    `picture` is a metaphor for beginners; `zh` has the Chinese `doc`, `advice` and `picture`.
+    """
+    kind = str(body.one_of("kind", tuple(SPECS), "train"))
+    data = [parameter_json(kind, param) for param in schema.params(SPECS[kind])]
     return jsonify({"object": "list", "data": data, "has_more": False})
 
 
-def parameter_json(param: Param) -> dict[str, Any]:
+def parameter_json(kind: str, param: Param) -> dict[str, Any]:
     return {
         "name": param.wire,
         "group": param.path[0] if len(param.path) > 1 else None,
@@ -37,6 +41,8 @@ def parameter_json(param: Param) -> dict[str, Any]:
         "doc": param.doc,
         "unit": param.unit,
         "advice": param.advice,
+        "picture": param.picture,
+        "zh": dict(chinese.parameter(kind, param.wire)),
         "source": param.source,
         "secret": param.secret,
         "aliases": list(param.aliases),

@@ -22,8 +22,10 @@ clients may switch on, `retryable` whether sending the same again can help.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from shared.tongues import chinese
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,9 @@ class Complaint:
     line: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        body = {"field": self.field, "message": self.message, "code": self.code, "line": self.line}
+        body["message_zh"] = chinese.sentence(self.message)
+        return {name: value for name, value in body.items() if value is not None}
 
 
 class TunesmithError(Exception):
@@ -56,8 +60,10 @@ class TunesmithError(Exception):
         super().__init__(self.message)
 
     def as_dict(self) -> dict[str, Any]:
-        """OpenAI's error member: message, type, param, code; `issues` lists every complaint."""
+        """OpenAI's error member: message, type, param, code; `issues` lists every complaint. `message_zh`: Chinese."""
         body: dict[str, Any] = {"message": self.message, "type": self.type, "param": self.field, "code": self.code}
+        if (told := chinese.sentence(self.message)) is not None:
+            body["message_zh"] = told
         if self.complaints:
             body["issues"] = [complaint.as_dict() for complaint in self.complaints]
         return body

@@ -13,6 +13,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate
 
 from shared.nearest import did_you_mean
+from shared.tongues import Text
 
 #: Longest string that any field takes, characters; longer ones are data, not parameters.
 MAX_TEXT_CHARS = 65_536
@@ -20,13 +21,15 @@ MAX_TEXT_CHARS = 65_536
 MAX_ITEMS = 1_024
 
 
-class Message(str):
+class Message(Text):
     """A complaint's text that also carries the complaint's code through Marshmallow's error store."""
 
     code: str
 
     def __new__(cls, text: str, code: str = "invalid_value") -> Message:
         message = super().__new__(cls, text)
+        if isinstance(text, Text):
+            message.template, message.values = text.template, text.values
         message.code = code
         return message
 

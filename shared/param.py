@@ -43,6 +43,8 @@ class Param:
     choices: tuple[Any, ...] = ()
     #: What to set it to, in a sentence.
     advice: str = ""
+    #: What it is like, for beginners: a metaphor in a sentence.
+    picture: str = ""
     #: Where name, meaning and default come from: LF, HF, OpenAI, vLLM, DeepSpeed or ours.
     source: str = "LF"
     #: What the value names: "model", "dataset", "output", "deepspeed", "template"; None: plain value.
@@ -89,6 +91,7 @@ def param(
     exclusive_minimum: bool = False,
     exclusive_maximum: bool = False,
     advice: str = "",
+    picture: str = "",
     source: str = "LF",
     kind: str | None = None,
     secret: bool = False,
@@ -121,9 +124,9 @@ def param(
     )
     made = Param(
         type=kind_of, default=default, doc=doc, minimum=minimum, maximum=maximum, choices=tuple(choices),
-        exclusive_minimum=exclusive_minimum, exclusive_maximum=exclusive_maximum, advice=advice, source=source,
-        kind=kind, secret=secret, unit=unit, aliases=tuple(aliases), deprecated=tuple(deprecated), since=since,
-        wire=wire, field=field,
+        exclusive_minimum=exclusive_minimum, exclusive_maximum=exclusive_maximum, advice=advice, picture=picture,
+        source=source, kind=kind, secret=secret, unit=unit, aliases=tuple(aliases), deprecated=tuple(deprecated),
+        since=since, wire=wire, field=field,
     )  # fmt: skip
     return _dataclass_field(made)
 

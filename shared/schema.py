@@ -189,7 +189,7 @@ def _complaints(messages: Mapping[str, Any]) -> Iterator[Complaint]:
     for field, found in messages.items():
         for message in _flat(found):
             code = getattr(message, "code", "required" if message == "is required" else "invalid_value")
-            yield Complaint(field=field, message=str(message), code=code)
+            yield Complaint(field=field, message=message, code=code)
 
 
 def _flat(found: Any) -> Iterator[str]:

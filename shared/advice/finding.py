@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from shared.tongues import chinese
 
 
 class Severity(StrEnum):
@@ -34,8 +37,14 @@ class Finding:
     advice: str = ""
     source: Origin
 
-    def as_dict(self) -> dict[str, str]:
-        return {name: str(value) for name, value in asdict(self).items()}
+    def as_dict(self) -> dict[str, Any]:
+        """As the API shows it; `zh` has message and advice as far as there is Chinese for them."""
+        told = {"severity": self.severity.value, "field": self.field, "message": self.message, "advice": self.advice}
+        return {**told, "source": self.source.value} | ({"zh": found} if (found := self.chinese()) else {})
+
+    def chinese(self) -> dict[str, str]:
+        told = {"message": chinese.sentence(self.message), "advice": chinese.sentence(self.advice)}
+        return {name: text for name, text in told.items() if text}
 
 
 def info(field: str, source: Origin, message: str, advice: str = "") -> Finding:

@@ -26,6 +26,7 @@ class Data:
         choices=templates.names(),
         check=templates.complaint,
         advice="Leave it out: a wrong one ruins the model silently.",
+        picture="The form on which questions are handed in: on a strange form even a good pupil answers nonsense.",
     )
     cutoff_len: int = param(
         2048,
@@ -34,23 +35,36 @@ class Data:
         maximum=4_194_304,
         unit="tokens",
         advice="From the P95 to P99 of the data's lengths; 7B on 24 GB: 4096.",
+        picture="The length of the page: what does not fit on it is cut off and never read.",
     )
     train_on_prompt: bool = param(False, "Compute the loss on the prompt's tokens too.")
     mask_history: bool = param(False, "Compute the loss on the last answer of a conversation only.")
-    max_samples: int | None = param(None, "Rows taken of each dataset, for trying out.", type=int, minimum=1)
+    max_samples: int | None = param(
+        None,
+        "Rows taken of each dataset, for trying out.",
+        type=int,
+        minimum=1,
+        picture="Reading only the first pages, to see whether the book is the right one.",
+    )
     val_size: float = param(
         0.0,
         "Held out for validation: a share below 1, or a number of rows.",
         minimum=0.0,
         advice="0.05 to 0.1: without validation over-fitting is not seen.",
+        picture="Exam questions kept out of the exercises: only they tell whether something was understood.",
     )
     packing: bool | None = param(
         None,
         "Pack several short samples into one sequence. Left out: on for `pt`, off otherwise.",
         type=bool,
         advice="With many short samples prefer `neat_packing`: plain packing lets samples attend to each other.",
+        picture="Several small parcels in one box instead of a box for each.",
     )
-    neat_packing: bool = param(False, "Pack samples so that they do not see each other (turns packing on).")
+    neat_packing: bool = param(
+        False,
+        "Pack samples so that they do not see each other (turns packing on).",
+        picture="Several small parcels in one box, with cardboard between them.",
+    )
     default_system: str | None = param(None, "System prompt for samples that have none.", type=str)
     preprocessing_num_workers: int | None = param(
         None, "Processes that tokenize. Left out: one.", type=int, minimum=1, maximum=1024

@@ -36,6 +36,7 @@ class Distributed:
         choices=(0, 1, 2, 3),
         source="ours",
         advice="3 when the model does not fit one card, else 2: it gathers less.",
+        picture="Friends who carry one tent in parts instead of each a whole one.",
     )
     use_ray: bool = param(False, "Start the processes through Ray instead of torchrun.")
     ray_num_workers: int = param(

@@ -43,6 +43,7 @@ class Model:
         choices=(4, 8),
         unit="bits",
         advice="4 for 7B and above on cards of 16 GB or less.",
+        picture="A photo saved in fewer colours: a little detail is lost and much room is won.",
     )
     quantization_method: str = param(
         "bnb",
@@ -55,6 +56,7 @@ class Model:
         False,
         "Keep all activations instead of computing them again in the backward pass.",
         advice="Leave false when memory is tight; true is faster when it is not.",
+        picture="Keeping every sheet of scratch paper: no sum is done twice, but the desk must be large.",
     )
     use_reentrant_gc: bool = param(True, "Re-entrant variant of gradient checkpointing.")
     upcast_layernorm: bool = param(False, "Keep the weights of layer norms in float32.")

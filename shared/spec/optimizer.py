@@ -25,6 +25,7 @@ class Train:
         maximum=65_536,
         source="HF",
         advice="Start with 1.",
+        picture="Exercises done before the answers are checked: more are fairer and need a larger desk.",
     )
     gradient_accumulation_steps: int = param(
         1,
@@ -32,6 +33,7 @@ class Train:
         minimum=1,
         maximum=65_536,
         source="HF",
+        picture="A small basket filled several times before going to the till once.",
     )
     learning_rate: float = param(
         5e-5,
@@ -41,6 +43,7 @@ class Train:
         maximum=1.0,
         source="HF",
         advice="LoRA: 5e-5 is safe, 1e-4 usual; full: 5e-6 to 1e-5.",
+        picture="The accelerator: pressed too hard you leave the road, too lightly you never arrive.",
     )
     num_train_epochs: float = param(
         3.0,
@@ -50,10 +53,16 @@ class Train:
         maximum=10_000.0,
         source="HF",
         advice="Start with 3.",
+        picture="How often the textbook is read: once is forgotten, ten times is learned by heart.",
     )
     max_steps: int = param(-1, "Steps to train, instead of epochs; -1: by epochs.", minimum=-1, source="HF")
     lr_scheduler_type: str = param(
-        "linear", "Shape of the learning rate over the steps.", choices=SCHEDULES, source="HF", advice="cosine."
+        "linear",
+        "Shape of the learning rate over the steps.",
+        choices=SCHEDULES,
+        source="HF",
+        advice="cosine.",
+        picture="How the foot leaves the accelerator: fast on the open road, slower the nearer the parking space is.",
     )
     warmup_ratio: float = param(
         0.0,
@@ -62,6 +71,7 @@ class Train:
         maximum=1.0,
         source="HF",
         advice="0.05 to 0.1.",
+        picture="Warming up before the run: the first part of the way is taken slowly.",
     )
     warmup_steps: int = param(
         0,
@@ -70,8 +80,16 @@ class Train:
         minimum=0,
         source="HF",
         advice="5 to 10 % of all steps.",
+        picture="Warming up before the run: the first steps are taken slowly.",
     )
-    weight_decay: float = param(0.0, "Pull of the weights to zero.", minimum=0.0, maximum=1.0, source="HF")
+    weight_decay: float = param(
+        0.0,
+        "Pull of the weights to zero.",
+        minimum=0.0,
+        maximum=1.0,
+        source="HF",
+        picture="A rubber band that pulls every weight back to the middle, so that none runs away.",
+    )
     adam_beta1: float = param(
         0.9, "Decay of Adam's mean.", minimum=0.0, maximum=1.0, exclusive_maximum=True, source="HF"
     )
@@ -81,9 +99,22 @@ class Train:
     adam_epsilon: float = param(
         1e-8, "Adam's guard against division by zero.", minimum=0.0, exclusive_minimum=True, maximum=1.0, source="HF"
     )
-    max_grad_norm: float = param(1.0, "Longest gradient; longer ones are cut. 0: never.", minimum=0.0, source="HF")
+    max_grad_norm: float = param(
+        1.0,
+        "Longest gradient; longer ones are cut. 0: never.",
+        minimum=0.0,
+        source="HF",
+        picture="A speed limit: no single step may be wilder than this.",
+    )
     optim: str = param("adamw_torch", "Optimizer.", choices=OPTIMIZERS, source="HF", advice="adamw_torch.")
-    seed: int = param(42, "Seed of every random choice.", minimum=0, maximum=2**32 - 1, source="HF")
+    seed: int = param(
+        42,
+        "Seed of every random choice.",
+        minimum=0,
+        maximum=2**32 - 1,
+        source="HF",
+        picture="How the cards are shuffled: the same seed deals the same hand again.",
+    )
     bf16: bool = param(False, "Compute in bfloat16.", source="HF", advice="true on cards since Ampere and recent CPUs.")
     fp16: bool = param(False, "Compute in float16 with loss scaling (older cards).", source="HF")
     logging_steps: int = param(
@@ -91,7 +122,9 @@ class Train:
     )
     logging_first_step: bool = param(False, "Also log the first step.", source="HF")
     save_strategy: str = param("steps", "When a checkpoint is written.", choices=WHEN, source="HF")
-    save_steps: int = param(500, "Steps between two checkpoints.", minimum=1, source="HF")
+    save_steps: int = param(
+        500, "Steps between two checkpoints.", minimum=1, source="HF", picture="How often the game is saved."
+    )
     save_total_limit: int | None = param(
         None, "Checkpoints kept of a job; older ones are deleted. Left out: all.", type=int, minimum=1, source="HF"
     )
@@ -106,7 +139,12 @@ class Train:
         aliases=("evaluation_strategy",),
     )
     eval_steps: int | None = param(
-        None, "Steps between two validations. Left out: logging_steps.", type=int, minimum=1, source="HF"
+        None,
+        "Steps between two validations. Left out: logging_steps.",
+        type=int,
+        minimum=1,
+        source="HF",
+        picture="How often there is a test during the term.",
     )
     per_device_eval_batch_size: int = param(
         8, "Samples per device when validating.", minimum=1, maximum=65_536, source="HF"

@@ -19,6 +19,7 @@ class Tuning:
         check=stages.complaint,
         kind="stage",
         advice="95 % of jobs are sft.",
+        picture="The class attended: reading much (pt), worked examples (sft), or which of two answers is better.",
     )
     finetuning_type: str = param(
         "lora",
@@ -27,6 +28,7 @@ class Tuning:
         check=methods.complaint,
         kind="method",
         advice="lora first: 7B fits one card; from 32B on it is the usual choice.",
+        picture="Notes in the margin of a book (lora), some chapters written anew (freeze), or all of it (full).",
     )
     do_train: bool = param(True, "LF's switch; a training job always trains.")
     do_eval: bool = param(False, "Validate once more at the end; needs val_size or eval_dataset.")
@@ -52,9 +54,16 @@ class Lora:
         maximum=1024,
         aliases=("lora_r",),
         advice="7B: 8 to 16 for style, 32 to 64 for knowledge; 34B: from 32; 70B and above: from 64.",
+        picture="The thickness of the notebook beside the textbook: a thin one holds a style, a thick one knowledge.",
     )
     alpha: int | None = param(
-        None, "Scale of the adapter. Left out: 2 x rank.", type=int, minimum=1, maximum=4096, advice="2 x rank."
+        None,
+        "Scale of the adapter. Left out: 2 x rank.",
+        type=int,
+        minimum=1,
+        maximum=4096,
+        advice="2 x rank.",
+        picture="How loudly the notebook speaks beside the textbook.",
     )
     dropout: float = param(
         0.0,
@@ -63,11 +72,13 @@ class Lora:
         maximum=1.0,
         exclusive_maximum=True,
         advice="0.05 to 0.1 for under 10,000 samples or when over-fitting, else 0.",
+        picture="Some lines of the notebook are covered at random, so that it is understood and not learned by heart.",
     )
     target: list[str] = param(
         ["all"],
         "Modules that get an adapter: `all` linear layers, or names.",
         advice="all; names differ where an architecture fuses q, k and v.",
+        picture="Which chapters of the textbook get notes.",
     )
     additional_target: list[str] = param(
         [], "Modules trained in full and saved with the adapter, e.g. embed_tokens,lm_head.", wire="additional_target"

@@ -1,0 +1,75 @@
+"""Chinese beside the English: templates and values kept apart, the same figures and placeholders in both."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+
+import pytest
+
+from shared.advice.finding import Origin, info
+from shared.errors import Complaint, NotFound
+from shared.fields import Message
+from shared.tongues import Text, chinese
+
+FIGURE = re.compile(r"(?<![A-Za-z_])\d+(?:[.,]\d+)*")
+PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+
+
+def test_a_text_is_its_english_sentence() -> None:
+    text = Text("is {value}: must be at least {low}", value=3, low=4)
+    assert text == "is 3: must be at least 4"
+    assert (text.template, text.values) == ("is {value}: must be at least {low}", {"value": 3, "low": 4})
+
+
+def test_braces_of_a_sentence_without_values_are_meant_as_they_are() -> None:
+    assert Text("post {kind: generate, model}") == "post {kind: generate, model}"
+
+
+def test_a_text_keeps_its_parts_when_it_is_copied() -> None:
+    text = Text("is {value}", value="{broken")
+    for made in (copy.deepcopy(text), pickle.loads(pickle.dumps(text))):
+        assert (made, made.template, made.values) == (text, text.template, text.values)
+
+
+def test_a_complaints_message_keeps_the_parts_of_its_text() -> None:
+    message = Message(Text("is {value}", value=1), "out_of_range")
+    assert (message, message.code, message.template) == ("is 1", "out_of_range", "is {value}")
+
+
+def test_a_part_that_is_a_sentence_itself_is_said_in_chinese_too() -> None:
+    text = Text("Unit: {unit}.", unit=Text("seconds"))
+    assert text == "Unit: seconds."
+    assert chinese.sentence(text) == "\u5355\u4f4d\uff1a\u79d2\u3002"
+
+
+def test_what_has_no_chinese_is_none_and_never_an_error() -> None:
+    assert chinese.sentence("nobody translated this") is None
+    assert chinese.sentence(Text("nor {this}", this=1)) is None
+    assert "zh" not in info("seed", Origin.PAPER, "nobody translated this").as_dict()
+    assert "message_zh" not in Complaint(field="seed", message="nobody translated this").as_dict()
+    assert "message_zh" not in NotFound("nobody translated this").as_dict()
+
+
+def test_values_are_never_taken_for_templates() -> None:
+    assert (
+        chinese.sentence(Text("{name} (deprecated)", name="{0.__class__}"))
+        == "{0.__class__}\uff08\u5df2\u5f03\u7528\uff09"
+    )
+
+
+@pytest.mark.parametrize("name", chinese.TEMPLATES)
+def test_both_tongues_have_the_same_placeholders_and_figures(name: str) -> None:
+    wrong = [
+        english
+        for english, told in chinese.read(name).items()
+        if sorted(PLACEHOLDER.findall(english)) != sorted(PLACEHOLDER.findall(told))
+        or set(FIGURE.findall(PLACEHOLDER.sub("", english))) != set(FIGURE.findall(PLACEHOLDER.sub("", told)))
+    ]
+    assert not wrong
+
+
+def test_a_template_stands_in_one_file() -> None:
+    names = [english for name in chinese.TEMPLATES for english in chinese.read(name)]
+    assert not {english for english in names if names.count(english) > 1}
