@@ -20,6 +20,7 @@ from shared.nearest import nearest
 from shared.param import Param
 from shared.rules import INVALID, Invalid, broken, complaint
 from shared.spec import SPECS
+from shared.spec.conflicts import RULES
 from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, is_off
 
 #: Version of what `to_wire` writes; raised together with an entry in UPGRADES.
@@ -225,7 +226,7 @@ def _value(spec: Any, param: Param) -> Any:
 
 
 def _broken_rules(spec: Any) -> list[Complaint]:
-    """Complaints of the rules of the spec, of its groups, and of the stage and method that it names."""
+    """Complaints of the rules of the spec, of its groups and between them, of the stage and method that it names."""
     owners = [spec, *(getattr(spec, f.name) for f in dataclasses.fields(spec) if "group" in f.metadata)]
     owners += getattr(spec, "plugged", {}).values()
     found = [made for owner in owners for made in broken(owner)]
@@ -237,7 +238,8 @@ def _declared_rules(spec: Any) -> list[Any]:
     if tuning is None:
         return []
     named = ((stages.TABLE, tuning.stage), (methods.TABLE, tuning.finetuning_type))
-    return [check for table, name in named if not isinstance(name, Invalid) for check in table[name].rules]
+    declared = [check for table, name in named if not isinstance(name, Invalid) for check in table[name].rules]
+    return [*RULES, *declared]
 
 
 def _upgraded(spec_type: type, wire: dict[str, Any]) -> dict[str, Any]:

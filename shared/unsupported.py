@@ -132,10 +132,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     ),
     *_all(LATER, "watch eval_loss and cancel the job, or lower num_train_epochs", early_stopping_steps=None),
     *_all(
-        LATER, "use one learning_rate, or use_rslora",
-        loraplus_lr_ratio=None, loraplus_lr_embedding=1e-6, pissa_init=False, pissa_iter=16, pissa_convert=False,
-    ),
-    *_all(
         "it belongs to orthogonal fine-tuning (oft), whose adapters vLLM does not serve",
         "use finetuning_type lora with lora_rank, lora_target and lora_dropout",
         module_dropout=0.0, oft_rank=0, oft_block_size=32, oft_target="all",

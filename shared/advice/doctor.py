@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from shared.advice import exporting, scale, training
+from shared.advice import exporting, method, scale, training
 from shared.advice.case import Case, billions_of
 from shared.advice.finding import Finding, Severity
 from shared.spec import ExportSpec, TrainSpec
@@ -29,7 +29,7 @@ def findings(spec: Any, *, num_rows: int | None = None, num_devices: int = 1) ->
             num_devices=spec.distributed.num_processes or num_devices,
             billions=billions_of(spec.model.model_name_or_path or ""),
         )
-        return _sorted(case, (*scale.CHECKS, *training.CHECKS))
+        return _sorted(case, (*scale.CHECKS, *training.CHECKS, *method.CHECKS))
     if isinstance(spec, ExportSpec):
         return _sorted(spec, exporting.CHECKS)
     return []

@@ -9,11 +9,12 @@ from shared.spec.deploy import DeploySpec
 from shared.spec.distributed import Distributed
 from shared.spec.export import Export, ExportSpec, Source
 from shared.spec.generate import GenerateSpec, Sampling
+from shared.spec.lora import Lora
 from shared.spec.model import Model
 from shared.spec.optimizer import Train
 from shared.spec.output import Output
 from shared.spec.train import TrainSpec
-from shared.spec.tuning import Freeze, Lora, Tuning
+from shared.spec.tuning import Freeze, Tuning
 
 #: The spec of each kind of job, and of a deployment.
 SPECS: dict[str, type] = {"train": TrainSpec, "export": ExportSpec, "generate": GenerateSpec, "deploy": DeploySpec}

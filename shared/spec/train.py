@@ -11,10 +11,11 @@ from shared.param import group, plugged
 from shared.rules import rule
 from shared.spec.data import Data
 from shared.spec.distributed import Distributed
+from shared.spec.lora import Lora
 from shared.spec.model import Model
 from shared.spec.optimizer import Train
 from shared.spec.output import Output
-from shared.spec.tuning import Freeze, Lora, Tuning
+from shared.spec.tuning import Freeze, Tuning
 
 NO_VALIDATION = "there is nothing to validate on: give val_size or eval_dataset"
 
@@ -34,12 +35,12 @@ class TrainSpec:
 
     @rule("eval_strategy")
     def validation_data_is_given(self) -> str | None:
-        wanted = self.train.eval_strategy != "no" and not self._validates()
+        wanted = self.train.eval_strategy != "no" and not self.validates()
         return f"is {self.train.eval_strategy!r}, but {NO_VALIDATION}" if wanted else None
 
     @rule("do_eval")
     def final_validation_has_data(self) -> str | None:
-        wanted = self.tuning.do_eval and not self._validates()
+        wanted = self.tuning.do_eval and not self.validates()
         return f"is true, but {NO_VALIDATION}" if wanted else None
 
     @rule("pure_bf16")
@@ -48,12 +49,12 @@ class TrainSpec:
 
     @rule("pure_bf16")
     def pure_bf16_without_zero3(self) -> str | None:
-        both = self.tuning.pure_bf16 and self._zero_stage() == 3
+        both = self.tuning.pure_bf16 and self.zero_stage() == 3
         return "cannot be true with ZeRO-3, which keeps float32 copies itself: set bf16 instead" if both else None
 
     @rule("quantization_bit")
     def quantized_without_zero3(self) -> str | None:
-        both = self.model.quantization_bit is not None and self._zero_stage() == 3
+        both = self.model.quantization_bit is not None and self.zero_stage() == 3
         return "cannot be shared by ZeRO-3: use zero_stage 2, or leave quantization_bit out" if both else None
 
     @rule("create_new_adapter")
@@ -63,33 +64,23 @@ class TrainSpec:
 
     @rule("quantization_bit")
     def only_adapters_train_a_quantized_base(self) -> str | None:
-        wrong = self.model.quantization_bit is not None and not self._trains_adapter()
+        wrong = self.model.quantization_bit is not None and not self.trains_adapter()
         return f"cannot be given with finetuning_type {self.tuning.finetuning_type}: set it to lora" if wrong else None
 
     @rule("adapter_name_or_path")
     def only_adapters_go_on_from_an_adapter(self) -> str | None:
-        wrong = self.model.adapter_name_or_path is not None and not self._trains_adapter()
+        wrong = self.model.adapter_name_or_path is not None and not self.trains_adapter()
         return (
             f"cannot be given with finetuning_type {self.tuning.finetuning_type}: export it merged" if wrong else None
         )
 
-    @rule("use_dora")
-    def dora_is_lora(self) -> str | None:
-        wrong = self.lora.use_dora and not self._trains_adapter()
-        return "is a kind of LoRA: set finetuning_type to lora" if wrong else None
-
-    @rule("use_rslora")
-    def rslora_is_lora(self) -> str | None:
-        wrong = self.lora.use_rslora and not self._trains_adapter()
-        return "is a kind of LoRA: set finetuning_type to lora" if wrong else None
-
-    def _trains_adapter(self) -> bool:
+    def trains_adapter(self) -> bool:
         return methods.get(self.tuning.finetuning_type).makes == "adapter"
 
-    def _validates(self) -> bool:
+    def validates(self) -> bool:
         return self.data.val_size > 0 or bool(self.data.eval_dataset)
 
-    def _zero_stage(self) -> int:
+    def zero_stage(self) -> int:
         """DeepSpeed's stage, 0 without it."""
         given, config = self.distributed.zero_stage, self.distributed.deepspeed
         return given if given is not None else int((config or {}).get("zero_optimization", {}).get("stage", 0))
@@ -100,5 +91,5 @@ class TrainSpec:
             self,
             data=self.data.resolved(self.tuning.stage),
             lora=replace(self.lora, alpha=self.lora.alpha or 2 * self.lora.rank),
-            train=self.train.resolved(validates=self._validates()),
+            train=self.train.resolved(validates=self.validates()),
         )

@@ -51,6 +51,18 @@ def test_two_processes_learn_what_one_learns(
     assert sorted(path.name for path in (attempt.folder / "logs").glob("rank*.log")) == ["rank0.log", "rank1.log"]
 
 
+@pytest.mark.parametrize("spec", [{"zero_stage": 2}, {}], ids=["zero2", "ddp"])
+def test_lora_plus_learns_with_two_processes_what_it_learns_with_one(
+    tmp_path: Path, tiny: Path, rows: Path, spec: dict[str, Any]
+) -> None:
+    plus = {"loraplus_lr_ratio": 4.0, "learning_rate": 2e-3}
+    one = train_here(make_attempt(tmp_path / "one", tiny, rows, **plus))
+
+    two = train(make_attempt(tmp_path / "two", tiny, rows, **plus, **TWO, **spec), 2)
+
+    assert two.losses == pytest.approx(one.losses, rel=RELATIVE)
+
+
 def test_zero_3_resumes_as_if_it_had_not_stopped(tmp_path: Path, tiny: Path, rows: Path) -> None:
     spec = {"zero_stage": 3, "save_strategy": "steps", "save_steps": 4, "max_steps": 8, "val_size": 0.25, **TWO}
     whole = train(make_attempt(tmp_path / "whole", tiny, rows, **spec), 2)

@@ -146,3 +146,16 @@ def test_every_finding_can_be_sent() -> None:
     for finding in findings(train(), num_rows=100):
         assert finding.as_dict().keys() == {"severity", "field", "message", "advice", "source"}
         assert finding.message.endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"pissa_init": True, "adapter_name_or_path": "mine"}, "pissa_init", "goes on from where it is"),
+        ({"pissa_init": True, "lora_rank": 8}, "pissa_convert", "plain one of rank 16"),
+        ({"pissa_init": True, "lora_rank": 32}, "pissa_init", "Rank 64 is above 32"),
+        ({"additional_target": "embed_tokens"}, "additional_target", "Export it merged"),
+    ],
+)
+def test_what_a_kind_of_lora_brings_with_it_is_said(body: dict[str, Any], field: str, words: str) -> None:
+    assert words in said(findings(train(**body)), field, "reference")

@@ -26,8 +26,13 @@ class Context:
         return self.attempt.run
 
     @property
+    def scratch(self) -> Path:
+        """Removed with the attempt."""
+        return Path(self.run["scratch_dir"])
+
+    @property
     def checkpoints(self) -> Path:
-        return Path(self.run["scratch_dir"]) / "checkpoints"
+        return self.scratch / "checkpoints"
 
     @property
     def is_first(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
 
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
@@ -17,6 +18,10 @@ from trainer_worker.child.precision import Precision
 
 #: LF's names of attention kernels -> transformers'.
 KERNELS = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+
+
+#: GPT-2 and its kin call a transposed linear layer Conv1D.
+LINEAR = (torch.nn.Linear, Conv1D)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +107,19 @@ def upcast_norms(model: torch.nn.Module) -> None:
             weight.data = weight.data.float()
 
 
+def linear_names(model: Any) -> list[str]:
+    """Every linear layer but the output, by the last part of its name: peft's own `all-linear` lists each layer's path,
+    which a server with a layer less or more in its names would not find."""
+    head = model.get_output_embeddings()
+    linear = (name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head)
+    return sorted({name.rpartition(".")[2] for name in linear})
+
+
 def check_names(model: torch.nn.Module, names: list[str], field: str) -> None:
     """Raises InvalidSpec when a name is no module of the model: peft would pass over it in silence."""
     known = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
     if unknown := [name for name in names if name not in known and not any(n.endswith(f".{name}") for n in known)]:
-        linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-        listed = ", ".join(sorted(linear))
+        listed = ", ".join(linear_names(model))
         raise InvalidSpec(f"names {unknown[0]!r}: the linear layers of this model are {listed}", field=field)
 
 

@@ -6,12 +6,13 @@ with the chat template that was trained with, so that whoever serves the model s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.trainer_utils import TrainOutput
 
-from trainer_worker.child import tokenizer
+from trainer_worker.child import pissa, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import load_config, stored_dtype
 from trainer_worker.child.trainer import LanguageTrainer, latest
@@ -24,6 +25,8 @@ def output(trainer: LanguageTrainer, context: Context) -> None:
         as_stored(trainer, stored_dtype(load_config(context)))
     trainer.save_model(context.run["output_dir"])
     if context.is_first:
+        if (start := context.scratch / pissa.FOLDER).exists():
+            pissa.convert(Path(context.run["output_dir"]), start)
         tokenizer.load(context.run["model_path"], context.spec).save_pretrained(context.run["output_dir"])
     trainer.accelerator.wait_for_everyone()
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from trainer_worker.child import optimizers
 from trainer_worker.child.batch import IGNORED
 from trainer_worker.child.context import Context
 from trainer_worker.child.loss import summed_nll
@@ -45,6 +46,11 @@ class LanguageTrainer(Trainer):
         self.saved_dtype: torch.dtype | None = None
         #: Of all processes in this attempt.
         self.num_tokens, self.num_seconds = 0, 0.0
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        self.optimizer = self.optimizer or optimizers.make(self, self.context.spec)
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        return made
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

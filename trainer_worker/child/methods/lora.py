@@ -8,16 +8,13 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import float32, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
+from trainer_worker.child import pissa
 from trainer_worker.child.context import Context
-from trainer_worker.child.model import check_names, set_trained, upcast_norms
+from trainer_worker.child.model import check_names, linear_names, set_trained, upcast_norms
 from trainer_worker.child.precision import Precision
-
-#: GPT-2 and its kin call a transposed linear layer Conv1D.
-LINEAR = (nn.Linear, Conv1D)
 
 
 def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.Module:
@@ -38,7 +35,10 @@ def new(model: PreTrainedModel, context: Context, precision: Precision) -> PeftM
     check_names(model, [name for name in spec.lora.target if name != "all"], "lora_target")
     check_names(model, spec.lora.additional_target, "additional_target")
     # Float32 adapters beside a half-precision base only where they are kept so: DeepSpeed wants one format.
-    return get_peft_model(model, adapter_config(spec, model), autocast_adapter_dtype=precision.trained == float32)
+    adapted = get_peft_model(model, adapter_config(spec, model), autocast_adapter_dtype=precision.trained == float32)
+    if spec.lora.pissa_init and context.is_first:
+        pissa.remember(adapted, context.scratch / pissa.FOLDER)
+    return adapted
 
 
 def continued(model: PreTrainedModel, context: Context, precision: Precision) -> PeftModel:
@@ -65,15 +65,8 @@ def adapter_config(spec: TrainSpec, model: PreTrainedModel) -> LoraConfig:
         modules_to_save=list(spec.lora.additional_target) or None,
         use_rslora=spec.lora.use_rslora,
         use_dora=spec.lora.use_dora,
+        init_lora_weights=pissa.init_name(spec.lora.pissa_iter) if spec.lora.pissa_init else True,
     )
-
-
-def linear_names(model: PreTrainedModel) -> list[str]:
-    """Every linear layer but the output, by the last part of its name: peft's own `all-linear` lists each layer's path,
-    which a server with a layer less or more in its names would not find."""
-    head = model.get_output_embeddings()
-    linear = (name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head)
-    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 def keep_activations(modules: Iterable[nn.Module]) -> None:

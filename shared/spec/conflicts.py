@@ -1,0 +1,51 @@
+"""Rules between groups of a training: which methods, losses and optimizers go together. Each says what to do instead.
+
+Rules inside one group stand in the group; those of a stage or a method in its own declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shared.rules import rule
+
+if TYPE_CHECKING:
+    from shared.spec.train import TrainSpec
+
+Check = Callable[["TrainSpec"], str | None]
+
+
+def _kind_of_lora(field: str, is_given: Callable[[TrainSpec], Any]) -> Check:
+    @rule(field)
+    def check(spec: TrainSpec) -> str | None:
+        wrong = is_given(spec) and not spec.trains_adapter()
+        return (
+            f"is a kind of LoRA, but finetuning_type is {spec.tuning.finetuning_type}: set it to lora"
+            if wrong
+            else None
+        )
+
+    return check
+
+
+@rule("pissa_init")
+def pissa_of_readable_weights(spec: TrainSpec) -> str | None:
+    both = spec.lora.pissa_init and spec.model.quantization_bit is not None
+    return "needs the weights as they are, not quantized: leave quantization_bit out" if both else None
+
+
+@rule("pissa_init")
+def pissa_of_whole_weights(spec: TrainSpec) -> str | None:
+    both = spec.lora.pissa_init and spec.zero_stage() == 3
+    return "needs whole matrices, which ZeRO-3 splits: use zero_stage 2, or leave pissa_init out" if both else None
+
+
+RULES: tuple[Check, ...] = (
+    _kind_of_lora("use_dora", lambda spec: spec.lora.use_dora),
+    _kind_of_lora("use_rslora", lambda spec: spec.lora.use_rslora),
+    _kind_of_lora("pissa_init", lambda spec: spec.lora.pissa_init),
+    _kind_of_lora("loraplus_lr_ratio", lambda spec: spec.lora.loraplus_lr_ratio is not None),
+    pissa_of_readable_weights,
+    pissa_of_whole_weights,
+)
