@@ -8,6 +8,7 @@ chooses those. What it does not do: fill in the "auto" values, which the trainer
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -22,8 +23,18 @@ ALLOWED = frozenset({
     "zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "fp16", "bf16", "amp",
     "steps_per_print", "wall_clock_breakdown", "prescale_gradients", "gradient_predivide_factor",
     "communication_data_type", "data_types", "activation_checkpointing", "optimizer", "scheduler",
-    "dump_state", "sparse_gradients", "tensor_parallel",
+    "dump_state", "sparse_gradients",
 })  # fmt: skip
+#: Keys, and LF's presets, that are known and not taken: why, and what to use.
+REFUSED_KEYS: Mapping[str, str] = {
+    "tensor_parallel": "every process reads samples of its own, not those of a group; use zero_optimization stage 3",
+    "monitor_config": "metrics are events of the job; leave it out",
+    "comms_config": "it only writes logs; leave it out",
+}
+REFUSED_PRESETS: Mapping[str, str] = {
+    "ds_z2_autotp_config.json": "it needs tensor parallelism, which a training has not; use ds_z3_config.json",
+    "ds_z3_fp8_config.json": "it belongs to fp8; use ds_z3_offload_config.json with bf16",
+}
 #: Where optimizer state and weights may be offloaded to; "nvme" would need a path.
 OFFLOAD_DEVICES = ("none", "cpu")
 MAX_DEPTH = 8
@@ -62,6 +73,8 @@ class DeepSpeedConfig(fields.Dict):
 def _named(value: str) -> dict[str, Any]:
     base = value.replace("\\", "/").rsplit("/", 1)[-1]
     name = base if base.endswith(".json") else f"{base}.json"
+    if name in REFUSED_PRESETS:
+        raise refuse(f"is {shown(value)}, which is not supported: {REFUSED_PRESETS[name]}", "unsupported")
     if name not in names():
         near = did_you_mean(name, names())
         raise refuse(f"is {shown(value)}: must be an object, or one of {', '.join(names())}{near}", "invalid_choice")
@@ -70,6 +83,8 @@ def _named(value: str) -> dict[str, Any]:
 
 def _check(config: dict[str, Any]) -> None:
     for key in config:
+        if key in REFUSED_KEYS:
+            raise refuse(f"has the key {key!r}, which is not supported: {REFUSED_KEYS[key]}", "unsupported")
         if key not in ALLOWED and not str(key).startswith("_comment"):
             near = did_you_mean(str(key), ALLOWED)
             raise refuse(f"has the key {shown(key)}: not allowed{near}", "unknown_field")

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shared.fields import Message, shown
 from shared.param import MISSING, param
 from shared.rules import rule
+
+QUANTIZER = "bnb"
+#: Libraries that LF knows besides.
+OTHER_QUANTIZERS = ("gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8")
+
+
+def _other_quantizer(value: str) -> Message | None:
+    if value == QUANTIZER:
+        return None
+    if value in OTHER_QUANTIZERS:
+        return Message(
+            f"is {value!r}: only bitsandbytes quantizes a base that adapters learn beside; use bnb", "unsupported"
+        )
+    return Message(f"is {shown(value)}: must be {QUANTIZER}", "invalid_choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +63,8 @@ class Model:
     quantization_method: str = param(
         "bnb",
         "Library that quantizes while loading.",
-        choices=("bnb",),
+        choices=(QUANTIZER,),
+        check=_other_quantizer,
     )
     quantization_type: str = param("nf4", "Number format of 4-bit weights.", choices=("nf4", "fp4"))
     double_quantization: bool = param(True, "Whether the scales of 4-bit weights are quantized too.")

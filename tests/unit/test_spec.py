@@ -15,6 +15,7 @@ from shared.param import param, plugged
 from shared.rules import rule
 from shared.spec import SPECS, ExportSpec, TrainSpec
 from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT
+from tests.lf_examples import arguments
 
 FILES = Path(__file__).parent / "specs"
 SMALL = {"model_name_or_path": "base", "dataset": "facts"}
@@ -63,7 +64,7 @@ def test_an_lf_export_file_posts_as_it_is(name: str, made: str, template: str | 
     assert (spec.export.export_format, spec.source.template) == (made, template)
 
 
-@pytest.mark.parametrize("name", (FILES / "lf_names.txt").read_text().split())
+@pytest.mark.parametrize("name", [name for members in arguments.groups().values() for name in members])
 def test_nothing_that_lf_knows_is_unknown(name: str) -> None:
     ours = {known for spec in SPECS.values() for p in schema.params(spec) for known in (p.wire, *p.aliases)}
     assert name in ours | UNSUPPORTED.keys() | WITHOUT_EFFECT.keys()

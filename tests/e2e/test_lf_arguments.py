@@ -1,0 +1,34 @@
+"""Every argument of LLaMA Factory is taken, taken with a remark, or refused with a reason: never ignored in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.lf_examples import arguments, posting
+from tests.platform import Platform
+
+ALL = {name: values for members in arguments.groups().values() for name, values in members.items()}
+#: In LF false is the default, and a file that says it trains nothing: here that is a contradiction.
+CONTRADICTS = "do_train"
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    return posting.furnished(tmp_path_factory.mktemp("arguments"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_argument_that_asks_for_something_is_taken_or_answered_with_a_reason(platform: Platform, name: str) -> None:
+    found = arguments.outcome(platform, name, ALL[name][1])
+    assert found.status in {"supported", "without effect", "refused"}
+    if found.status != "supported":
+        assert len(found.message) > 30, found
+
+
+def test_a_file_that_writes_out_every_default_of_lf_is_accepted(platform: Platform) -> None:
+    defaults: dict[str, Any] = {name: values[0] for name, values in ALL.items() if name != CONTRADICTS}
+    answer = platform.post("/v1/jobs", defaults | arguments.BASE["train"])
+    assert answer.status_code == 201, answer.get_json()
+    assert answer.get_json()["kind"] == "train"
