@@ -2,7 +2,8 @@
 
 A dataset item is a list of samples (one, or several packed together). `Flat` lays all samples of a batch one after
 another in one row; `Padded` is for models whose layers would read across samples. Both hand over the positions whose
-next token is learned, so that logits are computed for these alone.
+next token is learned, so that logits are computed for these alone, how many of them each sample has (`counts`), and
+where each sample's last token lies (`ends`, counted through all rows).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def targets(ids: np.ndarray, marks: np.ndarray) -> np.ndarray:
     return following
 
 
-# b: rows, t: tokens of a row, n: positions whose next token is learned
+# b: rows, t: tokens of a row, k: positions whose logits are computed, n: learned tokens of the batch
 @dataclass(frozen=True, kw_only=True)
 class Flat:
     """All samples in one row."""
@@ -66,32 +67,56 @@ class Flat:
         inputs = {
             "input_ids": ids[None],  # 1 t
             "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],  # 1 t
-            "logits_to_keep": kept,  # n
+            "logits_to_keep": kept,  # k = n
         }
         if self.segments:
             inputs["segment_lengths"] = lengths
-        return {"inputs": inputs, "labels": following[kept][None], "num_tokens": len(ids)}
+        counts = [int((piece != IGNORED).sum()) for piece in following.split(lengths)]
+        ends = torch.tensor(lengths).cumsum(0) - 1
+        return {
+            "inputs": inputs,
+            "learned": None,
+            "counts": counts,
+            "ends": ends,
+            **_learned(following[kept], len(ids)),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Padded:
-    """One row per item, filled up at the end."""
+    """One row per sample, filled up at the end."""
 
     pad_id: int
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        longest = max(len(item["input_ids"]) for item in items)
-        ids = torch.full((len(items), longest), self.pad_id)
-        mask = torch.zeros((len(items), longest), dtype=torch.long)
-        following = torch.full((len(items), longest), IGNORED)
-        for row, item in enumerate(items):
-            length = len(item["input_ids"])
-            ids[row, :length] = torch.from_numpy(item["input_ids"].astype(np.int64))
-            following[row, :length] = torch.from_numpy(item["targets"])
-            mask[row, :length] = 1
+        samples = [sample for item in items for sample in _samples(item)]
+        lengths = [len(ids) for ids, _ in samples]
+        ids = torch.full((len(samples), max(lengths)), self.pad_id)
+        mask = torch.zeros((len(samples), max(lengths)), dtype=torch.long)
+        following = torch.full((len(samples), max(lengths)), IGNORED)
+        for row, (given, targets) in enumerate(samples):
+            ids[row, : len(given)] = torch.from_numpy(given.astype(np.int64))
+            following[row, : len(given)] = torch.from_numpy(targets)
+            mask[row, : len(given)] = 1
         kept = (following != IGNORED).any(dim=0).nonzero()[:, 0]
-        inputs = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": kept}  # b t, b t, n
-        return {"inputs": inputs, "labels": following[:, kept], "num_tokens": int(mask.sum())}
+        inputs = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": kept}  # b t, b t, k
+        # A position is computed when any row learns it.
+        learned = following[:, kept] != IGNORED  # b k
+        counts = learned.sum(dim=1).tolist()
+        ends = torch.arange(len(samples)) * max(lengths) + torch.tensor(lengths) - 1
+        told = _learned(following[:, kept][learned], int(mask.sum()))
+        return {"inputs": inputs, "learned": learned.flatten(), "counts": counts, "ends": ends, **told}
+
+
+def _learned(targets: torch.Tensor, num_tokens: int) -> dict[str, Any]:
+    """`labels` is what the Trainer counts to average over a step; here every learned token (n)."""
+    return {"targets": targets, "labels": targets, "num_tokens": num_tokens}
+
+
+def _samples(item: Item) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids and targets of each sample of an item."""
+    places = np.cumsum(item["lengths"])[:-1]
+    return list(zip(np.split(item["input_ids"], places), np.split(item["targets"], places), strict=True))
 
 
 def singles(indices: Sequence[int]) -> list[list[int]]:

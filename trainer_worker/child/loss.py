@@ -15,30 +15,32 @@ import torch
 ROWS = 128
 
 
-class _SummedNll(torch.autograd.Function):
+class _Nll(torch.autograd.Function):
     # n: tokens, v: words
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # n v, n -> scalar
-        total = logits.new_zeros((), dtype=torch.float32)
-        gradient = torch.empty_like(logits)
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # n v, n -> n
+        losses = logits.new_empty(len(logits), dtype=torch.float32)
+        # A model that is only read (a reference, a validation) needs none.
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         for start in range(0, len(logits), ROWS):
             place = slice(start, start + ROWS)
             rows = logits[place].to(torch.float32, copy=True)
             log_sum = rows.logsumexp(dim=1, keepdim=True)
             chosen = targets[place, None]
-            total += (log_sum - rows.gather(1, chosen)).sum()
-            probabilities = rows.sub_(log_sum).exp_()
-            gradient[place] = probabilities.scatter_add_(1, chosen, torch.full_like(log_sum, -1.0))
+            losses[place] = (log_sum - rows.gather(1, chosen))[:, 0]
+            if gradient is not None:
+                probabilities = rows.sub_(log_sum).exp_()
+                gradient[place] = probabilities.scatter_add_(1, chosen, torch.full_like(log_sum, -1.0))
         ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient.mul_(outer[0].to(gradient.dtype)), None
+        return gradient.mul_(outer[0][:, None].to(gradient.dtype)), None
 
 
-def summed_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of the targets (no ignored ones among them), summed, as float32."""
-    summed: torch.Tensor = _SummedNll.apply(logits, targets)
-    return summed
+def nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each target (no ignored ones among them), float32: n v, n -> n."""
+    losses: torch.Tensor = _Nll.apply(logits, targets)
+    return losses

@@ -15,10 +15,10 @@ from transformers.trainer_utils import TrainOutput
 from trainer_worker.child import pissa, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import load_config, stored_dtype
-from trainer_worker.child.trainer import LanguageTrainer, latest
+from trainer_worker.child.trainer import StageTrainer, latest
 
 
-def output(trainer: LanguageTrainer, context: Context) -> None:
+def output(trainer: StageTrainer, context: Context) -> None:
     """Every rank must come here: under ZeRO-3 the weights are gathered from all."""
     context.emit("phase", "saving the model", phase="save")
     if context.spec.tuning.finetuning_type != "lora":
@@ -31,7 +31,7 @@ def output(trainer: LanguageTrainer, context: Context) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def as_stored(trainer: LanguageTrainer, dtype: torch.dtype) -> None:
+def as_stored(trainer: StageTrainer, dtype: torch.dtype) -> None:
     """The whole model in the format it came in: float32 was for training."""
     trainer.model.config.use_cache = True
     trainer.model.config.dtype = dtype
@@ -41,7 +41,7 @@ def as_stored(trainer: LanguageTrainer, dtype: torch.dtype) -> None:
         trainer.model.to(dtype)
 
 
-def result(trainer: LanguageTrainer, outcome: TrainOutput, metrics: dict[str, float]) -> dict[str, Any]:
+def result(trainer: StageTrainer, outcome: TrainOutput, metrics: dict[str, float]) -> dict[str, Any]:
     speed = trainer.num_tokens / trainer.num_seconds if trainer.num_seconds else 0.0
     last = latest(trainer.state.log_history)
     measured = {name: last[name] for name in ("loss", "eval_loss", "eval_accuracy") if name in last}

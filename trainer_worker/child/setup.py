@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from trainer_worker.child.arguments import training_arguments
 from trainer_worker.child.batch import Flat, Padded
 from trainer_worker.child.context import Context
 from trainer_worker.child.datasets import Parts
+from trainer_worker.child.objective import Autocast
 from trainer_worker.child.precision import PURE_BF16, Precision, decide
 
 
@@ -30,6 +32,8 @@ class Made:
     model: torch.nn.Module
     collator: Callable[..., dict[str, Any]]
     precision: Precision
+    #: Enters the format in which models compute.
+    autocast: Autocast
 
 
 def make(context: Context, parts: Parts) -> Made:
@@ -46,7 +50,8 @@ def make(context: Context, parts: Parts) -> Made:
     tell(context, adapted, precision, layout.kernel, arguments.gradient_checkpointing)
     segments = layout.kernel == model.attention.NAME
     collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
-    return Made(arguments=arguments, model=adapted, collator=collator, precision=precision)
+    autocast = partial(precision.context, context.device)
+    return Made(arguments=arguments, model=adapted, collator=collator, precision=precision, autocast=autocast)
 
 
 def start_engine(context: Context, precision: Precision) -> dict[str, Any]:

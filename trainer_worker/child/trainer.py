@@ -1,8 +1,9 @@
-"""transformers' Trainer with our loss, our validation, and checkpoints that appear whole or not at all.
+"""transformers' Trainer with a stage's objective, our validation, and checkpoints that appear whole or not at all.
 
-What it adds: logits for learned tokens only, real tokens per second (padding is not counted), a validation loss that
-is a mean over tokens whatever the number of processes. Everything else (optimizer, schedule, distribution, resuming) is
-the Trainer's. What it reports and when it stops is in report.py.
+What it adds: losses and measures that are means over a whole step whatever the number of processes and of small
+batches, a validation in the same way, real tokens per second (padding is not counted). Everything else (optimizer,
+schedule, distribution, resuming) is the Trainer's. What is learned is in objective.py and the stages, what is reported
+and when it stops in report.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,8 @@ import torch
 from transformers import Trainer
 
 from trainer_worker.child import optimizers
-from trainer_worker.child.batch import IGNORED
 from trainer_worker.child.context import Context
-from trainer_worker.child.loss import summed_nll
-from trainer_worker.child.precision import Precision
+from trainer_worker.child.objective import Objective, Sum
 
 #: What the libraries leave beside the weights and nobody needs: a pickle of machine paths, an empty model card.
 LEFTOVERS = ("training_args.bin", "README.md")
@@ -30,18 +29,20 @@ LEFTOVERS = ("training_args.bin", "README.md")
 MIN_KEPT = 2
 
 
-class LanguageTrainer(Trainer):
-    def __init__(self, context: Context, precision: Precision, **rest: Any):
+class StageTrainer(Trainer):
+    def __init__(self, context: Context, objective: Objective, **rest: Any):
         super().__init__(**rest)
         self.context = context
-        self.precision = precision
-        # Our loss is a sum over learned tokens divided by their number in the whole step, and its labels are shifted.
+        self.objective = objective
+        # Our loss is a sum divided by the number of its labels in the whole step, and token labels are shifted.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
         #: Where a checkpoint is written before it gets its name.
         self._staging = context.checkpoints.with_name("checkpoint-in-work")
         #: Since the last metrics event: tokens of this process, when the first step began, seconds not spent training.
         self._tokens_here, self._began, self._seconds_away = 0, 0.0, 0.0
+        #: Since then, of what the objective measures: sum and number by name.
+        self._sums: dict[str, torch.Tensor] = {}
         #: Format of the weights that are saved, where DeepSpeed hands them over; None: as they are trained.
         self.saved_dtype: torch.dtype | None = None
         #: Of all processes in this attempt.
@@ -55,18 +56,27 @@ class LanguageTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The mean over the step's learned tokens; times the processes, because their gradients are averaged."""
-        logits, targets = self._predict(model, inputs)
-        return summed_nll(logits, targets) * (self.args.world_size / num_items_in_batch)
+        """The mean over the step's labels; times the processes, because their gradients are averaged."""
+        measured = self.objective(model, inputs, validating=False)
+        self._add(self._sums, measured.sums)
+        return measured.loss * (self.args.world_size / num_items_in_batch)
 
-    def _predict(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and targets of the learned tokens: n v and n."""
-        targets = inputs["labels"].flatten()
-        with self.precision.context(self.context.device):
-            logits = model(**inputs["inputs"]).logits.flatten(0, 1)
-        learned = targets != IGNORED
-        # In padded batches a position is computed when any row learns it.
-        return (logits, targets) if bool(learned.all()) else (logits[learned], targets[learned])
+    def _add(self, sums: dict[str, torch.Tensor], new: Mapping[str, Sum], weight: float = 1.0) -> None:
+        """Kept on the device: to ask for a number is to wait for it, at every step."""
+        for name, pair in new.items():
+            parts = [torch.as_tensor(part, dtype=torch.float64, device=self.args.device).detach() for part in pair]
+            sums[name] = sums.get(name, 0.0) + torch.stack(parts) * weight
+
+    def _means(self, sums: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Over all processes; what was nowhere to be seen is left out."""
+        if not sums:
+            return {}
+        total = self._sum(torch.cat(list(sums.values())).tolist())
+        pairs = zip(sums, total[::2], total[1::2], strict=True)
+        means = {name: value / number for name, value, number in pairs if number}
+        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+        return means
 
     def get_batch_samples(self, *arguments: Any) -> Any:
         self._began = self._began or time.monotonic()
@@ -81,7 +91,8 @@ class LanguageTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs |= self._speed()
+            logs |= self._speed() | self._means(self._sums)
+            self._sums = {}
         super().log(logs, start_time)
 
     def _speed(self) -> dict[str, float]:
@@ -107,19 +118,14 @@ class LanguageTrainer(Trainer):
         return summed
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The validation loss: a mean over all learned tokens, the same for any number of processes."""
+        """The validation loss: a mean over all that is learned, the same for any number of processes."""
         self.model.eval()
-        sums = [0.0, 0.0, 0.0]
+        sums: dict[str, torch.Tensor] = {}
         with self._away(), torch.no_grad():
             for batch, is_ours in self._eval_batches():
-                logits, targets = self._predict(self.model, self._prepare_inputs(batch))
-                right = (logits.argmax(dim=1) == targets).sum()
-                values = (summed_nll(logits, targets).item(), len(targets), right.item())
-                sums = [total + value * is_ours for total, value in zip(sums, values, strict=True)]
-            nll, num_tokens, num_right = self._sum(sums)
-        metrics = {"eval_loss": nll / num_tokens}
-        if self.context.spec.tuning.compute_accuracy:
-            metrics["eval_accuracy"] = num_right / num_tokens
+                measured = self.objective(self.model, self._prepare_inputs(batch), validating=True)
+                self._add(sums, {"loss": (measured.loss, measured.num_units), **measured.sums}, float(is_ours))
+            metrics = {f"eval_{name}": value for name, value in self._means(sums).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -148,7 +154,9 @@ class LanguageTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.context.is_first:
-                self._publish(f"checkpoint-{self.state.global_step}")
+                name = f"checkpoint-{self.state.global_step}"
+                self.objective.save(self._staging / name)
+                self._publish(name)
 
     def _publish(self, name: str) -> None:
         place = self.context.checkpoints / name

@@ -1,0 +1,75 @@
+"""What a stage learns from a batch: its loss and what is told of it, as sums that any number of processes can add up.
+
+A stage brings one `Objective`; the Trainer (trainer.py) divides by the number of what was summed in the whole step,
+averages over processes and reports. Nothing here knows of steps, ranks or checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from trainer_worker.child.loss import nll
+
+Batch = Mapping[str, Any]
+#: Enters the number format in which models compute.
+Autocast = Callable[[], AbstractContextManager[object]]
+#: A sum, and the number of what was summed.
+Sum = tuple[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    #: Summed over the batch's units (tokens, pairs, answers), as many as its `labels`.
+    loss: torch.Tensor
+    num_units: int
+    #: Of everything else that is reported, by its name; the same names in every batch of every process.
+    sums: Mapping[str, Sum] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    def __call__(self, model: torch.nn.Module, batch: Batch, *, validating: bool) -> Measured: ...
+
+    def save(self, folder: Path) -> None:
+        """Leave in a checkpoint what the objective itself has learned so far."""
+
+    def load(self, folder: Path) -> None:
+        """Go on from there."""
+
+
+class Stateless:
+    """For objectives that learn nothing themselves."""
+
+    def save(self, folder: Path) -> None:
+        pass
+
+    def load(self, folder: Path) -> None:
+        pass
+
+
+# n: learned tokens of the batch, v: words
+def learned_logits(model: torch.nn.Module, batch: Batch, autocast: Autocast) -> torch.Tensor:  # n v
+    with autocast():
+        logits = model(**batch["inputs"]).logits.flatten(0, 1)
+    return logits if batch["learned"] is None else logits[batch["learned"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextToken(Stateless):
+    """The mean negative log-likelihood of the learned tokens."""
+
+    autocast: Autocast
+    #: Also tell, when validating, how often the likeliest token is the right one.
+    accuracy: bool = False
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, *, validating: bool) -> Measured:
+        logits, targets = learned_logits(model, batch, self.autocast), batch["targets"]
+        sums: dict[str, Sum] = {}
+        if validating and self.accuracy:
+            sums["accuracy"] = (logits.argmax(dim=1) == targets).sum(), len(targets)
+        return Measured(loss=nll(logits, targets).sum(), num_units=len(targets), sums=sums)

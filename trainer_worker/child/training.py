@@ -1,0 +1,41 @@
+"""A training from its prepared data to its published model: the same for every stage, but for the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer_worker.child import datasets, publish, setup
+from trainer_worker.child.context import Context
+from trainer_worker.child.objective import Objective
+from trainer_worker.child.report import Heed, Report, Stopped
+from trainer_worker.child.setup import Made
+from trainer_worker.child.trainer import StageTrainer
+
+
+def run(context: Context, make_objective: Callable[[Context, Made], Objective]) -> dict[str, Any]:
+    """Train and publish; the data of the outcome `done`. Raises Stopped."""
+    parts = datasets.load(context)
+    context.emit("message", f"Loading {context.run['base_name']}")
+    made = setup.make(context, parts)
+    objective = make_objective(context, made)
+    heed = Heed(context)
+    trainer = StageTrainer(
+        context,
+        objective,
+        model=made.model,
+        args=made.arguments,
+        data_collator=made.collator,
+        train_dataset=parts.train,
+        eval_dataset=parts.evaluation,
+        callbacks=[Report(context), heed],
+    )
+    if context.run["resume_from"]:
+        objective.load(Path(context.run["resume_from"]))
+    outcome = trainer.train(resume_from_checkpoint=context.run["resume_from"])
+    if heed.wish != "run":
+        raise Stopped(trainer.state.global_step)
+    metrics = trainer.evaluate() if context.spec.tuning.do_eval and parts.evaluation is not None else {}
+    publish.output(trainer, context)
+    return publish.result(trainer, outcome, metrics)
