@@ -18,7 +18,8 @@ from gateway.admission import user_of
 from gateway.auth import project_id
 from gateway.jobs import list_json
 from gateway.services import services
-from shared import dataset, strict_json
+from shared import dataset, datasetinfo, inspection, strict_json
+from shared.datasetinfo import Description, Entry
 from shared.errors import Complaint, Conflict, InvalidDataset, InvalidRequest, InvalidSpec
 from shared.ids import new_id
 from shared.layout import Layout
@@ -33,16 +34,19 @@ TRAINING = frozenset({"fine-tune", "evals"})
 MAX_NAME_CHARS = 200
 #: In no name: a comma divides LF's lists of datasets, a slash the parts of a URL.
 RESERVED = ",/\\"
-FIELDS = ("file", "name", "purpose", "formatting", "columns", "tags", "ranking")
+#: Fields of an upload that say how it is read, as an entry of `dataset_info.json` would.
+DESCRIBED = ("formatting", "columns", "tags", "ranking", "num_samples", "subset", "split")
+FIELDS = ("file", "name", "purpose", *DESCRIBED, "dataset_info")
 
 
 @blueprint.route("", methods=["POST"])
 @blueprint.doc(requestBody=openapi.UPLOAD_BODY, responses=openapi.created("Dataset"))
 def create() -> Response:
-    """Upload a dataset (multipart): JSONL, JSON, CSV or text; alpaca, sharegpt or openai rows
+    """Upload a dataset (multipart): JSONL, JSON, CSV, Parquet, Arrow or text; alpaca, sharegpt or openai rows
 
-    `formatting`, `columns`, `tags` and `ranking` are LF's (`dataset_info.json`), the columns and tags as JSON; left
-    out: found out. The `kind` of the rows says which stages they suit.
+    `formatting`, `columns`, `tags`, `ranking` and `num_samples` are LF's, the columns and tags as JSON; left out: found
+    out. Or `dataset_info`: an entry of LF's `dataset_info.json`, or the whole file, of which the entry is taken that
+    has the upload's name. The `kind` of the rows says which stages they suit.
     """
     record, created = receive(request.form.get("purpose", "fine-tune"), FIELDS)
     answer = jsonify(dataset_json(record))
@@ -106,8 +110,9 @@ def remove(name: str) -> Dataset:
 
 
 def _keep(path: Path, filename: str, purpose: str) -> tuple[Dataset, bool]:
-    told = _check(path, filename, purpose)
-    given = _name(filename)
+    entry = _entry(filename)
+    told = _check(path, filename, purpose, entry.description)
+    given = _name(filename, entry)
     key, artifacts = new_id("file-"), services().artifacts
     record = None
     try:
@@ -124,11 +129,11 @@ def _keep(path: Path, filename: str, purpose: str) -> tuple[Dataset, bool]:
     return record, record.id == key
 
 
-def _name(filename: str) -> str:
-    """As the client says, else what the file is called."""
+def _name(filename: str, entry: Entry) -> str:
+    """As the client says, else as its description has it, else what the file is called."""
     given = request.form.get("name")
     if given is None:
-        made = "".join("_" if char in RESERVED else char for char in Path(filename).stem).strip()
+        made = "".join("_" if char in RESERVED else char for char in _printable(entry.name)[:MAX_NAME_CHARS]).strip()
         return made if made.strip(".") else "dataset"
     wrong = not given.isprintable() or not 0 < len(given) <= MAX_NAME_CHARS or given != given.strip()
     if wrong or not given.strip(".") or any(char in RESERVED for char in given):
@@ -141,18 +146,23 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "_" for char in text)
 
 
-def _check(path: Path, filename: str, purpose: str) -> dict[str, Any]:
+def _entry(filename: str) -> Entry:
+    """How the upload is described: by an entry of a `dataset_info.json`, or by fields of the form."""
+    text = request.form.get("dataset_info")
+    if text:
+        if twice := [name for name in DESCRIBED if name in request.form]:
+            raise _refused(twice[0], "is given beside dataset_info, which says it too: give one of them")
+        return datasetinfo.chosen(strict_json.loads(text, what="dataset_info"), request.form.get("name"), filename)
+    given = {name: request.form[name] for name in ("formatting", "subset", "split") if request.form.get(name)}
+    read = {name: _json(name) for name in ("columns", "tags", "ranking", "num_samples")}
+    description = datasetinfo.described_by_fields({**given, **read})
+    return Entry(name=Path(filename).stem, description=description)
+
+
+def _check(path: Path, filename: str, purpose: str, description: Description) -> dict[str, Any]:
     """Format, columns and number of rows of the file."""
     if purpose in TRAINING:
-        formatting = request.form.get("formatting")
-        report = dataset.inspect(
-            path,
-            filename=filename,
-            formatting=formatting,
-            columns=_object("columns"),
-            tags=_object("tags"),
-            ranking=_switch("ranking"),
-        )
+        report = inspection.inspect(path, description, filename=filename)
         return {"format": report.layout.format, "columns": report.as_record(), "num_rows": report.num_rows}
     if purpose == "batch":
         return {"format": "batch", "columns": {}, "num_rows": _check_batch(path)}
@@ -191,22 +201,10 @@ def _check_fields(known: Collection[str]) -> None:
             raise _refused(name, f"is given {count} times: once is meant")
 
 
-def _object(name: str) -> dict[str, str] | None:
-    """A form field that holds a JSON object of texts."""
+def _json(name: str) -> Any:
+    """The value of a form field that is JSON; None where it is left out."""
     text = request.form.get(name)
-    if not text:
-        return None
-    value = strict_json.loads(text, what=name)
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise _refused(name, "must be a JSON object of texts")
-    return value
-
-
-def _switch(name: str) -> bool | None:
-    text = request.form.get(name)
-    if text is None or text in ("true", "false"):
-        return None if text is None else text == "true"
-    raise _refused(name, f"is {text[:40]!r}: must be true or false")
+    return strict_json.loads(text, what=name) if text else None
 
 
 def _refused(field: str, message: str, code: str = "invalid_value") -> InvalidRequest:

@@ -204,6 +204,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "properties": {
             "file": {"type": "string", "format": "binary"}, "name": _TEXT, "purpose": _TEXT, "formatting": _TEXT,
             "columns": _TEXT, "tags": _TEXT, "ranking": {"type": "boolean"},
+            "num_samples": _NUMBER, "dataset_info": _TEXT,
         },
     },
 }  # fmt: skip

@@ -6,16 +6,16 @@ row means in shared/rows.py; nothing here is kept or published.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from shared import reading
+from shared.datasetinfo import Description, refused
 from shared.errors import Complaint, InvalidDataset
-from shared.layout import COLUMN_ROLES, FORMATS, TAG_ROLES, Layout, detect, lacking
-from shared.nearest import did_you_mean
+from shared.layout import Layout, detect
 from shared.reading import Found
 from shared.rows import Row, RowError, read_row
 
@@ -23,6 +23,7 @@ from shared.rows import Row, RowError, read_row
 MAX_ISSUES = 100
 #: After so many broken rows the rest is not looked at: two gigabytes of them would take an hour.
 MAX_BAD_ROWS = 10_000
+UNKNOWN = Description()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +32,20 @@ class Report:
 
     layout: Layout
     num_rows: int
-    #: "jsonl", "json", "csv" or "text".
+    #: "jsonl", "json", "csv", "text", "parquet", "arrow" or "arrow-stream".
     container: str
+    #: As described: rows that are drawn of it.
+    num_samples: int | None = None
 
     def as_record(self) -> dict[str, Any]:
         """How the file is read, as the ledger keeps it."""
-        return {**self.layout.as_record(), "container": self.container}
+        return {**self.layout.as_record(), "container": self.container, "num_samples": self.num_samples}
 
 
 @dataclass(kw_only=True)
 class _Tally:
+    #: What the number beside a broken row counts: "line" or "row".
+    counts: str
     num_rows: int = 0
     num_bad: int = 0
     issues: list[Complaint] = field(default_factory=list)
@@ -51,20 +56,11 @@ class _Tally:
             self.issues.append(Complaint(field=error.column, message=error.message, code=error.code, line=line))
 
 
-def inspect(
-    path: Path,
-    *,
-    filename: str = "",
-    formatting: str | None = None,
-    columns: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str] | None = None,
-    ranking: bool | None = None,
-) -> Report:
+def inspect(path: Path, description: Description = UNKNOWN, *, filename: str = "") -> Report:
     """Read the whole file. Raises InvalidDataset with the first MAX_ISSUES broken rows."""
     container = container_of(path, filename)
-    described = _described(formatting, columns, tags, ranking)
-    layout = described or _guessed(path, container, tags, ranking)
-    tally = _Tally()
+    layout = description.layout() or _guessed(path, container, description)
+    tally = _Tally(counts="line" if container in reading.READERS else "row")
     for found in reading.read(path, container):
         tally.num_rows += 1
         try:
@@ -77,7 +73,7 @@ def inspect(
         raise _refusal(tally)
     if not tally.num_rows:
         raise _unusable("is empty: there must be at least one row", "empty_file")
-    return Report(layout=layout, num_rows=tally.num_rows, container=container)
+    return Report(layout=layout, num_rows=tally.num_rows, container=container, num_samples=description.num_samples)
 
 
 def rows(path: Path, layout: Layout, container: str | None = None) -> Iterator[Row]:
@@ -112,37 +108,16 @@ def _told(line: int, error: RowError) -> InvalidDataset:
     return InvalidDataset(f"line {line}: {error}", complaints=[complaint])
 
 
-def _described(
-    formatting: str | None,
-    columns: Mapping[str, Any] | None,
-    tags: Mapping[str, str] | None,
-    ranking: bool | None,
-) -> Layout | None:
-    """The layout that was given, or None: it must be guessed. Raises InvalidDataset."""
-    if formatting is not None and formatting not in FORMATS:
-        allowed = f"must be one of {', '.join(FORMATS)}{did_you_mean(formatting, FORMATS)}"
-        raise _unusable(f"is {formatting[:40]!r}: {allowed}", field="formatting")
-    for name, given, known in (("columns", columns, COLUMN_ROLES), ("tags", tags, TAG_ROLES)):
-        if unknown := sorted(set(given or {}) - known):
-            raise _unusable(f"has {unknown[0][:40]!r}: must be among {', '.join(sorted(known))}", field=name)
-    if formatting is None and not columns:
-        return None
-    made = Layout.of(formatting or "alpaca", columns, tags, ranking)
-    if lacks := lacking(made):
-        raise _unusable(lacks, field="columns")
-    return made
-
-
-def _guessed(path: Path, container: str, tags: Mapping[str, str] | None, ranking: bool | None) -> Layout:
+def _guessed(path: Path, container: str, description: Description) -> Layout:
     heads = (found.value for found in islice(reading.read(path, container), MAX_ISSUES))
     guessed = next((layout for row in heads if isinstance(row, dict) and (layout := detect(row))), None)
     if guessed is None:  # nothing to guess from: the openai reader then says of each row what it lacks
         return Layout.of("openai")
     # Without an own description a file that says it ranks must show it.
-    if ranking is not None and ranking != guessed.ranking:
-        found = "its first row holds no chosen and rejected" if ranking else "its first row holds chosen and rejected"
-        raise _unusable(f"is {str(ranking).lower()}, but {found}: name the columns", field="ranking")
-    return Layout.of(guessed.format, guessed.columns, tags, guessed.ranking)
+    if description.ranking not in (None, guessed.ranking):
+        found = "holds chosen and rejected" if guessed.ranking else "holds no chosen and rejected"
+        raise refused("ranking", f"is {str(description.ranking).lower()}, but the first row {found}: name the columns")
+    return Layout.of(guessed.format, guessed.columns, description.tags, guessed.ranking)
 
 
 def _row(found: Found, layout: Layout, container: str) -> Row:
@@ -164,12 +139,12 @@ def _object(found: Found) -> dict[str, Any]:
 
 def _refusal(tally: _Tally) -> InvalidDataset:
     first = tally.issues[0]
-    told = f"line {first.line}, {first.field}: {first.message}"
+    told = f"{tally.counts} {first.line}, {first.field}: {first.message}"
     whole = "" if tally.num_bad < MAX_BAD_ROWS else "the first "
     message = f"{tally.num_bad} of {whole}{tally.num_rows} rows are invalid; first: {told}"
     return InvalidDataset(message, field="file", complaints=tally.issues)
 
 
-def _unusable(message: str, code: str = "invalid_value", field: str = "file") -> InvalidDataset:
-    complaint = Complaint(field=field, message=message, code=code, line=1 if field == "file" else None)
-    return InvalidDataset(f"{field} {message}", complaints=[complaint])
+def _unusable(message: str, code: str) -> InvalidDataset:
+    complaint = Complaint(field="file", message=message, code=code, line=1)
+    return InvalidDataset(f"file {message}", complaints=[complaint])

@@ -167,13 +167,13 @@ def _openai_message(message: Any, place: str, tags: Mapping[str, str]) -> dict[s
         raise RowError(at, "assistant message has no content", "empty_content")
     if role not in ("assistant", "function") and content is None:
         raise RowError(at, "must be text", "missing")
-    weight = message.get("weight", 1)
-    if weight not in (0, 1):
+    weight = message.get("weight")
+    if weight not in (None, 0, 1):
         raise RowError(f"{place}.weight", f"is {weight!r}: must be 0 or 1")
     made: dict[str, Any] = {"role": role, "content": content or ""}
     if role == "function":
         made = {"role": "assistant", **({"content": content or ""} if calls else written_calls(content or ""))}
-    kept = {name: message[name] for name in ("tool_call_id", "name") if role == "tool" and name in message}
+    kept = {name: message[name] for name in ("tool_call_id", "name") if role == "tool" and message.get(name)}
     return made | kept | ({"tool_calls": calls} if calls else {}) | ({"weight": 0} if weight == 0 else {})
 
 

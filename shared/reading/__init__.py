@@ -1,22 +1,24 @@
 """Dataset files as rows: told apart by their content, read in constant memory, each row with its line.
 
-JSONL, a JSON array, CSV and plain text, packed with gzip or not. A reader yields `Found` after `Found`; what a row
-means is not known here.
+JSONL, a JSON array, CSV and plain text, packed with gzip or not; Parquet and Arrow. A reader yields `Found` after
+`Found`; what a row means is not known here.
 """
 
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from shared.reading.array import read_array
+from shared.reading.arrow import read_arrow
 from shared.reading.found import MAX_ROW_BYTES, Found, unreadable
 from shared.reading.lines import read_csv, read_jsonl, read_text
-from shared.reading.unpack import Bomb, unpacked
+from shared.reading.unpack import Bomb, check, is_packed, unpacked
 
-__all__ = ["MAX_ROW_BYTES", "NAMES", "Found", "Unreadable", "container_of", "read"]
+__all__ = ["BINARY", "MAX_ROW_BYTES", "NAMES", "SUFFIXES", "Found", "Unreadable", "container_of", "read"]
 
 READERS: Mapping[str, Callable[[BinaryIO], Iterator[Found]]] = {
     "jsonl": read_jsonl,
@@ -24,9 +26,14 @@ READERS: Mapping[str, Callable[[BinaryIO], Iterator[Found]]] = {
     "csv": read_csv,
     "text": read_text,
 }
-NAMES = "JSONL, JSON, CSV or text"
+#: Parsed by a library in native code, and only from whole files.
+BINARY: Mapping[bytes, str] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow-stream"}
+#: Ends of file names that are read from a folder.
+SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".parquet", ".arrow")
+NAMES = "JSONL, JSON, CSV, Parquet, Arrow or text"
 #: First bytes of files that hold no rows for us, and what they are.
 FOREIGN: Mapping[bytes, str] = {
+    b"PARE": "an encrypted Parquet file",
     b"PK\x03\x04": "a zip archive",
     b"BZh": "packed with bzip2",
     b"\xfd7zXZ": "packed with xz",
@@ -46,16 +53,18 @@ class Unreadable(ValueError):
 
 
 def container_of(path: Path, filename: str = "") -> str:
-    """By the first character that is no white space: `[` is a JSON array, `{` JSONL, anything else CSV; or text, where
-    the name says so. Raises Unreadable."""
+    """By the first character that is no white space: `[` is a JSON array, `{` JSONL, anything else CSV (or text, where
+    the name says so); binary files by their magic bytes. Raises Unreadable."""
     head = _head(path)
     if not head.strip():
         raise Unreadable("is empty: there must be at least one row", "empty_file")
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise Unreadable("is UTF-16: save the file as UTF-8", "encoding")
     if foreign := next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None):
-        raise Unreadable(f"is {foreign}: upload {NAMES}, packed with gzip or not")
-    if head.startswith(b"PAR1") or b"\0" in head[:64]:
+        raise Unreadable(f"is {foreign}: upload {NAMES}; text formats may be packed with gzip")
+    if binary := next((what for magic, what in BINARY.items() if head.startswith(magic)), None):
+        return _binary(path, binary)
+    if b"\0" in head[:64]:
         raise Unreadable(f"is a binary file: upload {NAMES}")
     if PurePath(filename.removesuffix(".gz")).suffix.lower() == ".txt":
         return "text"
@@ -63,6 +72,9 @@ def container_of(path: Path, filename: str = "") -> str:
 
 
 def read(path: Path, container: str) -> Iterator[Found]:
+    if container in BINARY.values():
+        yield from read_arrow(path, container)
+        return
     with unpacked(path) as file:
         try:
             yield from READERS[container](file)
@@ -70,9 +82,22 @@ def read(path: Path, container: str) -> Iterator[Found]:
             yield unreadable(1, str(error), "invalid_gzip")
 
 
+def _binary(path: Path, container: str) -> str:
+    if is_packed(path):
+        raise Unreadable("is packed with gzip twice over: Parquet and Arrow pack their own columns, upload it unpacked")
+    if container == "parquet":
+        with path.open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            if file.read() == b"PARE":
+                raise Unreadable("is an encrypted Parquet file: upload it unencrypted")
+    return container
+
+
 def _head(path: Path) -> bytes:
     with unpacked(path) as file:
         try:
+            if is_packed(path):
+                check(path)
             return file.read(4096).removeprefix(codecs.BOM_UTF8)
         except Bomb as error:
             raise Unreadable(str(error), "invalid_gzip") from error

@@ -15,6 +15,7 @@ MAGIC = b"\x1f\x8b"
 MAX_RATIO = 100
 FREE_BYTES = 32 * 1024**2
 BUFFER_BYTES = 1 << 20
+SWELLS = f"unpacks to more than {MAX_RATIO} times its size: upload it unpacked"
 
 
 class Bomb(ValueError):
@@ -37,6 +38,19 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, io.BufferedReader(_Bounded(packed, path.stat().st_size), BUFFER_BYTES))
 
 
+def check(path: Path) -> None:
+    """Whether the beginning of a packed file swells already, before any of it is parsed. Raises Bomb."""
+    with path.open("rb") as file, gzip.open(file) as packed:
+        done = 0
+        try:
+            while done < FREE_BYTES and (piece := packed.read(BUFFER_BYTES)):
+                done += len(piece)
+        except (OSError, EOFError, zlib.error) as error:
+            raise Bomb(f"is not a whole gzip file: {error}") from error
+        if done >= FREE_BYTES and done > MAX_RATIO * file.tell():
+            raise Bomb(SWELLS)
+
+
 class _Bounded(io.RawIOBase):
     def __init__(self, packed: gzip.GzipFile, packed_bytes: int):
         self._packed = packed
@@ -53,6 +67,6 @@ class _Bounded(io.RawIOBase):
             raise Bomb(f"is not a whole gzip file: {error}") from error
         self._left -= len(piece)
         if self._left < 0:
-            raise Bomb(f"unpacks to more than {MAX_RATIO} times its size: upload it unpacked")
+            raise Bomb(SWELLS)
         view[: len(piece)] = piece
         return len(piece)

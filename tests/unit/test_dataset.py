@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shared import dataset
+from shared.datasetinfo import Description
 from shared.errors import InvalidDataset
 from shared.layout import Layout
 from shared.reading.found import MAX_ROW_BYTES
@@ -26,7 +27,7 @@ def write(folder: Path, content: bytes | str) -> Path:
 
 def issues(path: Path, **options: Any) -> list[tuple[int | None, str, str]]:
     with pytest.raises(InvalidDataset) as refused:
-        dataset.inspect(path, **options)
+        dataset.inspect(path, Description(**options))
     return [(found.line, found.field, found.code) for found in refused.value.complaints]
 
 
@@ -123,7 +124,7 @@ def test_every_bad_row_is_told_by_its_line_up_to_a_hundred(tmp_path: Path) -> No
         (b"  \n ", "empty_file"),
         (b"[]", "empty_file"),
         ('{"instruction": "a"}'.encode("utf-16"), "encoding"),
-        (b"PAR1....", "unsupported"),
+        (b"PAR1....", "invalid_parquet"),
         (b'{"instruction": "a\xff", "output": "b"}', "encoding"),
         (b'{"instruction": "\\u0000", "output": "b"}', "invalid_character"),
         (b'{"instruction": "a", "instruction": "b", "output": "c"}', "invalid_json"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shared import dataset
+from shared.datasetinfo import Description
 from shared.errors import InvalidDataset
 from shared.layout import PREFERENCE, Layout, detect, wrong_kind
 from shared.rows import RowError, read_row
@@ -82,14 +83,15 @@ def test_a_text_column_alone_is_plain_text() -> None:
 
 def test_a_text_file_is_read_by_line(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeffOne, and\r\n\n[two]\n", "wiki.txt")
-    report = dataset.inspect(path, filename="wiki.txt", columns={"prompt": "text"})
+    report = dataset.inspect(path, Description(columns={"prompt": "text"}), filename="wiki.txt")
     assert (report.container, report.num_rows, report.layout.kind) == ("text", 2, "text")
     assert [row.text for row in dataset.rows(path, report.layout, report.container)] == ["One, and", "[two]"]
 
 
 def test_labels_of_a_csv_are_words(tmp_path: Path) -> None:
     path = write(tmp_path, "instruction,output,label\na,b,True\nc,True,false\n", "data.csv")
-    report = dataset.inspect(path, columns={"prompt": "instruction", "response": "output", "kto_tag": "label"})
+    columns = {"prompt": "instruction", "response": "output", "kto_tag": "label"}
+    report = dataset.inspect(path, Description(columns=columns))
     read = [(row.messages[-1]["content"], row.label) for row in dataset.rows(path, report.layout)]
     assert read == [("b", True), ("True", False)]
 
@@ -192,7 +194,7 @@ def test_descriptions_that_cannot_be_read_are_refused(
 ) -> None:
     path = write(tmp_path, [{"instruction": "a", "output": "b"}])
     with pytest.raises(InvalidDataset) as refused:
-        dataset.inspect(path, **given)
+        dataset.inspect(path, Description(**given))
     assert refused.value.field == field
     assert message in refused.value.message
 
