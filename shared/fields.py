@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from marshmallow import ValidationError, fields, validate
 
@@ -26,16 +26,14 @@ class Message(Text):
 
     code: str
 
-    def __new__(cls, text: str, code: str = "invalid_value") -> Message:
-        message = super().__new__(cls, text)
-        if isinstance(text, Text):
-            message.template, message.values = text.template, text.values
+    def __new__(cls, template: str, code: str = "invalid_value", /, **values: Any) -> Self:
+        message = super().__new__(cls, template, **values)
         message.code = code
         return message
 
 
-def refuse(text: str, code: str = "invalid_value") -> ValidationError:
-    return ValidationError([Message(text, code)])  # type: ignore[list-item]
+def refuse(template: str, code: str = "invalid_value", /, **values: Any) -> ValidationError:
+    return ValidationError([Message(template, code, **values)])  # type: ignore[list-item]
 
 
 def shown(value: Any) -> str:
@@ -50,7 +48,7 @@ def shown(value: Any) -> str:
 class StrictInteger(fields.Integer):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise refuse(f"is {shown(value)}: must be a whole number", "invalid_type")
+            raise refuse("is {value}: must be a whole number", "invalid_type", value=shown(value))
         if abs(value) > 2**63 - 1:
             raise refuse("is too large: must fit in 64 bits")
         return value
@@ -59,11 +57,11 @@ class StrictInteger(fields.Integer):
 class StrictFloat(fields.Float):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise refuse(f"is {shown(value)}: must be a number", "invalid_type")
+            raise refuse("is {value}: must be a number", "invalid_type", value=shown(value))
         if isinstance(value, int) and abs(value) > 2**63 - 1:
             raise refuse("is too large: must fit in 64 bits")
         if not math.isfinite(value):
-            raise refuse(f"is {value}: must be finite")
+            raise refuse("is {value}: must be finite", value=value)
         return float(value)
 
 
@@ -73,14 +71,14 @@ class StepsOrShare(StrictFloat):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         number = super()._deserialize(value, attr, data, **kwargs)
         if number >= 1 and not isinstance(value, int):
-            raise refuse(f"is {value}: must be a whole number of steps, or a share below 1")
+            raise refuse("is {value}: must be a whole number of steps, or a share below 1", value=value)
         return value if isinstance(value, int) else number
 
 
 class StrictBoolean(fields.Boolean):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
-            raise refuse(f"is {shown(value)}: must be true or false", "invalid_type")
+            raise refuse("is {value}: must be true or false", "invalid_type", value=shown(value))
         return value
 
 
@@ -91,14 +89,19 @@ class TokenCount(StrictBoolean):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
         if isinstance(value, str) and value not in self.WORDS:
-            raise refuse(f"is {shown(value)}: must be true, false, {' or '.join(self.WORDS)}", "invalid_choice")
+            raise refuse(
+                "is {value}: must be true, false, {allowed}",
+                "invalid_choice",
+                value=shown(value),
+                allowed=" or ".join(self.WORDS),
+            )
         return super()._deserialize(self.WORDS[value] if isinstance(value, str) else value, attr, data, **kwargs)
 
 
 class StrictString(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
-            raise refuse(f"is {shown(value)}: must be text", "invalid_type")
+            raise refuse("is {value}: must be text", "invalid_type", value=shown(value))
         return checked_text(value)
 
 
@@ -121,9 +124,11 @@ class Names(fields.List[Any]):
         if isinstance(value, str):
             value = value.split(",")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise refuse(f"is {shown(value)}: must be a list of names, or names with commas between", "invalid_type")
+            raise refuse(
+                "is {value}: must be a list of names, or names with commas between", "invalid_type", value=shown(value)
+            )
         if len(value) > MAX_ITEMS:
-            raise refuse(f"has {len(value)} entries: at most {MAX_ITEMS}")
+            raise refuse("has {count} entries: at most {most}", count=len(value), most=MAX_ITEMS)
         return [checked_text(item).strip() for item in value if item.strip()]
 
 
@@ -136,14 +141,14 @@ class Texts(fields.List[Any]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise refuse(f"is {shown(value)}: must be a text or a list of texts", "invalid_type")
+            raise refuse("is {value}: must be a text or a list of texts", "invalid_type", value=shown(value))
         return [checked_text(item) for item in value]
 
 
 class StrictObject(fields.Dict):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise refuse(f"is {shown(value)}: must be an object", "invalid_type")
+            raise refuse("is {value}: must be an object", "invalid_type", value=shown(value))
         return value
 
 
@@ -153,9 +158,11 @@ class Above(validate.Range):
     def __call__(self, value: Any) -> Any:
         low, high = self.min, self.max
         if low is not None and (value < low or (value == low and not self.min_inclusive)):
-            raise refuse(f"is {value}: must be {'at least' if self.min_inclusive else 'above'} {low}", "out_of_range")
+            wanted = "is {value}: must be at least {low}" if self.min_inclusive else "is {value}: must be above {low}"
+            raise refuse(wanted, "out_of_range", value=value, low=low)
         if high is not None and (value > high or (value == high and not self.max_inclusive)):
-            raise refuse(f"is {value}: must be {'at most' if self.max_inclusive else 'below'} {high}", "out_of_range")
+            wanted = "is {value}: must be at most {high}" if self.max_inclusive else "is {value}: must be below {high}"
+            raise refuse(wanted, "out_of_range", value=value, high=high)
         return value
 
 
@@ -172,7 +179,13 @@ class OneOf(validate.OneOf):
         if value not in self.choices:
             allowed = ", ".join(str(choice) for choice in self.choices)
             near = did_you_mean(str(value), [str(choice) for choice in self.choices])
-            raise refuse(f"is {shown(value)}: must be one of {allowed}{near}", "invalid_choice")
+            raise refuse(
+                "is {value}: must be one of {allowed}{near}",
+                "invalid_choice",
+                value=shown(value),
+                allowed=allowed,
+                near=near,
+            )
         return value
 
 
@@ -190,7 +203,7 @@ class Check:
 
 def checked_text(value: str) -> str:
     if len(value) > MAX_TEXT_CHARS:
-        raise refuse(f"has {len(value)} characters: at most {MAX_TEXT_CHARS}")
+        raise refuse("has {count} characters: at most {most}", count=len(value), most=MAX_TEXT_CHARS)
     if "\x00" in value:
         raise refuse("holds a NUL character: not allowed")
     if any("\ud800" <= char <= "\udfff" for char in value):
@@ -201,8 +214,9 @@ def checked_text(value: str) -> str:
 def label_complaint(value: str) -> Message | None:
     """What is wrong with a name that is only shown and kept: it must be one printable line."""
     if len(value) > 512:
-        return Message(f"has {len(value)} characters: at most 512")
-    return None if value.strip() and value.isprintable() else Message(f"is {shown(value)}: must be one line of text")
+        return Message("has {count} characters: at most {most}", count=len(value), most=512)
+    whole = value.strip() and value.isprintable()
+    return None if whole else Message("is {value}: must be one line of text", value=shown(value))
 
 
 def validators(

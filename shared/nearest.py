@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from shared.tongues import Text
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The most similar known name, or None when none is similar."""
@@ -16,4 +18,4 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence that names the nearest, or nothing."""
     close = nearest(name, known)
-    return f"; did you mean {close!r}?" if close else ""
+    return Text("; did you mean {close!r}?", close=close) if close else ""

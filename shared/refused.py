@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from shared.tongues import Text
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
@@ -16,7 +18,8 @@ class Refused:
 
     @property
     def message(self) -> str:
-        return f"is not supported: {self.reason}; {self.instead}"
+        reason, instead = Text(self.reason), Text(self.instead)
+        return Text("is not supported: {reason}; {instead}", reason=reason, instead=instead)
 
 
 def is_off(refused: Refused, value: Any) -> bool:

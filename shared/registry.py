@@ -27,6 +27,12 @@ def complaint(value: str, table: Iterable[str], later: Mapping[str, str]) -> Mes
     if value in known:
         return None
     if value in later:
-        return Message(f"{value!r} is not supported yet: {later[value]}", "unsupported")
+        return Message("{value!r} is not supported yet: {later}", "unsupported", value=value, later=later[value])
     near = did_you_mean(value, [*known, *later])
-    return Message(f"is {shown(value)}: must be one of {', '.join(known)}{near}", "invalid_choice")
+    return Message(
+        "is {value}: must be one of {allowed}{near}",
+        "invalid_choice",
+        value=shown(value),
+        allowed=", ".join(known),
+        near=near,
+    )

@@ -37,34 +37,37 @@ class Objects(fields.List[Any]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise refuse(f"is {shown(value)}: must be a list of objects", "invalid_type")
+            raise refuse("is {value}: must be a list of objects", "invalid_type", value=shown(value))
         return value
 
 
 def _metadata(value: dict[str, Any]) -> Message | None:
     if len(value) > MAX_METADATA:
-        return Message(f"has {len(value)} pairs: at most {MAX_METADATA}")
+        return Message("has {count} pairs: at most {most}", count=len(value), most=MAX_METADATA)
     for key, text in value.items():
         if len(key) > 64 or not isinstance(text, str) or len(text) > 512:
-            return Message(f"has {shown(key)}: names up to 64 characters, values texts up to 512")
+            return Message("has {key}: names up to 64 characters, values texts up to 512", key=shown(key))
         checked_text(key + text)
     return None
 
 
 def _short(value: str) -> Message | None:
-    return Message(f"has {len(value)} characters: at most 256") if len(value) > 256 else None
+    return Message("has {count} characters: at most {most}", count=len(value), most=256) if len(value) > 256 else None
 
 
 def _suffix(value: str) -> Message | None:
     allowed = 0 < len(value) <= 64 and all(char.isalnum() or char in "-_." for char in value)
-    return None if allowed else Message(f"is {shown(value)}: 1 to 64 letters, digits, - _ or .")
+    return None if allowed else Message("is {value}: 1 to 64 letters, digits, - _ or .", value=shown(value))
 
 
 def _followers(value: list[dict[str, Any]]) -> Message | None:
     if len(value) > MAX_FOLLOWERS:
-        return Message(f"has {len(value)} entries: at most {MAX_FOLLOWERS}")
+        return Message("has {count} entries: at most {most}", count=len(value), most=MAX_FOLLOWERS)
     wrong = [entry.get("kind") for entry in value if entry.get("kind") not in FOLLOWERS]
-    return Message(f"has an entry of kind {shown(wrong[0])}: must be one of {', '.join(FOLLOWERS)}") if wrong else None
+    if not wrong:
+        return None
+    allowed = ", ".join(FOLLOWERS)
+    return Message("has an entry of kind {kind}: must be one of {allowed}", kind=shown(wrong[0]), allowed=allowed)
 
 
 @dataclass(frozen=True, kw_only=True)

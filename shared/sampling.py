@@ -17,6 +17,7 @@ from marshmallow.fields import Field
 from shared import schema
 from shared.errors import Complaint
 from shared.spec import Sampling
+from shared.tongues import Text
 
 #: Members that only LF knows; a request that has none of them needs no translation.
 FOREIGN = frozenset({"do_sample", "max_new_tokens"})
@@ -79,7 +80,10 @@ def _too_many_limits(given: Mapping[str, Any]) -> list[Complaint]:
     if given.get("max_new_tokens") is None:
         return []
     others = [name for name in ("max_tokens", "max_completion_tokens") if given.get(name) is not None]
-    return [Complaint(field="max_new_tokens", message=f"is another name for {name!r}: give one") for name in others]
+    return [
+        Complaint(field="max_new_tokens", message=Text("is another name for {name!r}: give one", name=name))
+        for name in others
+    ]
 
 
 def _complaint(name: str, messages: Any) -> Complaint:

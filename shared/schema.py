@@ -16,11 +16,12 @@ from marshmallow import RAISE, Schema, ValidationError
 
 from shared import methods, stages
 from shared.errors import Complaint, InvalidSpec, TunesmithError
-from shared.nearest import nearest
+from shared.nearest import did_you_mean
 from shared.param import Param
 from shared.rules import INVALID, Invalid, broken, complaint
 from shared.spec import SPECS
 from shared.spec.conflicts import RULES
+from shared.tongues import Text
 from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, is_off
 
 #: Version of what `to_wire` writes; raised together with an entry in UPGRADES.
@@ -133,7 +134,9 @@ def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], li
         if wire is None:
             complaints += _foreign(spec_type, name, value)
         elif wire in given:
-            complaints.append(Complaint(field=wire, message=f"is given twice: {name!r} is another name for it"))
+            complaints.append(
+                Complaint(field=wire, message=Text("is given twice: {name!r} is another name for it", name=name))
+            )
         else:
             given[wire] = value
     return given, complaints
@@ -154,11 +157,10 @@ def _foreign(spec_type: type, name: Any, value: Any) -> list[Complaint]:
     if any(_asks_for_nothing(other, name, value) for other in owners.values()):
         return []
     if owners:
-        message = f"is a field of {' and '.join(owners)}, not of this kind of job"
+        message = Text("is a field of {kinds}, not of this kind of job", kinds=" and ".join(owners))
         return [Complaint(field=name, message=message, code="unsupported")]
-    close = nearest(str(name), _names(spec_type))
-    hint = f"; did you mean {close!r}?" if close else ""
-    return [Complaint(field=str(name)[:200], message=f"is unknown{hint}", code="unknown_field")]
+    near = did_you_mean(str(name), _names(spec_type))
+    return [Complaint(field=str(name)[:200], message=Text("is unknown{near}", near=near), code="unknown_field")]
 
 
 def _asks_for_nothing(owner: type, name: str, value: Any) -> bool:

@@ -65,7 +65,7 @@ class DeepSpeedConfig(fields.Dict):
         if isinstance(value, str):
             return _named(value)
         if not isinstance(value, dict):
-            raise refuse(f"is {shown(value)}: must be a preset's name or an object", "invalid_type")
+            raise refuse("is {value}: must be a preset's name or an object", "invalid_type", value=shown(value))
         _check(value)
         return value
 
@@ -77,7 +77,13 @@ def _named(value: str) -> dict[str, Any]:
         raise refuse(f"is {shown(value)}, which is not supported: {REFUSED_PRESETS[name]}", "unsupported")
     if name not in names():
         near = did_you_mean(name, names())
-        raise refuse(f"is {shown(value)}: must be an object, or one of {', '.join(names())}{near}", "invalid_choice")
+        raise refuse(
+            "is {value}: must be an object, or one of {allowed}{near}",
+            "invalid_choice",
+            value=shown(value),
+            allowed=", ".join(names()),
+            near=near,
+        )
     return preset(name)
 
 
@@ -87,7 +93,7 @@ def _check(config: dict[str, Any]) -> None:
             raise refuse(f"has the key {key!r}, which is not supported: {REFUSED_KEYS[key]}", "unsupported")
         if key not in ALLOWED and not str(key).startswith("_comment"):
             near = did_you_mean(str(key), ALLOWED)
-            raise refuse(f"has the key {shown(key)}: not allowed{near}", "unknown_field")
+            raise refuse("has the key {key}: not allowed{near}", "unknown_field", key=shown(key), near=near)
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", 0) if isinstance(zero, dict) else None
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
@@ -97,7 +103,7 @@ def _check(config: dict[str, Any]) -> None:
 
 def _refuse_paths(value: Any, where: str, levels: int) -> None:
     if levels == 0:
-        raise refuse(f"is nested deeper than {MAX_DEPTH} levels")
+        raise refuse("is nested deeper than {most} levels", most=MAX_DEPTH)
     if isinstance(value, list):
         for item in value:
             _refuse_paths(item, where, levels - 1)
@@ -106,7 +112,12 @@ def _refuse_paths(value: Any, where: str, levels: int) -> None:
     for key, inner in value.items():
         place = f"{where}.{key}" if where else str(key)
         if "path" in str(key) or "dir" in str(key).split("_") or "file" in str(key):
-            raise refuse(f"names a place on the server at {place}: not allowed")
+            raise refuse("names a place on the server at {place}: not allowed", place=place)
         if str(key) == "device" and inner not in OFFLOAD_DEVICES:
-            raise refuse(f"offloads to {shown(inner)} at {place}: must be one of {', '.join(OFFLOAD_DEVICES)}")
+            raise refuse(
+                "offloads to {inner} at {place}: must be one of {allowed}",
+                inner=shown(inner),
+                place=place,
+                allowed=", ".join(OFFLOAD_DEVICES),
+            )
         _refuse_paths(inner, place, levels - 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from shared import templates
 from shared.param import MISSING, param
 from shared.rules import rule
+from shared.tongues import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,8 @@ class Data:
     @rule("val_size")
     def whole_rows(self) -> str | None:
         broken = self.val_size >= 1 and not self.val_size.is_integer()
-        return f"is {self.val_size}: must be a share below 1 or a whole number of rows" if broken else None
+        text = "is {given}: must be a share below 1 or a whole number of rows"
+        return Text(text, given=self.val_size) if broken else None
 
     @rule("mask_history")
     def one_loss_mask(self) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from shared import formats, templates
 from shared.param import MISSING, group, param
 from shared.rules import rule
+from shared.tongues import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,9 @@ class Export:
         if self.export_quantization_bit is None or self.export_format is None:
             return None
         bits = formats.get(self.export_format).bits
-        return None if bits == self.export_quantization_bit else f"contradicts export_format {self.export_format!r}"
+        if bits == self.export_quantization_bit:
+            return None
+        return Text("contradicts export_format {given!r}", given=self.export_format)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,10 @@ from shared.fields import StepsOrShare
 from shared.param import param
 from shared.rules import rule
 
+#: What `resume_from_checkpoint` is told.
+ALWAYS_RESUMES = (
+    "must be null: a job resumes by itself; to go on from a trained adapter name it in adapter_name_or_path"
+)
 #: Schedules that need no arguments of their own.
 SCHEDULES = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
@@ -172,8 +176,7 @@ class Train:
     @rule("resume_from_checkpoint", code="unsupported")
     def resumes_by_itself(self) -> str | None:
         given = self.resume_from_checkpoint is not None
-        advice = "a job resumes by itself; to go on from a trained adapter name it in adapter_name_or_path"
-        return f"must be null: {advice}" if given else None
+        return ALWAYS_RESUMES if given else None
 
     def resolved(self, *, validates: bool) -> Train:
         """A share of steps becomes warmup_ratio; with something to validate on, eval_strategy is not `no`."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shared.param import param
 from shared.rules import rule
+from shared.tongues import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,4 +22,5 @@ class Output:
     def no_trackers_yet(self) -> str | None:
         given = set(self.report_to) - {"none"}
         named = ", ".join(sorted(given))
-        return f"names {named}: not supported yet; the platform records every metric itself" if given else None
+        text = "names {named}: not supported yet; the platform records every metric itself"
+        return Text(text, named=named) if given else None

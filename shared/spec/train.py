@@ -16,6 +16,7 @@ from shared.spec.model import Model
 from shared.spec.optimizer import Train
 from shared.spec.output import Output
 from shared.spec.tuning import Freeze, Tuning
+from shared.tongues import Text
 
 NO_VALIDATION = "there is nothing to validate on: give val_size or eval_dataset"
 
@@ -36,12 +37,13 @@ class TrainSpec:
     @rule("eval_strategy")
     def validation_data_is_given(self) -> str | None:
         wanted = self.train.eval_strategy != "no" and not self.validates()
-        return f"is {self.train.eval_strategy!r}, but {NO_VALIDATION}" if wanted else None
+        given, nothing = self.train.eval_strategy, Text(NO_VALIDATION)
+        return Text("is {given!r}, but {nothing}", given=given, nothing=nothing) if wanted else None
 
     @rule("do_eval")
     def final_validation_has_data(self) -> str | None:
         wanted = self.tuning.do_eval and not self.validates()
-        return f"is true, but {NO_VALIDATION}" if wanted else None
+        return Text("is true, but {nothing}", nothing=Text(NO_VALIDATION)) if wanted else None
 
     @rule("pure_bf16")
     def pure_bf16_is_not_float16(self) -> str | None:
@@ -65,14 +67,14 @@ class TrainSpec:
     @rule("quantization_bit")
     def only_adapters_train_a_quantized_base(self) -> str | None:
         wrong = self.model.quantization_bit is not None and not self.trains_adapter()
-        return f"cannot be given with finetuning_type {self.tuning.finetuning_type}: set it to lora" if wrong else None
+        method = self.tuning.finetuning_type
+        return Text("cannot be given with finetuning_type {method}: set it to lora", method=method) if wrong else None
 
     @rule("adapter_name_or_path")
     def only_adapters_go_on_from_an_adapter(self) -> str | None:
         wrong = self.model.adapter_name_or_path is not None and not self.trains_adapter()
-        return (
-            f"cannot be given with finetuning_type {self.tuning.finetuning_type}: export it merged" if wrong else None
-        )
+        method = self.tuning.finetuning_type
+        return Text("cannot be given with finetuning_type {method}: export it merged", method=method) if wrong else None
 
     def trains_adapter(self) -> bool:
         return methods.get(self.tuning.finetuning_type).makes == "adapter"

@@ -15,8 +15,8 @@ from typing import Any
 
 from shared.tongues.text import Text
 
-#: Files of templates: findings of the advice, complaints and other errors, words of the reference page.
-TEMPLATES = ("findings", "errors", "reference")
+#: Files of templates: findings of the advice, complaints and other errors, why LF's arguments are refused, the page.
+TEMPLATES = ("findings", "errors", "refused", "reference")
 
 
 def sentence(english: str) -> str | None:

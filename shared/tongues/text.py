@@ -10,7 +10,7 @@ class Text(str):
     """An English sentence: `Text("is {value}: must be at least {low}", value=3, low=4)`.
 
     It is the sentence itself, and keeps template and values beside it. A value may be a Text. Without values the
-    template is the sentence, braces and all.
+    template is the sentence, braces and all; a Text made of a Text is the same sentence.
     """
 
     template: str
@@ -19,4 +19,6 @@ class Text(str):
     def __new__(cls, template: str, /, **values: Any) -> Self:
         text = super().__new__(cls, template.format(**values) if values else template)
         text.template, text.values = template, values
+        if isinstance(template, Text):
+            text.template, text.values = template.template, template.values
         return text

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from typing import Any
 
 import pytest
 
+from shared import schema
 from shared.advice.finding import Origin, info
-from shared.errors import Complaint, NotFound
+from shared.errors import Complaint, InvalidSpec, NotFound
 from shared.fields import Message
+from shared.spec import TrainSpec
 from shared.tongues import Text, chinese
+from shared.unsupported import UNSUPPORTED
 
 FIGURE = re.compile(r"(?<![A-Za-z_])\d+(?:[.,]\d+)*")
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
@@ -50,6 +54,47 @@ def test_what_has_no_chinese_is_none_and_never_an_error() -> None:
     assert "zh" not in info("seed", Origin.PAPER, "nobody translated this").as_dict()
     assert "message_zh" not in Complaint(field="seed", message="nobody translated this").as_dict()
     assert "message_zh" not in NotFound("nobody translated this").as_dict()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "template", "values"),
+    [
+        ("lora_rank", 0, "is {value}: must be at least {low}", {"value": 0, "low": 1}),
+        ("lora_rank", "8", "is {value}: must be a whole number", {"value": "'8'"}),
+        ("bf16", 1, "is {value}: must be true or false", {"value": "1"}),
+        ("seed", None, "is null: must have a value, or be left out", {}),
+        ("max_steps", 0, "is 0: must be 1 or more, or -1 to train by epochs", {}),
+        ("val_size", 1.5, "is {given}: must be a share below 1 or a whole number of rows", {"given": 1.5}),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said_in_both_tongues(
+    field: str, value: Any, template: str, values: dict[str, Any]
+) -> None:
+    issue = complaint({field: value}, field)
+    assert issue["message"] == template.format(**values)
+    assert issue["message_zh"] == chinese.read("errors")[template].format(**values)
+
+
+def test_a_required_field_that_lacks_is_said_in_both_tongues() -> None:
+    assert complaint({"dataset": None}, "dataset")["message_zh"] == chinese.read("errors")["is required"]
+
+
+def test_a_misspelt_field_is_told_the_right_name_in_both_tongues() -> None:
+    issue = complaint({"lora_rnk": 8}, "lora_rnk")
+    assert issue["message"] == "is unknown; did you mean 'lora_rank'?"
+    assert "'lora_rank'" in issue["message_zh"] and "did you mean" not in issue["message_zh"]
+
+
+def test_a_refused_argument_says_why_and_what_instead_in_both_tongues() -> None:
+    told = Complaint(field="use_galore", message=UNSUPPORTED["use_galore"].message).as_dict()["message_zh"]
+    assert UNSUPPORTED["use_galore"].reason not in told and "GaLore" in told
+
+
+def complaint(fields: dict[str, Any], about: str) -> dict[str, Any]:
+    body = {"model_name_or_path": "m", "dataset": "d", **fields}
+    with pytest.raises(InvalidSpec) as caught:
+        schema.load(TrainSpec, {name: value for name, value in body.items() if name != "dataset" or value})
+    return next(found.as_dict() for found in caught.value.complaints if found.field == about)
 
 
 def test_values_are_never_taken_for_templates() -> None:

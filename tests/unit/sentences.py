@@ -1,0 +1,111 @@
+"""Every sentence that the sources hand to people, read from their syntax trees: constants, `Text` templates, f-strings.
+
+A sentence is followed from where it is said (a finding, a complaint, a rule's return) to the names it was given in the
+same function. What comes from elsewhere (an argument, an attribute) is found where that is made.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Callable -> places of its arguments that are sentences.
+SAID = {
+    "Text": (0,),
+    "Message": (0,),
+    "refuse": (0,),
+    "RowError": (1,),
+    "Complaint": ("message",),
+    "info": (2, 3, "message", "advice"),
+    "warning": (2, 3, "message", "advice"),
+    "error": (2, 3, "message", "advice"),
+    "severity": (2, 3),
+    "_wrong": (1,),
+    "_refused": (1,),
+    "_unusable": (0,),
+    "_unreadable": (1,),
+}
+FINDINGS = frozenset({"info", "warning", "error", "severity"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    place: str
+    #: The template; of an f-string its source.
+    template: str
+    #: An f-string or a sum: its values cannot be told from its words any more.
+    fused: bool
+
+
+def sentences(path: Path) -> Iterator[Sentence]:
+    tree = ast.parse(path.read_text())
+    owners = _owners(tree)
+    for node in ast.walk(tree):
+        for said in _said(node):
+            for found in _followed(said, owners.get(node, tree), tree, frozenset()):
+                fused = not isinstance(found, ast.Constant)
+                template = ast.unparse(found) if fused else str(found.value)  # type: ignore[attr-defined]
+                yield Sentence(place=f"{path.relative_to(ROOT)}:{found.lineno}", template=template, fused=fused)
+
+
+def _owners(tree: ast.Module) -> dict[ast.AST, ast.AST]:
+    """The innermost function around each node."""
+    owners: dict[ast.AST, ast.AST] = {}
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            owners |= {node: function for node in ast.walk(function)}
+    return owners
+
+
+def _said(node: ast.AST) -> Iterator[ast.expr]:
+    if isinstance(node, ast.Call):
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        for place in SAID.get(name, ()):
+            if isinstance(place, int) and place < len(node.args):
+                yield node.args[place]
+            yield from (made.value for made in node.keywords if made.arg == place)
+    elif isinstance(node, ast.FunctionDef) and "rule(" in " ".join(ast.unparse(mark) for mark in node.decorator_list):
+        yield from (made.value for made in ast.walk(node) if isinstance(made, ast.Return) and made.value is not None)
+
+
+def _followed(node: ast.expr, owner: ast.AST, tree: ast.Module, seen: frozenset[str]) -> Iterator[ast.expr]:
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, str) and any(char.isalpha() for char in node.value):
+            yield node
+    elif isinstance(node, ast.JoinedStr | ast.BinOp):
+        yield node
+    elif isinstance(node, ast.IfExp):
+        yield from _followed(node.body, owner, tree, seen)
+        yield from _followed(node.orelse, owner, tree, seen)
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values:
+            yield from _followed(value, owner, tree, seen)
+    elif isinstance(node, ast.Name) and node.id not in seen:
+        for value in _given(node.id, owner) or _given(node.id, tree):
+            yield from _followed(value, owner, tree, seen | {node.id})
+
+
+def _given(name: str, where: ast.AST) -> list[ast.expr]:
+    """What is assigned to the name there, one by one where it is one of several."""
+    found: list[ast.expr] = []
+    for node in ast.walk(where):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.NamedExpr) else targets
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id == name:
+                found.append(node.value)
+            elif isinstance(target, ast.Tuple):
+                names = [item.id if isinstance(item, ast.Name) else "" for item in target.elts]
+                found += [value for at, item in enumerate(names) if item == name for value in _items(node.value, at)]
+    return found
+
+
+def _items(node: ast.expr, index: int) -> Iterator[ast.expr]:
+    if isinstance(node, ast.Tuple):
+        yield node.elts[index]
+    elif isinstance(node, ast.IfExp):
+        yield from _items(node.body, index)
+        yield from _items(node.orelse, index)
