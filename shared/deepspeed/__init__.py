@@ -16,6 +16,7 @@ from marshmallow import fields
 
 from shared.fields import refuse, shown
 from shared.nearest import did_you_mean
+from shared.tongues import Text
 
 #: Top-level keys of an inline configuration.
 ALLOWED = frozenset({
@@ -74,7 +75,8 @@ def _named(value: str) -> dict[str, Any]:
     base = value.replace("\\", "/").rsplit("/", 1)[-1]
     name = base if base.endswith(".json") else f"{base}.json"
     if name in REFUSED_PRESETS:
-        raise refuse(f"is {shown(value)}, which is not supported: {REFUSED_PRESETS[name]}", "unsupported")
+        reason = Text(REFUSED_PRESETS[name])
+        raise refuse("is {value}, which is not supported: {reason}", "unsupported", value=shown(value), reason=reason)
     if name not in names():
         near = did_you_mean(name, names())
         raise refuse(
@@ -90,7 +92,8 @@ def _named(value: str) -> dict[str, Any]:
 def _check(config: dict[str, Any]) -> None:
     for key in config:
         if key in REFUSED_KEYS:
-            raise refuse(f"has the key {key!r}, which is not supported: {REFUSED_KEYS[key]}", "unsupported")
+            reason = Text(REFUSED_KEYS[key])
+            raise refuse("has the key {key!r}, which is not supported: {reason}", "unsupported", key=key, reason=reason)
         if key not in ALLOWED and not str(key).startswith("_comment"):
             near = did_you_mean(str(key), ALLOWED)
             raise refuse("has the key {key}: not allowed{near}", "unknown_field", key=shown(key), near=near)

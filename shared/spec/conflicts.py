@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shared.rules import rule
+from shared.tongues import Text
 
 if TYPE_CHECKING:
     from shared.spec.train import TrainSpec
@@ -19,11 +20,10 @@ Check = Callable[["TrainSpec"], str | None]
 def _kind_of_lora(field: str, is_given: Callable[[TrainSpec], Any]) -> Check:
     @rule(field)
     def check(spec: TrainSpec) -> str | None:
+        method = spec.tuning.finetuning_type
         wrong = is_given(spec) and not spec.trains_adapter()
         return (
-            f"is a kind of LoRA, but finetuning_type is {spec.tuning.finetuning_type}: set it to lora"
-            if wrong
-            else None
+            Text("is a kind of LoRA, but finetuning_type is {method}: set it to lora", method=method) if wrong else None
         )
 
     return check

@@ -17,10 +17,9 @@ def _other_quantizer(value: str) -> Message | None:
     if value == QUANTIZER:
         return None
     if value in OTHER_QUANTIZERS:
-        return Message(
-            f"is {value!r}: only bitsandbytes quantizes a base that adapters learn beside; use bnb", "unsupported"
-        )
-    return Message(f"is {shown(value)}: must be {QUANTIZER}", "invalid_choice")
+        text = "is {value!r}: only bitsandbytes quantizes a base that adapters learn beside; use bnb"
+        return Message(text, "unsupported", value=value)
+    return Message("is {value}: must be {allowed}", "invalid_choice", value=shown(value), allowed=QUANTIZER)
 
 
 @dataclass(frozen=True, kw_only=True)
