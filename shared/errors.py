@@ -38,10 +38,12 @@ class Complaint:
     code: str = "invalid_value"
     #: 1-based line of the file, for dataset rows.
     line: int | None = None
+    #: Chinese of the message, where it comes from another process and only its text does; else it is looked up.
+    message_zh: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         body = {"field": self.field, "message": self.message, "code": self.code, "line": self.line}
-        body["message_zh"] = chinese.sentence(self.message)
+        body["message_zh"] = self.message_zh or chinese.sentence(self.message)
         return {name: value for name, value in body.items() if value is not None}
 
 

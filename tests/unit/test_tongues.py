@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import re
 from typing import Any
@@ -40,6 +41,12 @@ def test_a_text_keeps_its_parts_when_it_is_copied() -> None:
 def test_a_complaints_message_keeps_the_parts_of_its_text() -> None:
     message = Message(Text("is {value}", value=1), "out_of_range")
     assert (message, message.code, message.template) == ("is 1", "out_of_range", "is {value}")
+
+
+def test_a_complaint_from_another_process_keeps_its_chinese() -> None:
+    told = Complaint(field="lora_rank", message=Text("is {value}: must be a whole number", value="'8'")).as_dict()
+    assert "'8'" in told["message_zh"]
+    assert Complaint(**json.loads(json.dumps(told))).as_dict() == told
 
 
 def test_a_part_that_is_a_sentence_itself_is_said_in_chinese_too() -> None:
