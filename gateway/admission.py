@@ -6,6 +6,7 @@ For jobs, for what follows them and for deployments alike. What a spec may conta
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from gateway.services import Services
@@ -31,13 +32,20 @@ def missing(services: Services, project_id: str, spec: Any, *, follows: bool = F
             if follows and name == MADE_MODEL:
                 continue
             try:
-                find[str(param.kind)](services.store, services.settings, project_id, name)
+                found = find[str(param.kind)](services.store, services.settings, project_id, name)
+                if param.kind == "model" and found.path is not None and not _holds_model(found.path):
+                    message = f"is {name!r}: a place below an import root, but no folder with a config.json"
+                    yield Complaint(field=param.wire, message=message, code="model_not_found")
             except NotFound as error:
                 message = f"is {name!r}: {error.message}"
                 yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
             except OSError as error:  # no file can have such a name, or the import root cannot be read
                 message = f"is {shown(name)}: cannot be looked up ({error.strerror})"
                 yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
@@ -96,7 +104,7 @@ def _needs(kind: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _listed(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value] if value else []
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def model_of(wire: Mapping[str, Any]) -> str | None:

@@ -46,10 +46,14 @@ def multipart() -> None:
 
 
 def _text() -> str:
+    packed = request.headers.get("Content-Encoding", "identity")
+    if packed.strip().lower() not in ("", "identity"):
+        message = f"Content-Encoding is {packed[:40]!r}: send the body as it is"
+        raise UnsupportedMediaType(message, field="Content-Encoding")
     data = request.get_data()
     # A body of unknown length (chunked) is cut off at the limit without a word: half a YAML would pass for a whole one.
     if request.content_length is None and len(data) >= (request.max_content_length or 0):
-        raise TooLarge(f"The body is larger than {request.max_content_length} bytes")
+        raise TooLarge(f"The body is larger than {request.max_content_length} bytes", field="body")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -41,7 +41,8 @@ def create_job(
 ) -> tuple[Job, bool]:
     """The job and whether it is new; `sent` is kept with it for the view that made the body. Raises InvalidSpec."""
     if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_CHARS:
-        raise InvalidRequest(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters")
+        message = f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+        raise InvalidRequest(message, field="Idempotency-Key")
     envelope, given = request.load(body)
     spec = labels.settled(services, key.project_id, given)
     wire = kept(services, key.project_id, spec)

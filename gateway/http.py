@@ -83,9 +83,9 @@ def handle_http(error: HTTPException) -> Response:
     message = {
         404: f"There is no route {request.path}; GET /openapi.json lists all",
         405: f"{request.method} is not allowed for {request.path}: use {', '.join(_allowed(error))}",
-        413: "The body is too large for this route",
+        413: f"The body is larger than {request.max_content_length} bytes, the most that this route reads",
     }.get(status, error.description or HTTPStatus(status).phrase)
-    answer = problem(status, kind(message).as_dict())
+    answer = problem(status, kind(message, field="body" if status == 413 else None).as_dict())
     if status == 405:
         answer.headers["Allow"] = ", ".join(_allowed(error))
     return answer

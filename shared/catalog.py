@@ -86,7 +86,7 @@ def _elsewhere(settings: Settings, what: str, name: str, known: Iterable[str]) -
 
 def _below_import_root(roots: list[Path], name: str) -> Path | None:
     """The existing path that `name` means, absolute or relative to a root, never outside of all roots."""
-    if "\0" in name:
+    if "\0" in name or not name.strip():
         return None
     for root in roots:
         path = (root / name).resolve()

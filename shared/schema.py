@@ -125,7 +125,7 @@ def _bound(owner: type, path: tuple[str, ...], prefix: str) -> Iterator[Param]:
 def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
     """What was given, under wire names; complaints about names that are unknown, unsupported or given twice."""
     if len(body) > MAX_FIELDS:
-        raise InvalidSpec(f"the body has {len(body)} fields: at most {MAX_FIELDS}")
+        raise refusal([Complaint(field="body", message=f"has {len(body)} fields: at most {MAX_FIELDS}")])
     known = _names(spec_type)
     given: dict[str, Any] = {}
     complaints: list[Complaint] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.errors import InvalidRequest
 
-#: Longest whole number, digits: 64 bits have 19, and Python's own limit of 4300 is an error of another kind.
+#: Longest number, digits: 64 bits have 19, and Python's own limit of 4300 is an error of another kind.
 MAX_DIGITS = 1000
 
 
@@ -24,12 +24,19 @@ def loads(text: str, *, what: str = "body") -> Any:
     except json.JSONDecodeError as error:
         where = f"at line {error.lineno}, column {error.colno}"
         raise InvalidJson(f"The {what} is not JSON: {error.msg} {where}", field=what) from error
+    except InvalidJson as error:
+        raise InvalidJson(f"The {what}: {error.message}", field=error.field or what) from error
     except RecursionError as error:
         raise InvalidJson(f"The {what} is nested too deep", field=what) from error
 
 
 def decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole)
+    return json.JSONDecoder(
+        object_pairs_hook=_unique,
+        parse_constant=_no_constant,
+        parse_int=_whole,
+        parse_float=_broken,
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -42,9 +49,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
+    return int(_short(digits))
+
+
+def _broken(digits: str) -> float:
+    return float(_short(digits))
+
+
+def _short(digits: str) -> str:
     if len(digits) > MAX_DIGITS:
         raise InvalidJson(f"holds a number of {len(digits)} digits: at most {MAX_DIGITS}")
-    return int(digits)
+    return digits
 
 
 def _no_constant(name: str) -> Any:

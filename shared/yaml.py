@@ -50,15 +50,18 @@ class InvalidYaml(InvalidRequest):
 def parse(text: str) -> dict[str, Any]:
     """The document's mapping. Raises InvalidYaml with line and column, or TooLarge."""
     if len(text) > MAX_CHARS:
-        raise TooLarge(f"the YAML has {len(text)} characters: at most {MAX_CHARS}")
+        raise TooLarge(f"the YAML has {len(text)} characters: at most {MAX_CHARS}", field="body")
     if "\x00" in text:
-        raise InvalidYaml(f"line {text[: text.index(chr(0))].count(chr(10)) + 1}: NUL characters are not allowed")
+        line = text[: text.index("\x00")].count("\n") + 1
+        raise InvalidYaml(f"line {line}: NUL characters are not allowed", field="body")
     try:
         return _document(_Reader(YAML(typ="safe", pure=True).parse(text)))
     except MarkedYAMLError as error:
-        raise InvalidYaml(_sentence(error)) from error
+        raise InvalidYaml(_sentence(error), field="body") from error
     except YAMLError as error:
-        raise InvalidYaml(f"not valid YAML: {str(error).splitlines()[0]}") from error
+        raise InvalidYaml(f"not valid YAML: {str(error).splitlines()[0]}", field="body") from error
+    except InvalidYaml as error:
+        raise InvalidYaml(error.message, field=error.field or "body") from error
 
 
 class _Reader:
@@ -115,7 +118,7 @@ def _mapping(reader: _Reader) -> dict[str, Any]:
         if not isinstance(event, ScalarEvent):
             raise InvalidYaml(f"{_place(event)}: a name must be plain text")
         if event.value in found:
-            raise InvalidYaml(f"{_place(event)}: {event.value[:80]!r} is given twice")
+            raise InvalidYaml(f"{_place(event)}: {event.value[:80]!r} is given twice", field=event.value[:200])
         found[event.value] = _value(reader, reader.next())
     return found
 
