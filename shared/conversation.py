@@ -1,9 +1,12 @@
-"""From a conversation to ids and marks: what the model reads, and which tokens it learns.
+"""From a row to ids and marks: what the model reads, and which tokens it learns.
 
 Where an answer begins and ends is found by rendering the conversation turn by turn with the chat template: the text up
 to a turn with its generation prompt is exactly what the model is given when it is asked, and what the next rendering
 adds is the answer. So every template works, marked or not. The answer is learned with the token that ends the turn,
 and without what the template writes after it.
+
+A row that prefers (a pair of answers, or one with a label) is learned from by its last answer alone, and all before it
+is the prompt. A plain text needs no template.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ class Sample:
     was_cut: bool = False
     #: Answers that are read but not learned because the template writes them otherwise once others follow.
     num_rewritten: int = 0
+    #: Whether the answer is a desirable one; None: nobody said.
+    label: bool | None = None
 
 
 class Unlearnable(TunesmithError):
@@ -73,6 +78,46 @@ class Encoder:
     mask_history: bool = False
     #: Tokens.
     cutoff_len: int = 2048
+    #: What the tokenizer itself puts before a text.
+    begin_ids: tuple[int, ...] = ()
+    #: Plain texts are joined and cut into pieces afterwards: each is kept whole.
+    whole_texts: bool = False
+
+    def samples(self, row: Row, kind: str) -> list[Sample]:
+        """What a row of this kind (`Stage.rows`) becomes: a pair is two, the better first. Raises Unlearnable,
+        BadTemplate."""
+        if kind == "pair":
+            return self.pair(row)
+        made = {"messages": self.sample, "labelled": self.labelled, "text": self.text}[kind]
+        return [made(row)]
+
+    def text(self, row: Row) -> Sample:
+        """All of it is learned, and its end."""
+        if row.text is None:
+            raise Unlearnable("is no plain text")
+        ids = [*self.begin_ids, *self.encode(row.text), self.end_id]
+        kept = ids if self.whole_texts else ids[: self.cutoff_len]
+        if len(kept) < 2:
+            raise Unlearnable("holds no text")
+        return Sample(input_ids=kept, supervised=[True] * len(kept), was_cut=len(kept) < len(ids))
+
+    def labelled(self, row: Row) -> Sample:
+        if row.label is None:
+            raise Unlearnable("has no label")
+        turn = self.last_turn(row)
+        num_prompt, num_answer = share(len(turn.prompt), len(turn.answer), self.cutoff_len)
+        return replace(_one_turn(turn, num_prompt, num_answer), label=row.label)
+
+    def pair(self, row: Row) -> list[Sample]:
+        """Both share the room as the longer answer has it, so that their prompts stay the same."""
+        if row.rejected is None:
+            raise Unlearnable("has no rejected answer")
+        turns = [self.last_turn(row), self.last_turn(replace(row, messages=[*row.messages[:-1], row.rejected]))]
+        longest = (max(len(turn.prompt) for turn in turns), max(len(turn.answer) for turn in turns))
+        samples = [_one_turn(turn, *share(*longest, self.cutoff_len)) for turn in turns]
+        if samples[0].input_ids == samples[1].input_ids:
+            raise Unlearnable("both answers are the same as far as they are kept")
+        return samples
 
     def sample(self, row: Row) -> Sample:
         """Raises Unlearnable, BadTemplate."""
@@ -99,34 +144,48 @@ class Encoder:
         text = self._render(messages, row.tools)
         turns, position = [], 0
         for answer in self._answers(messages, row.tools, text):
-            end = [self.end_id] if answer.needs_end else []
-            turns.append(
-                Turn(
-                    prompt=self.encode(text[position : answer.start]),
-                    answer=self.encode(text[answer.start : answer.end]) + end,
-                    learned=answer.learned,
-                )
-            )
+            turns.append(self._turn(text, position, answer))
             position = answer.end
         if self.mask_history:
             turns = [replace(turn, learned=False) for turn in turns[:-1]] + turns[-1:]
         return turns
 
+    def last_turn(self, row: Row) -> Turn:
+        """The last answer, and all before it as its prompt."""
+        messages = self._with_system(row.messages)
+        text = self._render(messages, row.tools)
+        answer = self._answer_at(messages, len(messages) - 1, row.tools, text)
+        if answer is None:
+            raise Unlearnable("the chat template does not write the last answer as it is")
+        return self._turn(text, 0, answer)
+
+    def _turn(self, text: str, position: int, answer: Answer) -> Turn:
+        end = [self.end_id] if answer.needs_end else []
+        return Turn(
+            prompt=self.encode(text[position : answer.start]),
+            answer=self.encode(text[answer.start : answer.end]) + end,
+            learned=answer.learned,
+        )
+
     def _answers(self, messages: Messages, tools: list[Any] | None, text: str) -> list[Answer]:
         found: list[Answer] = []
         for index, message in enumerate(messages):
-            if message["role"] != "assistant":
+            answer = self._answer_at(messages, index, tools, text) if message["role"] == "assistant" else None
+            if answer is None:
                 continue
-            upto = self._render(messages[: index + 1], tools)
-            if not text.startswith(upto):
-                continue  # a template that rewrites history (drops old thoughts): then only later answers stand as said
-            prompt = self._render(messages[:index], tools, add_generation_prompt=True)
-            # Usually all of the prompt; less where it opens a thought that the answer does not have.
-            start = num_common(upto, prompt)
-            if found and start < found[-1].end:
+            if found and answer.start < found[-1].end:
                 raise Unlearnable("the chat template writes an answer before the end of the last one")
-            found.append(self._answer(upto, start, message))
+            found.append(answer)
         return found
+
+    def _answer_at(self, messages: Messages, index: int, tools: list[Any] | None, text: str) -> Answer | None:
+        """None: a template that rewrites history (drops old thoughts) does not leave this answer as it was said."""
+        upto = self._render(messages[: index + 1], tools)
+        if not text.startswith(upto):
+            return None
+        prompt = self._render(messages[:index], tools, add_generation_prompt=True)
+        # Usually all of the prompt; less where it opens a thought that the answer does not have.
+        return self._answer(upto, num_common(upto, prompt), messages[index])
 
     def _answer(self, upto: str, start: int, message: Mapping[str, Any]) -> Answer:
         answer, content = upto[start:], str(message.get("content") or "").strip()
@@ -157,6 +216,18 @@ class Encoder:
     def _render(self, messages: Messages, tools: list[Any] | None, add_generation_prompt: bool = False) -> str:
         values = {**self.values, "add_generation_prompt": add_generation_prompt}
         return self.program.render(messages, **(values | ({"tools": tools} if tools else {})))
+
+
+def _one_turn(turn: Turn, num_prompt: int, num_answer: int) -> Sample:
+    """The answer is learned whatever its weight is: a preference is about it."""
+    prompt, answer = without_middle(turn.prompt, num_prompt), turn.answer[:num_answer]
+    if not answer or not prompt:
+        raise Unlearnable("no token of an answer is left to learn")
+    return Sample(
+        input_ids=[*prompt, *answer],
+        supervised=[False] * len(prompt) + [True] * len(answer),
+        was_cut=len(prompt) + len(answer) < size(turn),
+    )
 
 
 def num_common(first: str, second: str) -> int:

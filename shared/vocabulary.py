@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared import templates
+from shared import stages, templates
 from shared.conversation import Encode, Encoder
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
@@ -22,6 +22,8 @@ TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_t
 SPECIAL_MAP = "special_tokens_map.json"
 #: Files that `read` looks at, where they are.
 FILES = (TOKENIZER, CONFIG, TEMPLATE, SPECIAL_MAP)
+#: Any text: shows what a tokenizer puts before one.
+WORD = "a"
 #: Special tokens that a template may write by name.
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -39,14 +41,16 @@ class Vocabulary:
     special: tuple[str, ...]
     eos_token: str
     eos_token_id: int
+    #: What the tokenizer itself puts before a text.
+    begin_ids: tuple[int, ...] = ()
 
 
 def encoder(vocabulary: Vocabulary, spec: TrainSpec) -> Encoder:
-    """Raises InvalidSpec when neither the model nor the spec has a chat template."""
+    """Raises InvalidSpec when neither the model nor the spec has a chat template and the stage needs one."""
     known = with_template(vocabulary, spec)
     named = templates.get(spec.data.template).stop_words if spec.data.template else ()
     return Encoder(
-        program=Program(str(known.chat_template)),
+        program=Program(known.chat_template or ""),
         encode=known.encode,
         values=known.values,
         stops=tuple(dict.fromkeys([known.eos_token, *named, *known.special])),
@@ -55,17 +59,30 @@ def encoder(vocabulary: Vocabulary, spec: TrainSpec) -> Encoder:
         train_on_prompt=spec.data.train_on_prompt,
         mask_history=spec.data.mask_history,
         cutoff_len=spec.data.cutoff_len,
+        begin_ids=known.begin_ids,
+        whole_texts=bool(spec.data.packing),
     )
 
 
 def with_template(vocabulary: Vocabulary, spec: TrainSpec) -> Vocabulary:
-    """With the template that the spec names, if it names one. Raises InvalidSpec where there is none at all."""
+    """With the template that the spec names, if it names one. Raises InvalidSpec where there is none at all, unless
+    the stage learns from plain text."""
     if spec.data.template is not None:
         return replace(vocabulary, chat_template=templates.get(spec.data.template).jinja)
-    if not vocabulary.chat_template:
+    if not vocabulary.chat_template and stages.get(spec.tuning.stage).rows != "text":
         shipped = ", ".join(templates.names())
         raise InvalidSpec(f"the model has no chat template of its own: name one of {shipped}", field="template")
     return vocabulary
+
+
+def begin_ids(whole: Sequence[int], plain: Sequence[int]) -> tuple[int, ...]:
+    """What stands before the ids of a text when the tokenizer adds what it always adds."""
+    return tuple(whole[:place]) if plain and (place := _find(whole, plain)) else ()
+
+
+def _find(whole: Sequence[int], part: Sequence[int]) -> int:
+    """Where the part begins; 0 also when it is not there."""
+    return next((n for n in range(len(whole)) if list(whole[n : n + len(part)]) == list(part)), 0)
 
 
 def one_template(given: Any) -> str | None:
@@ -103,6 +120,7 @@ def read(folder: Path) -> Vocabulary:
         special=special,
         eos_token=values["eos_token"],
         eos_token_id=end,
+        begin_ids=begin_ids(tokenizer.encode(WORD).ids, tokenizer.encode(WORD, add_special_tokens=False).ids),
     )
 
 

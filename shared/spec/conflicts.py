@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from shared import stages
 from shared.rules import rule
 from shared.tongues import Text
 
@@ -41,7 +42,26 @@ def pissa_of_whole_weights(spec: TrainSpec) -> str | None:
     return "needs whole matrices, which ZeRO-3 splits: use zero_stage 2, or leave pissa_init out" if both else None
 
 
+def _of_conversations(field: str, is_given: Callable[[TrainSpec], Any]) -> Check:
+    @rule(field)
+    def check(spec: TrainSpec) -> str | None:
+        wrong = is_given(spec) and spec.tuning.stage != "sft"
+        return f"is for stage sft, not for {spec.tuning.stage}: leave it out" if wrong else None
+
+    return check
+
+
+@rule("packing")
+def packing_of_what_is_read_on(spec: TrainSpec) -> str | None:
+    compares = spec.data.packing and stages.get(spec.tuning.stage).rows in ("pair", "labelled")
+    return f"puts answers together, which stage {spec.tuning.stage} compares: leave it out" if compares else None
+
+
 RULES: tuple[Check, ...] = (
+    _of_conversations("neat_packing", lambda spec: spec.data.neat_packing),
+    _of_conversations("train_on_prompt", lambda spec: spec.data.train_on_prompt),
+    _of_conversations("mask_history", lambda spec: spec.data.mask_history),
+    packing_of_what_is_read_on,
     _kind_of_lora("use_dora", lambda spec: spec.lora.use_dora),
     _kind_of_lora("use_rslora", lambda spec: spec.lora.use_rslora),
     _kind_of_lora("pissa_init", lambda spec: spec.lora.pissa_init),

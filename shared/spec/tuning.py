@@ -14,7 +14,7 @@ from shared.rules import rule
 class Tuning:
     stage: str = param(
         "sft",
-        "What kind of training: `sft` learns to answer from examples.",
+        "What is learned: `sft` to answer from examples, `pt` to continue texts, the others from what people prefer.",
         choices=stages.names(),
         check=stages.complaint,
         kind="stage",

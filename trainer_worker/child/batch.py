@@ -9,39 +9,27 @@ where each sample's last token lies (`ends`, counted through all rows).
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
-
-from trainer_worker.child.tokens import TokenStore
 
 IGNORED = -100
-#: One sample: its ids, and for each whether it is learned.
+#: One or several samples: their ids, for each the next id where it is learned, and the lengths of the samples.
 Item = dict[str, Any]
+Collator = Callable[[Sequence[Item]], dict[str, Any]]
 
 
-class Samples(Dataset):
-    """Rows of a token store; `groups` names the samples of each row."""
-
-    def __init__(self, store: TokenStore, groups: Sequence[Sequence[int]]):
-        self.store = store
-        self.groups = groups
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, index: int) -> Item:
-        samples = [self.store.sample(sample) for sample in self.groups[index]]
-        return {
-            # transformers' length grouping looks for this name.
-            "input_ids": np.concatenate([ids for ids, _ in samples]),
-            "targets": np.concatenate([targets(ids, marks) for ids, marks in samples]),
-            "lengths": [len(ids) for ids, _ in samples],
-        }
+def as_item(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Item:
+    """Samples (ids and marks) that go together."""
+    return {
+        # transformers' length grouping looks for this name.
+        "input_ids": np.concatenate([ids for ids, _ in samples]),
+        "targets": np.concatenate([targets(ids, marks) for ids, marks in samples]),
+        "lengths": [len(ids) for ids, _ in samples],
+    }
 
 
 def targets(ids: np.ndarray, marks: np.ndarray) -> np.ndarray:
@@ -117,6 +105,27 @@ def _samples(item: Item) -> list[tuple[np.ndarray, np.ndarray]]:
     """Ids and targets of each sample of an item."""
     places = np.cumsum(item["lengths"])[:-1]
     return list(zip(np.split(item["input_ids"], places), np.split(item["targets"], places), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Items of two samples each: what is averaged over are pairs (p)."""
+
+    inner: Collator
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        return self.inner(items) | {"labels": torch.zeros(len(items), dtype=torch.long)}  # p
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Answers with labels (a: answers), and a batch of those that do not belong together."""
+
+    inner: Collator
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        labels = torch.tensor([item["label"] for item in items])  # a
+        return self.inner(items) | {"labels": labels, "mismatched": self.inner([i["mismatched"] for i in items])}
 
 
 def singles(indices: Sequence[int]) -> list[list[int]]:

@@ -21,7 +21,7 @@ from shared import lengths
 from shared.attempt import Attempt
 
 #: Raised when samples, or what is kept of them, come out differently for the same input.
-VERSION = 2
+VERSION = 3
 #: Progress events closer together than this help nobody.
 PROGRESS_SECONDS = 1.0
 PREPARED = "prepared.json"
@@ -43,6 +43,8 @@ class Tally:
     num_dropped: int = 0
     #: Answers.
     num_rewritten: int = 0
+    #: Of labelled ones.
+    num_desirable: int = 0
     #: Why the first row was dropped.
     first_problem: str = ""
     lengths: list[int] = field(default_factory=list)
@@ -85,6 +87,7 @@ def _part(
     attempt: Attempt, spec: Any, encoder: Any, tokenizer_digest: str, name: str, datasets: Sequence[Mapping[str, Any]]
 ) -> Path:
     """The folder of one part's tokens, made now or found."""
+    from shared import stages
     from trainer_worker.child import tokens
 
     key = _key(spec, encoder, tokenizer_digest, datasets)
@@ -97,16 +100,19 @@ def _part(
         tokens.write(place, samples, tally.as_dict)
     store = tokens.TokenStore(place)
     _tell(attempt, spec, name, store.meta, found)
+    if name == "train" and stages.get(spec.tuning.stage).rows == "labelled":
+        _tell_balance(attempt, spec, store.meta)
     return place
 
 
 def _samples(
     attempt: Attempt, spec: Any, encoder: Any, datasets: Sequence[Mapping[str, Any]], tally: Tally
 ) -> Iterator[Any]:
+    from shared import stages
     from shared.errors import TunesmithError
     from trainer_worker.child import data
 
-    told = time.monotonic()
+    told, kind = time.monotonic(), stages.get(spec.tuning.stage).rows
     for row in (row for dataset in datasets for row in data.read(dataset, spec.data.max_samples)):
         tally.num_rows += 1
         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -114,13 +120,14 @@ def _samples(
             _check(attempt)
             attempt.emit("progress", done=tally.num_rows, unit="rows")
         try:
-            sample = encoder.sample(row)
+            samples = encoder.samples(row, kind)
         except TunesmithError as error:
             tally.num_dropped += 1
             tally.first_problem = tally.first_problem or f"row {tally.num_rows}: {error.message}"
             continue
-        _count(tally, sample)
-        yield sample
+        for sample in samples:
+            _count(tally, sample)
+        yield from samples
 
 
 def _count(tally: Tally, sample: Any) -> None:
@@ -129,6 +136,7 @@ def _count(tally: Tally, sample: Any) -> None:
     tally.num_learned += sum(sample.supervised[1:])
     tally.num_cut += sample.was_cut
     tally.num_rewritten += sample.num_rewritten
+    tally.num_desirable += sample.label is True
     tally.lengths.append(len(sample.input_ids))
 
 
@@ -155,16 +163,33 @@ def _tell(attempt: Attempt, spec: Any, name: str, stats: Mapping[str, Any], foun
         attempt.emit("finding", text, level="warning", field="cutoff_len", num_rows=stats["num_cut"])
 
 
+def _tell_balance(attempt: Attempt, spec: Any, stats: Mapping[str, Any]) -> None:
+    """Of labelled answers: https://arxiv.org/abs/2402.01306, Eq. 8, wants their weighted ratio between 1 and 4/3."""
+    good, bad = stats["num_desirable"], stats["num_samples"] - stats["num_desirable"]
+    if not good or not bad:
+        text = f"every answer is labelled {'true' if good else 'false'}: there is nothing to tell apart"
+        attempt.emit("finding", text, level="warning", field="dataset")
+        return
+    weights = spec.plugged["kto"]
+    ratio = weights.kto_chosen_weight * good / max(weights.kto_rejected_weight * bad, 1e-9)
+    if not 1 <= round(ratio, 2) <= 1.34:
+        text = f"{good} answers are desirable, {bad} not: weighted, their ratio is {ratio:.2f}, 1 to 1.33 is advised"
+        field, value = ("kto_rejected_weight", ratio) if ratio > 1 else ("kto_chosen_weight", 1 / max(ratio, 1e-9))
+        attempt.emit("finding", f"{text}; set {field} to {getattr(weights, field) * value:.2f}", field=field)
+
+
 def _check(attempt: Attempt) -> None:
     if attempt.wanted() != "run":
         raise Stopped
 
 
 def _key(spec: Any, encoder: Any, tokenizer_digest: str, datasets: Sequence[Mapping[str, Any]]) -> str:
+    from shared import stages
     from trainer_worker.child import data
 
     parts = {
         "version": VERSION,
+        "rows": stages.get(spec.tuning.stage).rows,
         "tokenizer": tokenizer_digest,
         "datasets": [data.identity(dataset) for dataset in datasets],
         "max_samples": spec.data.max_samples,
@@ -174,6 +199,8 @@ def _key(spec: Any, encoder: Any, tokenizer_digest: str, datasets: Sequence[Mapp
         "train_on_prompt": encoder.train_on_prompt,
         "mask_history": encoder.mask_history,
         "cutoff_len": encoder.cutoff_len,
+        "begin_ids": encoder.begin_ids,
+        "whole_texts": encoder.whole_texts,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -7,7 +7,6 @@ which splits the model while it is loaded.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -19,7 +18,7 @@ from transformers import TrainingArguments, set_seed
 from trainer_worker import deepspeed
 from trainer_worker.child import memory, model
 from trainer_worker.child.arguments import training_arguments
-from trainer_worker.child.batch import Flat, Padded
+from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
 from trainer_worker.child.datasets import Parts
 from trainer_worker.child.objective import Autocast
@@ -30,7 +29,7 @@ from trainer_worker.child.precision import PURE_BF16, Precision, decide
 class Made:
     arguments: TrainingArguments
     model: torch.nn.Module
-    collator: Callable[..., dict[str, Any]]
+    collator: Collator
     precision: Precision
     #: Enters the format in which models compute.
     autocast: Autocast
@@ -49,7 +48,7 @@ def make(context: Context, parts: Parts) -> Made:
     recompute(context, arguments, base, parts, precision)
     tell(context, adapted, precision, layout.kernel, arguments.gradient_checkpointing)
     segments = layout.kernel == model.attention.NAME
-    collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
+    collator: Collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
     autocast = partial(precision.context, context.device)
     return Made(arguments=arguments, model=adapted, collator=collator, precision=precision, autocast=autocast)
 

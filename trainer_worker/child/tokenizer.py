@@ -12,7 +12,7 @@ from shared.vocabulary import Vocabulary
 
 
 def load(model_path: str, spec: TrainSpec) -> PreTrainedTokenizerBase:
-    """Raises InvalidSpec when neither the model nor the spec has a chat template."""
+    """Raises InvalidSpec when neither the model nor the spec has a chat template and the stage needs one."""
     tokenizer = AutoTokenizer.from_pretrained(
         model_path, revision=spec.model.model_revision, trust_remote_code=spec.model.trust_remote_code
     )
@@ -37,4 +37,7 @@ def known(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         special=tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special),
         eos_token=str(tokenizer.eos_token),
         eos_token_id=int(tokenizer.eos_token_id),
+        begin_ids=vocabulary.begin_ids(
+            tokenizer.encode(vocabulary.WORD), tokenizer.encode(vocabulary.WORD, add_special_tokens=False)
+        ),
     )

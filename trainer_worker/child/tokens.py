@@ -1,7 +1,7 @@
-"""Tokenized samples on disk: one flat file of ids, one of marks, one of offsets, memory-mapped by every rank.
+"""Tokenized samples on disk: flat files of ids, marks, offsets and labels, memory-mapped by every rank.
 
-A store appears under its name whole or not at all, so it can be shared by all jobs of the machine. It knows nothing of
-templates or datasets.
+A pair of answers is two samples, one after the other, the better first. A store appears under its name whole or not at
+all, so it can be shared by all jobs of the machine. It knows nothing of templates or datasets.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import numpy as np
 from shared.conversation import Sample
 
 IDS, MARKS, OFFSETS, META = "ids.bin", "supervised.bin", "offsets.bin", "meta.json"
+LABELS = "labels.bin"
+#: What stands there where nobody said.
+NO_LABEL = -1
 
 
 class TokenStore:
@@ -29,6 +32,8 @@ class TokenStore:
         self.offsets = np.fromfile(folder / OFFSETS, dtype=np.int64)
         self._ids = _map(folder / IDS, np.int32)
         self._marks = _map(folder / MARKS, np.bool_)
+        #: Of each sample: 1 desirable, 0 not, NO_LABEL.
+        self.labels = np.fromfile(folder / LABELS, dtype=np.int8)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -48,13 +53,15 @@ def write(folder: Path, samples: Iterable[Sample], meta: Callable[[], Mapping[st
     beside = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     beside.mkdir(parents=True)
     try:
-        offsets = array("q", [0])
+        offsets, labels = array("q", [0]), array("b")
         with open(beside / IDS, "wb") as ids, open(beside / MARKS, "wb") as marks:
             for sample in samples:
                 np.asarray(sample.input_ids, dtype=np.int32).tofile(ids)
                 np.asarray(sample.supervised, dtype=np.bool_).tofile(marks)
                 offsets.append(offsets[-1] + len(sample.input_ids))
+                labels.append(NO_LABEL if sample.label is None else int(sample.label))
         (beside / OFFSETS).write_bytes(offsets.tobytes())
+        (beside / LABELS).write_bytes(labels.tobytes())
         (beside / META).write_text(json.dumps(dict(meta())))
         _publish(beside, folder)
     finally:
