@@ -18,6 +18,7 @@ from shared.errors import Complaint, InvalidDataset
 from shared.layout import Layout, detect
 from shared.reading import Found
 from shared.rows import Row, RowError, read_row
+from shared.tongues import Text
 
 #: Broken rows that are told one by one; the rest is counted.
 MAX_ISSUES = 100
@@ -115,8 +116,10 @@ def _guessed(path: Path, container: str, description: Description) -> Layout:
         return Layout.of("openai")
     # Without an own description a file that says it ranks must show it.
     if description.ranking not in (None, guessed.ranking):
-        found = "holds chosen and rejected" if guessed.ranking else "holds no chosen and rejected"
-        raise refused("ranking", f"is {str(description.ranking).lower()}, but the first row {found}: name the columns")
+        text = "is {given}, but the first row holds no chosen and rejected: name the columns"
+        if guessed.ranking:
+            text = "is {given}, but the first row holds chosen and rejected: name the columns"
+        raise refused("ranking", Text(text, given=str(description.ranking).lower()))
     return Layout.of(guessed.format, guessed.columns, description.tags, guessed.ranking)
 
 
@@ -133,7 +136,7 @@ def _object(found: Found) -> dict[str, Any]:
     if found.error:
         raise found.error
     if not isinstance(found.value, dict):
-        raise RowError("row", f"is {type(found.value).__name__}: must be a JSON object", "invalid_type")
+        raise RowError("row", "is {kind}: must be a JSON object", "invalid_type", kind=type(found.value).__name__)
     return found.value
 
 

@@ -15,6 +15,7 @@ from shared import strict_json
 from shared.errors import Complaint, InvalidDataset
 from shared.layout import COLUMN_ROLES, FORMATS, TAG_ROLES, Layout, lacking
 from shared.nearest import did_you_mean
+from shared.tongues import Text
 
 FILE_NAME = "dataset_info.json"
 #: Largest file of descriptions; LF's has 18 kB.
@@ -47,11 +48,13 @@ class Description:
         """None: it must be guessed. Raises InvalidDataset."""
         if self.formatting is not None and self.formatting not in FORMATS:
             near = did_you_mean(self.formatting, FORMATS)
-            raise refused("formatting", f"is {self.formatting[:40]!r}: must be one of {', '.join(FORMATS)}{near}")
+            text = "is {value!r}: must be one of {allowed}{near}"
+            raise refused("formatting", Text(text, value=self.formatting[:40], allowed=", ".join(FORMATS), near=near))
         for name, given, known in (("columns", self.columns, COLUMN_ROLES), ("tags", self.tags, TAG_ROLES)):
             if unknown := sorted(set(given or {}) - known):
-                allowed = f"must be among {', '.join(sorted(known))}{did_you_mean(unknown[0], known)}"
-                raise refused(name, f"has {unknown[0][:40]!r}: {allowed}")
+                allowed, near = ", ".join(sorted(known)), did_you_mean(unknown[0], known)
+                text = "has {value!r}: must be among {allowed}{near}"
+                raise refused(name, Text(text, value=unknown[0][:40], allowed=allowed, near=near))
         if self.formatting is None and not self.columns:
             return None
         made = Layout.of(self.formatting or "alpaca", self.columns, self.tags, self.ranking)
@@ -85,12 +88,12 @@ def read(path: Path) -> dict[str, Any]:
     """Every entry of a file, unread, by name. Raises InvalidDataset."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise refused(FILE_NAME, f"has more than {MAX_BYTES} bytes")
+            raise refused(FILE_NAME, Text("has more than {most} bytes", most=MAX_BYTES))
         value = strict_json.loads(path.read_text(encoding="utf-8-sig"), what=FILE_NAME)
     except strict_json.InvalidJson as error:
         raise refused(FILE_NAME, error.message, "invalid_json") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise refused(FILE_NAME, f"cannot be read: {type(error).__name__}") from error
+        raise refused(FILE_NAME, Text("cannot be read: {error}", error=type(error).__name__)) from error
     if not isinstance(value, dict):
         raise refused(FILE_NAME, "must be an object of names and descriptions", "invalid_type")
     return value
@@ -108,7 +111,8 @@ def chosen(given: Any, name: str | None, filename: str) -> Entry:
         if key in given and (key in (name, PurePath(filename).stem, *by_file) or len(given) == 1):
             return parse(str(key), given[key], of_upload=True)
     known = ", ".join(list(given)[:10])
-    raise refused("dataset_info", f"has no entry for {name or filename!r}: it has {known}; say which one as `name`")
+    text = "has no entry for {asked!r}: it has {known}; say which one as `name`"
+    raise refused("dataset_info", Text(text, asked=name or filename, known=known))
 
 
 def parse(name: str, entry: Any, *, of_upload: bool = False) -> Entry:
@@ -117,9 +121,10 @@ def parse(name: str, entry: Any, *, of_upload: bool = False) -> Entry:
         raise _wrong(name, "must be an object", "invalid_type")
     for key, value in entry.items():
         if key not in KEYS:
-            raise _wrong(name, f"has {key[:40]!r}, which is unknown{did_you_mean(key, KEYS)}", "unknown_field")
+            near = did_you_mean(key, KEYS)
+            raise _wrong(name, Text("has {key!r}, which is unknown{near}", key=key[:40], near=near), "unknown_field")
         if complaint := _value(key, value):
-            raise _wrong(name, f"{key} {complaint}", "invalid_type")
+            raise _wrong(name, Text("{key} {complaint}", key=key, complaint=complaint), "invalid_type")
     made = _described(name, entry)
     source = "file_name" if of_upload else next((key for key in SOURCES if entry.get(key)), None)
     if source is None:
@@ -128,7 +133,7 @@ def parse(name: str, entry: Any, *, of_upload: bool = False) -> Entry:
         raise _wrong(name, REFUSED[source], "unsupported")
     if source == "file_name":
         for key, complaint in _parts(entry):
-            raise _wrong(name, f"{key} {complaint}", "unsupported")
+            raise _wrong(name, Text("{key} {complaint}", key=key, complaint=complaint), "unsupported")
         return Entry(name=name, description=made, file_name=entry.get("file_name"))
     origin = {key: entry[key] for key in ("subset", "split", "folder") if entry.get(key)}
     return Entry(name=name, description=made, hub_id=entry["hf_hub_url"], **origin)
@@ -161,30 +166,31 @@ def _described(name: str, entry: Mapping[str, Any]) -> Description:
     return made
 
 
-def _parts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _parts(entry: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     """What chooses a part of a dataset on the Hub: a file has none."""
     for key, whole in (("subset", None), ("split", "train"), ("folder", None)):
         if entry.get(key) not in (None, whole):
-            yield key, "chooses a part of a dataset on the Hub: a file has none"
+            yield key, Text("chooses a part of a dataset on the Hub: a file has none")
 
 
-def _value(key: str, value: Any) -> str | None:
+def _value(key: str, value: Any) -> Text | None:
     """What is wrong with one value of an entry."""
     if value is None:
         return None
     if key == "ranking":
-        return None if isinstance(value, bool) else "must be true or false"
+        return None if isinstance(value, bool) else Text("must be true or false")
     if key == "num_samples":
         fits = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_SAMPLES
-        return None if fits else f"is {str(value)[:40]}: must be a whole number from 1 to {MAX_SAMPLES}"
+        text = "is {value}: must be a whole number from {low} to {high}"
+        return None if fits else Text(text, value=str(value)[:40], low=1, high=MAX_SAMPLES)
     if key in ("columns", "tags"):
         texts = isinstance(value, dict) and all(name is None or isinstance(name, str) for name in value.values())
-        return None if texts else "must be an object of texts"
-    return None if isinstance(value, str) else "must be text"
+        return None if texts else Text("must be an object of texts")
+    return None if isinstance(value, str) else Text("must be text")
 
 
 def _wrong(name: str, message: str, code: str = "invalid_value") -> InvalidDataset:
-    return refused("dataset_info", f"{name[:100]!r} {message}", code)
+    return refused("dataset_info", Text("{name!r} {complaint}", name=name[:100], complaint=Text(message)), code)
 
 
 def refused(field: str, message: str, code: str = "invalid_value") -> InvalidDataset:

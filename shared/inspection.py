@@ -18,6 +18,7 @@ from shared import dataset, reading
 from shared.datasetinfo import Description, refused
 from shared.errors import Complaint, InvalidDataset
 from shared.layout import Layout
+from shared.tongues import Text
 
 #: Address space, bytes: a record batch of Arrow is held whole, all else row by row.
 MAX_MEMORY_BYTES = 2 * 1024**3
@@ -38,8 +39,11 @@ def inspect(path: Path, description: Description, *, filename: str) -> dataset.R
     command = [sys.executable, "-P", "-m", "shared.inspection"]
     done = subprocess.run(command, input=json.dumps(order).encode(), capture_output=True, check=False)
     if done.returncode:
-        message = f"is {container} that takes more memory or time than its size allows: write it in smaller batches"
-        raise refused("file", f"{message}, or as JSONL", "too_costly")
+        text = (
+            "is {container} that takes more memory or time than its size allows: write it in smaller batches, "
+            "or as JSONL"
+        )
+        raise refused("file", Text(text, container=container), "too_costly")
     return _answered(json.loads(done.stdout))
 
 

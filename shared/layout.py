@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shared.tongues import Text
+
 #: Column of the row that each role of a format reads when `columns` is not given.
 DEFAULT_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "alpaca": {
@@ -135,7 +137,7 @@ def wrong_kind(kind: str, stage: str, wanted: str) -> str | None:
     return f"has rows that are {KINDS[kind]}, but stage {stage} needs {KINDS[wanted]}: {HOW_TO[wanted]}"
 
 
-def lacking(layout: Layout) -> str | None:
+def lacking(layout: Layout) -> Text | None:
     """What the columns of a layout lack to be read."""
     wanted: tuple[str, ...] = ("prompt",) if layout.format == "alpaca" else ("messages",)
     wanted += tuple(ANSWERS) if layout.ranking else ()
@@ -143,10 +145,11 @@ def lacking(layout: Layout) -> str | None:
         wanted += ("response",)
     missing = next((role for role in wanted if role not in layout.columns), None)
     if missing == "prompt" and "messages" in layout.columns:
-        return "names messages, which alpaca does not have: set formatting to sharegpt or openai"
+        return Text("names messages, which alpaca does not have: set formatting to sharegpt or openai")
     if missing is None and layout.ranking and "kto_tag" in layout.columns:
-        return "names kto_tag in a ranking: a row holds two answers, or one with a label"
-    return f"names no {missing}: where columns are given, those left out do not exist" if missing else None
+        return Text("names kto_tag in a ranking: a row holds two answers, or one with a label")
+    text = "names no {missing}: where columns are given, those left out do not exist"
+    return Text(text, missing=missing) if missing else None
 
 
 def detect(row: Mapping[str, Any]) -> Layout | None:

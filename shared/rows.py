@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from shared.layout import INSIDE_INPUT, MEDIA, Layout
+from shared.tongues import Text
 from shared.toolcalls import RowError, tool_calls, tool_list, written_calls
 
 __all__ = ["Row", "RowError", "read_row"]
@@ -44,7 +45,7 @@ def read_row(row: Mapping[str, Any], layout: Layout) -> Row:
     """Raises RowError."""
     for role in MEDIA:
         if role in layout.columns and row.get(layout.columns[role]):
-            raise RowError(layout.columns[role], f"holds {role}: only text is trained on", "unsupported")
+            raise RowError(layout.columns[role], "holds {role}: only text is trained on", "unsupported", role=role)
     return _READERS[layout.format](_with_input(row, layout), layout)
 
 
@@ -82,7 +83,7 @@ def _conversation(row: Mapping[str, Any], layout: Layout) -> Row:
     if not isinstance(given, list) or not given:
         raise RowError(column, "must be a list of messages", "missing" if given is None else "invalid_type")
     if len(given) > MAX_MESSAGES:
-        raise RowError(column, f"has {len(given)} messages: at most {MAX_MESSAGES}")
+        raise RowError(column, "has {count} messages: at most {most}", count=len(given), most=MAX_MESSAGES)
     messages = [_message(layout)(message, f"{column}[{n}]", layout.tags) for n, message in enumerate(given)]
     system = _system(row, layout.columns)
     if messages[0]["role"] == "system":
@@ -121,7 +122,7 @@ def _answer(row: Mapping[str, Any], layout: Layout, role: str) -> dict[str, Any]
         return {"role": "assistant", "content": _text(row, column, required=True)}
     message = _object_message(layout, value, column)
     if message["role"] != "assistant":
-        raise RowError(column, f"is a message of {message['role']}: must be the assistant's", "invalid_role")
+        raise RowError(column, "is a message of {role}: must be the assistant's", "invalid_role", role=message["role"])
     return message
 
 
@@ -135,7 +136,7 @@ def _labelled(row: Mapping[str, Any], column: str, made: Row) -> Row:
     label = row.get(column)
     if not isinstance(label, bool):
         code = "missing" if label is None else "invalid_type"
-        raise RowError(column, f"is {str(label)[:40]!r}: must be true (desirable) or false", code)
+        raise RowError(column, "is {label!r}: must be true (desirable) or false", code, label=str(label)[:40])
     return replace(made, label=label)
 
 
@@ -169,7 +170,7 @@ def _openai_message(message: Any, place: str, tags: Mapping[str, str]) -> dict[s
         raise RowError(at, "must be text", "missing")
     weight = message.get("weight")
     if weight not in (None, 0, 1):
-        raise RowError(f"{place}.weight", f"is {weight!r}: must be 0 or 1")
+        raise RowError(f"{place}.weight", "is {weight!r}: must be 0 or 1", weight=weight)
     made: dict[str, Any] = {"role": role, "content": content or ""}
     if role == "function":
         made = {"role": "assistant", **({"content": content or ""} if calls else written_calls(content or ""))}
@@ -192,7 +193,8 @@ def _role(message: Any, place: str, tags: Mapping[str, str]) -> str:
     roles |= {"developer": "system"} if tags["role_tag"] == "role" else {}
     if not isinstance(given, str) or given not in roles:
         allowed = ", ".join(roles)
-        raise RowError(f"{place}.{tags['role_tag']}", f"is {given!r}: must be one of {allowed}", "invalid_role")
+        at = f"{place}.{tags['role_tag']}"
+        raise RowError(at, "is {value!r}: must be one of {allowed}", "invalid_role", value=given, allowed=allowed)
     return "tool" if roles[given] == "observation" else roles[given]
 
 
@@ -208,13 +210,13 @@ def _take_turns(messages: list[dict[str, Any]], column: str, *, last: tuple[str,
         if after["role"] == "system":
             raise RowError(f"{column}[{index}]", "a system message must be the first", "invalid_order")
         if after["role"] not in FOLLOWERS[before["role"]]:
-            raise RowError(f"{column}[{index}]", f"follows {_another(before, after)}", "invalid_order")
+            raise RowError(f"{column}[{index}]", _out_of_turn(before, after), "invalid_order")
 
 
-def _another(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def _out_of_turn(before: Mapping[str, Any], after: Mapping[str, Any]) -> Text:
     if before["role"] == after["role"]:
-        return f"another message of {after['role']}"
-    return f"a message of {before['role']}: an assistant message must come between"
+        return Text("follows another message of {role}", role=after["role"])
+    return Text("follows a message of {role}: an assistant message must come between", role=before["role"])
 
 
 def _question(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:

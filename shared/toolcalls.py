@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from shared.tongues import Text
+
 #: Ends a thought that precedes the calls in one text.
 END_OF_THOUGHT = "</think>"
 
@@ -18,9 +20,9 @@ END_OF_THOUGHT = "</think>"
 class RowError(ValueError):
     """The row cannot be trained on."""
 
-    def __init__(self, column: str, message: str, code: str = "invalid_row"):
-        self.column, self.message, self.code = column, message, code
-        super().__init__(f"{column}: {message}")
+    def __init__(self, column: str, template: str, code: str = "invalid_row", /, **values: Any):
+        self.column, self.message, self.code = column, Text(template, **values), code
+        super().__init__(f"{column}: {self.message}")
 
 
 def written_calls(content: str) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def tool_list(row: Mapping[str, Any], column: str | None) -> list[dict[str, Any]
     try:
         tools = json.loads(tools) if isinstance(tools, str) else tools
     except (ValueError, RecursionError) as error:
-        raise RowError(str(column), f"is not JSON: {str(error)[:200]}", "invalid_json") from error
+        raise RowError(str(column), "is not JSON: {error}", "invalid_json", error=str(error)[:200]) from error
     if not isinstance(tools, list):
         raise RowError(str(column), "must be a list of tools", "invalid_type")
     return [_tool(tool, f"{column}[{index}]") for index, tool in enumerate(tools)] or None

@@ -10,13 +10,14 @@ import codecs
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from shared.reading.array import read_array
 from shared.reading.arrow import read_arrow
 from shared.reading.found import MAX_ROW_BYTES, Found, unreadable
 from shared.reading.lines import read_csv, read_jsonl, read_text
 from shared.reading.unpack import Bomb, check, is_packed, unpacked
+from shared.tongues import Text
 
 __all__ = ["BINARY", "MAX_ROW_BYTES", "NAMES", "SUFFIXES", "Found", "Unreadable", "container_of", "read"]
 
@@ -47,9 +48,9 @@ FOREIGN: Mapping[bytes, str] = {
 class Unreadable(ValueError):
     """The file as a whole is none that is read."""
 
-    def __init__(self, message: str, code: str = "unsupported"):
-        self.message, self.code = message, code
-        super().__init__(message)
+    def __init__(self, template: str, code: str = "unsupported", /, **values: Any):
+        self.message, self.code = Text(template, **values), code
+        super().__init__(self.message)
 
 
 def container_of(path: Path, filename: str = "") -> str:
@@ -61,11 +62,13 @@ def container_of(path: Path, filename: str = "") -> str:
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise Unreadable("is UTF-16: save the file as UTF-8", "encoding")
     if foreign := next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None):
-        raise Unreadable(f"is {foreign}: upload {NAMES}; text formats may be packed with gzip")
+        raise Unreadable(
+            "is {foreign}: upload {names}; text formats may be packed with gzip", foreign=Text(foreign), names=NAMES
+        )
     if binary := next((what for magic, what in BINARY.items() if head.startswith(magic)), None):
         return _binary(path, binary)
     if b"\0" in head[:64]:
-        raise Unreadable(f"is a binary file: upload {NAMES}")
+        raise Unreadable("is a binary file: upload {names}", names=NAMES)
     if PurePath(filename.removesuffix(".gz")).suffix.lower() == ".txt":
         return "text"
     return {b"[": "json", b"{": "jsonl"}.get(head.lstrip()[:1], "csv")
@@ -79,7 +82,7 @@ def read(path: Path, container: str) -> Iterator[Found]:
         try:
             yield from READERS[container](file)
         except Bomb as error:
-            yield unreadable(1, str(error), "invalid_gzip")
+            yield unreadable(1, error.args[0], "invalid_gzip")
 
 
 def _binary(path: Path, container: str) -> str:
@@ -100,4 +103,4 @@ def _head(path: Path) -> bytes:
                 check(path)
             return file.read(4096).removeprefix(codecs.BOM_UTF8)
         except Bomb as error:
-            raise Unreadable(str(error), "invalid_gzip") from error
+            raise Unreadable(error.args[0], "invalid_gzip") from error

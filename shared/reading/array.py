@@ -99,7 +99,9 @@ def _element(text: _Text) -> Found:
                 return unreadable(line, TOO_LONG, "row_too_long")
             if text.ended:
                 at = line + text.text.count("\n", text.start, error.pos)
-                return unreadable(line, f"is not JSON: {error.msg}" + (f" on line {at}" if at > line else ""))
+                if at > line:
+                    return unreadable(line, "is not JSON: {what} on line {at}", what=error.msg, at=at)
+                return unreadable(line, "is not JSON: {what}", what=error.msg)
             text.more(num_bytes)
             num_bytes *= 2
         except (strict_json.InvalidJson, RecursionError) as error:

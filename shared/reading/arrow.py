@@ -12,6 +12,7 @@ from typing import Any
 
 from shared.reading import strict
 from shared.reading.found import MAX_ROW_BYTES, NUL, TOO_LONG, Found, unreadable
+from shared.tongues import Text
 from shared.toolcalls import RowError
 
 #: Rows of Parquet that are decoded at once: a few, because one may be megabytes long.
@@ -39,13 +40,13 @@ def read_arrow(path: Path, container: str) -> Iterator[Found]:
                     raise _Swollen
                 yield found
     except _Swollen:
-        message = f"swells to more than {MAX_RATIO} times its size: upload it as JSONL"
+        message = Text("swells to more than {most} times its size: upload it as JSONL", most=MAX_RATIO)
         yield unreadable(number + 1, message, BROKEN[container])
     except BaseException as error:
         # What Rust gives up on comes as a PanicException, which is no Exception.
         if isinstance(error, GeneratorExit | KeyboardInterrupt | MemoryError):
             raise
-        yield unreadable(number + 1, f"cannot be read: {_reason(error)}", BROKEN[container])
+        yield unreadable(number + 1, "cannot be read: {error}", BROKEN[container], error=_reason(error))
 
 
 def _batches(path: Path, container: str) -> Any:
@@ -61,7 +62,9 @@ def _found(number: int, row: Any) -> tuple[Found, int]:
     try:
         value = row.as_py()
     except ValueError as error:
-        return Found(line=number, error=RowError("row", f"cannot be read: {_reason(error)}", "invalid_type")), 0
+        return Found(
+            line=number, error=RowError("row", "cannot be read: {error}", "invalid_type", error=_reason(error))
+        ), 0
     texts = list(strict.texts(value))
     size = sum(map(len, texts))
     if size > MAX_ROW_BYTES:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from shared.tongues import Text
 from shared.toolcalls import RowError
 
 #: Longest row, bytes: longer than any context, short enough that one row never fills the memory.
 MAX_ROW_BYTES = 8 * 1024**2
-TOO_LONG = f"is longer than {MAX_ROW_BYTES} bytes"
-NUL = "holds a NUL character"
-NOT_UTF8 = "is not UTF-8: save the file as UTF-8"
+TOO_LONG = Text("is longer than {most} bytes", most=MAX_ROW_BYTES)
+NUL = Text("holds a NUL character")
+NOT_UTF8 = Text("is not UTF-8: save the file as UTF-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,6 @@ class Found:
     last: bool = False
 
 
-def unreadable(line: int, message: str, code: str = "invalid_json") -> Found:
+def unreadable(line: int, template: str, code: str = "invalid_json", /, **values: Any) -> Found:
     """Nothing from this line on can be read."""
-    return Found(line=line, error=RowError("row", message, code), last=True)
+    return Found(line=line, error=RowError("row", template, code, **values), last=True)

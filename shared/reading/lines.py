@@ -31,7 +31,7 @@ def read_text(file: BinaryIO) -> Iterator[Found]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            yield Found(line=number, error=RowError("row", f"byte {error.start + 1} {NOT_UTF8}", "encoding"))
+            yield Found(line=number, error=_not_utf8(error))
             continue
         if "\0" in text:
             yield Found(line=number, error=RowError("row", NUL, "invalid_character"))
@@ -52,15 +52,18 @@ def _parsed(number: int, line: bytes) -> Found:
     try:
         return Found(line=number, value=parse(line.decode()))
     except UnicodeDecodeError as error:
-        message = f"byte {error.start + 1} {NOT_UTF8}"
-        return Found(line=number, error=RowError("row", message, "encoding"))
+        return Found(line=number, error=_not_utf8(error))
     except json.JSONDecodeError as error:
-        message = f"is not JSON: {error.msg} at column {error.colno}"
-        return Found(line=number, error=RowError("row", message, "invalid_json"))
+        wrong = RowError("row", "is not JSON: {what} at column {at}", "invalid_json", what=error.msg, at=error.colno)
+        return Found(line=number, error=wrong)
     except RowError as error:
         return Found(line=number, error=error)
     except (strict_json.InvalidJson, RecursionError) as error:
         return Found(line=number, error=not_strict(error))
+
+
+def _not_utf8(error: UnicodeDecodeError) -> RowError:
+    return RowError("row", "byte {at} {wrong}", "encoding", at=error.start + 1, wrong=NOT_UTF8)
 
 
 def read_csv(file: BinaryIO) -> Iterator[Found]:
@@ -69,14 +72,14 @@ def read_csv(file: BinaryIO) -> Iterator[Found]:
     line = 1
     try:
         if twice := _twice(reader.fieldnames or ()):
-            yield unreadable(line, f"names two columns {twice!r}", "invalid_csv")
+            yield unreadable(line, "names two columns {twice!r}", "invalid_csv", twice=twice)
             return
         line = 2
         for row in reader:
             yield _csv_row(line, row)
             line = reader.line_num + 1
     except csv.Error as error:
-        yield unreadable(line, f"is not CSV: {error}", "invalid_csv")
+        yield unreadable(line, "is not CSV: {error}", "invalid_csv", error=error)
     except RowError as error:
         yield Found(line=reader.line_num + 1, error=error, last=True)
 

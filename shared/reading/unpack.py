@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from shared.tongues import Text
+
 MAGIC = b"\x1f\x8b"
 #: Unpacked bytes for each packed one, beyond the first FREE_BYTES. Text comes to 3 to 30, deflate's most is 1032.
 MAX_RATIO = 100
 FREE_BYTES = 32 * 1024**2
 BUFFER_BYTES = 1 << 20
-SWELLS = f"unpacks to more than {MAX_RATIO} times its size: upload it unpacked"
+SWELLS = Text("unpacks to more than {most} times its size: upload it unpacked", most=MAX_RATIO)
 
 
 class Bomb(ValueError):
@@ -46,7 +48,7 @@ def check(path: Path) -> None:
             while done < FREE_BYTES and (piece := packed.read(BUFFER_BYTES)):
                 done += len(piece)
         except (OSError, EOFError, zlib.error) as error:
-            raise Bomb(f"is not a whole gzip file: {error}") from error
+            raise Bomb(Text("is not a whole gzip file: {error}", error=error)) from error
         if done >= FREE_BYTES and done > MAX_RATIO * file.tell():
             raise Bomb(SWELLS)
 
@@ -64,7 +66,7 @@ class _Bounded(io.RawIOBase):
         try:
             piece = self._packed.read(len(view))
         except (OSError, EOFError, zlib.error) as error:
-            raise Bomb(f"is not a whole gzip file: {error}") from error
+            raise Bomb(Text("is not a whole gzip file: {error}", error=error)) from error
         self._left -= len(piece)
         if self._left < 0:
             raise Bomb(SWELLS)

@@ -26,7 +26,10 @@ SAID = {
     "_wrong": (1,),
     "_refused": (1,),
     "_unusable": (0,),
-    "_unreadable": (1,),
+    "unreadable": (1,),
+    "Unreadable": (0,),
+    "Bomb": (0,),
+    "refused": (1,),
 }
 FINDINGS = frozenset({"info", "warning", "error", "severity"})
 

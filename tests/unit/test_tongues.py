@@ -6,13 +6,14 @@ import copy
 import json
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared import schema
+from shared import dataset, schema
 from shared.advice.finding import Origin, info
-from shared.errors import Complaint, InvalidSpec, NotFound
+from shared.errors import Complaint, InvalidDataset, InvalidSpec, NotFound
 from shared.fields import Message
 from shared.spec import TrainSpec
 from shared.tongues import Text, chinese
@@ -95,6 +96,28 @@ def test_a_misspelt_field_is_told_the_right_name_in_both_tongues() -> None:
 def test_a_refused_argument_says_why_and_what_instead_in_both_tongues() -> None:
     told = Complaint(field="use_galore", message=UNSUPPORTED["use_galore"].message).as_dict()["message_zh"]
     assert UNSUPPORTED["use_galore"].reason not in told and "GaLore" in told
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"messages": [{"role": "user", "content": "a"}]}',
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}',
+        '{"messages": [{"role": "robot", "content": "a"}]}',
+        '{"messages": "none"}',
+        "{broken",
+        "[1, 2]",
+        '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said_in_both_tongues(line: str, tmp_path: Path) -> None:
+    good = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{good}\n{line}\n")
+    with pytest.raises(InvalidDataset) as caught:
+        dataset.inspect(path)
+    (issue,) = [found.as_dict() for found in caught.value.complaints]
+    assert issue["line"] == 2 and any(ord(char) > 127 for char in issue["message_zh"])
 
 
 def complaint(fields: dict[str, Any], about: str) -> dict[str, Any]:
