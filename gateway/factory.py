@@ -17,6 +17,7 @@ from gateway import (
     models,
     openapi,
     parameters,
+    plans,
     previews,
 )
 from gateway.openai import files, fine_tuning
@@ -40,7 +41,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     api = openapi.install(app)
     # After Api, which brings handlers of its own.
     http.install_handlers(app)
-    for module in (health, parameters, datasets, previews, jobs, models, deployments, files, fine_tuning):
+    for module in (health, parameters, datasets, previews, jobs, plans, models, deployments, files, fine_tuning):
         api.register_blueprint(module.blueprint)
     api.register_blueprint(inference.blueprint(built))
     app.register_blueprint(console.blueprint)

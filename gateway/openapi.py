@@ -50,6 +50,14 @@ SPEC_BODY: dict[str, Any] = {
     "required": True,
     "content": _any_spec("application/json") | _any_spec("application/yaml"),
 }
+PLAN_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "A job's body, and beside its fields those of a plan.",
+    "content": {
+        media_type: {"schema": {"allOf": [content["schema"], {"$ref": "#/components/schemas/PlanRequest"}]}}
+        for media_type, content in SPEC_BODY["content"].items()
+    },
+}
 UPLOAD_BODY: dict[str, Any] = {
     "required": True,
     "content": {"multipart/form-data": {"schema": {"$ref": "#/components/schemas/Upload"}}},
@@ -191,6 +199,29 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         created_at=_NUMBER, fine_tuning_job_id=_TEXT, fine_tuned_model_checkpoint=_TEXT, step_number=_NUMBER,
         metrics=_OBJECT,
     ),
+    "PlanRequest": {
+        "type": "object",
+        "properties": {
+            "gpus": {
+                "type": "object",
+                "properties": {
+                    "kind": _TEXT, "count": _NUMBER, "memory_gib": {"type": "number"},
+                    "host_memory_gib": {"type": "number"}, "per_host": _NUMBER,
+                },
+                "example": {"kind": "A100-80GB", "count": 8},
+            },
+            "config": _OBJECT, "num_rows": _NUMBER, "lengths": _OBJECT,
+            "goal": {"type": "string", "enum": ["style", "knowledge"]},
+        },
+    },
+    "Plan": {
+        "type": "object",
+        "properties": {
+            "object": _TEXT, "kind": _TEXT, "spec": _OBJECT, "training": _OBJECT, "model": _OBJECT, "gpus": _OBJECT,
+            "memory": _OBJECT, "options": _OBJECT, "nearest": _OBJECT, "reasons": _OBJECT,
+            "findings": {"type": "array", "items": _OBJECT},
+        },
+    },
     "Deleted": _record(deleted={"type": "boolean"}),
     "Health": {"type": "object", "properties": {"status": _TEXT, "missing": _OBJECT, "broker": {"type": "boolean"}}},
     "NewModel": {

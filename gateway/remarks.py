@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway import surroundings
 from gateway.admission import requires
 from gateway.fitness import record_of
 from gateway.services import Services
@@ -39,22 +40,24 @@ def findings(
     services: Services, project_id: str, spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]
 ) -> list[Finding]:
     """`wire` is the spec as it is kept, `body` what was sent."""
+    found = beside_doctor(services, project_id, spec, wire, body)
+    if isinstance(spec, TrainSpec):
+        found += _waits(services, spec)
+        return [*found, *doctor.of_case(surroundings.known(services, project_id, spec).case(spec))]
+    return [*found, *doctor.findings(spec)]
+
+
+def beside_doctor(
+    services: Services, project_id: str, spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]
+) -> list[Finding]:
+    """What only the catalog can tell, whether the job is run or planned."""
     found = [*given.remarks(type(spec), body), *_set_back(spec, wire), *_labels(spec, wire, body)]
     if isinstance(spec, TrainSpec):
         model = record_of(services, project_id, spec.model.model_name_or_path)
-        found += [*_template(services, project_id, model, spec.data.template), *_waits(services, spec)]
+        found += _template(services, project_id, model, spec.data.template)
     if isinstance(spec, ExportSpec):
         found += _other_base(services, project_id, spec)
-    return [*found, *_doctor(services, project_id, spec)]
-
-
-def _doctor(services: Services, project_id: str, spec: Any) -> list[Finding]:
-    if not isinstance(spec, TrainSpec):
-        return doctor.findings(spec)
-    known = [catalog.resolve_dataset(services.store, services.settings, project_id, name) for name in spec.data.dataset]
-    counts = [resolved.record.num_rows for resolved in known if resolved.record is not None]
-    num_rows = sum(counts) if len(counts) == len(known) else None
-    return doctor.findings(spec, num_rows=num_rows, num_devices=spec.distributed.num_processes or 1)
+    return found
 
 
 def _set_back(spec: Any, wire: Mapping[str, Any]) -> Iterator[Finding]:

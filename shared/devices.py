@@ -53,6 +53,16 @@ def find(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted(settings.devices)) or gpus or (CPU,)
 
 
+def machine(names: Sequence[str]) -> dict[str, Any]:
+    """What these GPUs are and how much memory they and the machine have, GiB; nothing without GPUs."""
+    rows = [row for row in query_gpus("uuid", "name", "memory.total") if row[0] in names]
+    if not rows:
+        return {}
+    gpus = [{"name": name, "memory_gib": round(int(mib) / 1024, 1)} for _, name, mib in rows if mib.isdigit()]
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"gpus": gpus, "host_memory_gib": round(pages / 1024**3, 1)}
+
+
 def take(run_dir: Path, names: Sequence[str], count: int, holder: Mapping[str, Any]) -> Taken | Busy:
     """Take `count` of the devices, or none. `holder` ({"id", "kind"}) is what others read while they wait."""
     count = 1 if tuple(names) == (CPU,) else count

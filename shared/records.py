@@ -248,5 +248,7 @@ class Worker:
     version: str
     started_at: datetime
     seen_at: datetime
+    #: Its cards and memory: `gpus` (name, memory_gib each), `host_memory_gib`; empty where it has no GPU.
+    machine: dict[str, Any] = field(default_factory=dict)
     #: Since its last beat, by the clock of who asks.
     age_seconds: float = 0.0

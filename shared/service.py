@@ -77,6 +77,7 @@ class Service:
             devices=devices.find(settings) if needs_devices else (),
             storage_id=artifacts.storage_id(),
         )
+        self._machine = devices.machine(self._worker.devices)
         self._registry = CollectorRegistry()
         metrics = telemetry.Metrics(self._registry)
         self.runner = Runner(self._store, artifacts, settings, self._worker, metrics)
@@ -114,6 +115,7 @@ class Service:
                     labels=list(self._worker.labels),
                     metrics_url=self._metrics_url(),
                     version=version("tunesmith"),
+                    machine=self._machine,
                 )
                 self._listen()
             except Exception:  # the edge of a thread that must not end

@@ -1,18 +1,24 @@
-"""A training spec with the figures that advice needs: batch, steps, size of the model, bytes a card.
+"""A training spec with the figures that advice needs: batch, steps, size of the model, memory of a card.
 
-Memory is model states only (weights, gradients, optimizer): activations depend on the architecture, which a name does
-not tell.
+Where the model's shape is known (its config.json), memory is shared/advice/memory.py's whole estimate. Where only its
+name tells a size, it is that of the model states: activations depend on the architecture, which a name does not tell.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
+from shared.advice import fit, footprint
+from shared.advice.cards import Cards
+from shared.advice.memory import GIB
+from shared.advice.shapes import Shape
 from shared.spec import TrainSpec
 
-GIB = 1024**3
 #: Bytes of one weight as it is loaded; 4-bit with double quantization, 8-bit with its scales.
 BYTES_PER_WEIGHT = {None: 2.0, 8: 1.03, 4: 0.516}
 #: Weights, gradients and optimizer of one trained weight: all bfloat16, or with float32 copies (least, most).
@@ -28,8 +34,33 @@ class Case:
     #: Rows of the training datasets together; None: not known.
     num_rows: int | None
     num_devices: int
-    #: Weights of the model, billions, from its name; None: the name does not say.
+    #: Weights of the model, billions, from its shape, else its name; None: neither is known.
     billions: float | None
+    #: None: the model's config.json is not known.
+    shape: Shape | None = None
+    #: None: not known what it would run on.
+    cards: Cards | None = None
+    #: Statistics of the samples' lengths (`p50`, `p95`, `p99`, `length_mean`, `length_max` ...), as far as known.
+    lengths: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fitted(self) -> fit.Fitted | None:
+        """The estimate on the cards; None where shape or cards are not known."""
+        return self.on() if self.cards is not None else None
+
+    def on(self, memory_gib: float | None = None, **changes: Any) -> fit.Fitted | None:
+        """The estimate for the spec with other values, on the cards that there are or on such of this memory."""
+        if self.shape is None:
+            return None
+        cards = self.cards if memory_gib is None else None
+        cards = replace(cards or Cards(memory_gib=memory_gib or 80.0), count=self.num_devices)
+        longest = self.lengths.get("length_max")
+        return fit.fit(fit.changed(self.spec, changes), self.shape, cards, int(longest) if longest else None)
+
+    @property
+    def size(self) -> str:
+        """`32.8B`."""
+        return f"{self.billions or 0:.3g}B"
 
     @property
     def effective_batch(self) -> int:
@@ -52,18 +83,36 @@ class Case:
         train = self.spec.train
         if train.max_steps > 0:
             return train.max_steps
-        if self.train_rows is None or self.spec.data.packing:
+        if self.steps_per_epoch is None:
             return None
-        per_epoch = max(math.ceil(self.train_rows / self.effective_batch), 1)
-        return max(math.ceil(per_epoch * train.num_train_epochs), 1)
+        return max(math.ceil(self.steps_per_epoch * train.num_train_epochs), 1)
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        rows = self.sequences
+        return None if rows is None else max(math.ceil(rows / self.effective_batch), 1)
+
+    @property
+    def sequences(self) -> int | None:
+        """What a batch is made of: rows, or what they are packed into; None where that is not known."""
+        rows, data = self.train_rows, self.spec.data
+        if rows is None or not data.packing:
+            return rows
+        mean = self.lengths.get("length_mean")
+        return None if not mean else max(math.ceil(rows * min(float(mean), data.cutoff_len) / data.cutoff_len), 1)
+
+    @property
+    def tokens_per_step(self) -> int | None:
+        """Real tokens of one step of all devices; None where the lengths are not known."""
+        data, mean = self.spec.data, self.lengths.get("length_mean")
+        if data.packing:
+            return self.effective_batch * data.cutoff_len
+        return None if not mean else round(self.effective_batch * min(float(mean), data.cutoff_len))
 
     @property
     def zero_stage(self) -> int:
         """DeepSpeed's stage, 0 without it."""
-        distributed = self.spec.distributed
-        if distributed.zero_stage is not None:
-            return distributed.zero_stage
-        return int((distributed.deepspeed or {}).get("zero_optimization", {}).get("stage", 0))
+        return footprint.zero_stage(self.spec) or 0
 
     @property
     def validates(self) -> bool:

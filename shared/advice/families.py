@@ -42,6 +42,8 @@ class Family:
     is_tied: bool = False
     #: Whether its MLP has a gate: three matrices, not two.
     is_gated: bool = True
+    #: Whether queries and keys have norms of their own.
+    norms_queries: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,11 +313,11 @@ def glm4_moe(c: Config) -> Blocks:
 FAMILIES: Mapping[str, Family] = {
     **{name: Family(blocks=llama) for name in ("llama", "mistral", "ministral", "smollm3", "seed_oss", "granite")},
     "qwen2": Family(blocks=qwen2),
-    "qwen3": Family(blocks=qwen3),
+    "qwen3": Family(blocks=qwen3, norms_queries=True),
     "gemma": Family(blocks=llama, is_tied=True),
     "gemma2": Family(blocks=gemma2, is_tied=True),
-    "gemma3_text": Family(blocks=gemma3, is_tied=True),
-    "olmo2": Family(blocks=olmo2),
+    "gemma3_text": Family(blocks=gemma3, is_tied=True, norms_queries=True),
+    "olmo2": Family(blocks=olmo2, norms_queries=True),
     "phi": Family(blocks=phi, is_gated=False),
     "phi3": Family(blocks=phi3),
     "glm4": Family(blocks=glm4),
@@ -325,7 +327,7 @@ FAMILIES: Mapping[str, Family] = {
     "falcon": Family(blocks=falcon, is_tied=True, is_gated=False),
     "mixtral": Family(blocks=mixtral),
     "qwen2_moe": Family(blocks=qwen2_moe),
-    "qwen3_moe": Family(blocks=qwen3_moe),
+    "qwen3_moe": Family(blocks=qwen3_moe, norms_queries=True),
     "deepseek_v2": Family(blocks=deepseek),
     "deepseek_v3": Family(blocks=deepseek),
     "glm4_moe": Family(blocks=glm4_moe),

@@ -9,7 +9,7 @@ sequence parallelism, activation offloading, optimizers that step inside the bac
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from shared.advice.shapes import Shape
 
@@ -84,6 +84,10 @@ class Training:
     is_fused: bool = False
     #: Whether dropout in adapters keeps copies of their inputs.
     has_dropout: bool = False
+    #: Whether keys and values are repeated for every query head that shares them.
+    repeats_keys: bool = False
+    #: Rank of adapters on every linear layer.
+    rank: int = 0
     #: Whether gradients stay while the next small step is computed.
     accumulates: bool = True
     num_devices: int = 1
@@ -159,6 +163,8 @@ def base_bytes(t: Training) -> float:
 
 
 def _gradients(t: Training) -> float:
+    if t.zero and t.offload != "none":
+        return 0.0  # they follow the optimizer, bucket by bucket
     whole = t.num_trained * t.trained.gradient
     return whole / t.num_devices if (t.zero or 0) >= 2 else whole
 
@@ -203,16 +209,25 @@ def _activations(t: Training) -> tuple[float, float]:
 
 def kept_bytes(t: Training) -> float:
     """What one layer keeps for its backward pass. Counted on transformers 5.17 in bfloat16, bytes a token: Llama
-    with adapters 12.2 h + 4.1 ad + 4.1 kd + 8.1 f; all trained, 16 h + 4 ad + 4 kd + 8 f."""
+    with adapters 12 h + 4 ad + 4 kd + 8 f, or 12 h + 8 ad + 8 f where keys are repeated; all trained, 16 h + 4 ad +
+    4 kd + 8 f; dropout in the adapters adds 16 h + 4 ad + 2 f, rank r adds 14 r; norms of queries and keys 4 ad + 4 kd;
+    mixtures keep 14 h and 12 f."""
     s = t.shape
     heads, keys = s.num_heads * s.head_size, s.num_kv_heads * s.head_size
-    widths = (4 if t.is_fused else 6) * s.hidden + 2 * heads + 2 * keys
-    widths += (3 if t.is_fused else 4 if s.is_gated else 3) * s.inner
+    widths = (4 if t.is_fused else 6) * s.hidden + (4 * heads if t.repeats_keys else 2 * heads + 2 * keys)
+    widths += _inner_widths(t) * s.inner + 7 * t.rank
+    widths += 2 * (heads + keys) if s.norms_queries else 0
     if t.num_trained > s.num_weights // 2:
         widths += 2 * s.hidden  # norms that are trained keep their inputs too
     if t.has_dropout:
-        widths += 5 * s.hidden + heads + s.inner
+        widths += 8 * s.hidden + 2 * heads + s.inner
     return t.element * t.tokens * widths + _scores(t, SCORE_KEPT)
+
+
+def _inner_widths(t: Training) -> int:
+    if t.shape.active_share < 1:
+        return 6
+    return 3 if t.is_fused or not t.shape.is_gated else 4
 
 
 def working_bytes(t: Training) -> float:
@@ -240,7 +255,3 @@ def host_bytes(t: Training, processes_per_host: int) -> tuple[float, float]:
         held += 2 * t.shape.num_weights * HOST_FACTOR
     share = processes_per_host / t.num_devices
     return processes + processes_per_host * loading, processes + held * share
-
-
-def without_checkpointing(training: Training) -> Training:
-    return replace(training, checkpointing=False)

@@ -6,8 +6,6 @@ trained here), and those that quantized files hold in other forms.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +47,10 @@ class Shape:
     is_known: bool
     is_gated: bool
     is_tied: bool
+    #: Whether queries and keys have norms of their own.
+    norms_queries: bool
+    #: Whether attention scores are capped, which no fused kernel here does.
+    caps_scores: bool
     num_layers: int
     hidden: int
     num_heads: int
@@ -149,6 +151,8 @@ def _shape(c: Config, name: str, family: Family, *, is_known: bool) -> Shape:
         is_known=is_known,
         is_gated=family.is_gated,
         is_tied=is_tied,
+        norms_queries=family.norms_queries,
+        caps_scores=bool(c.get("attn_logit_softcapping")),
         num_layers=c.layers,
         hidden=c.hidden,
         num_heads=c.heads,
@@ -192,8 +196,3 @@ def _inner(c: Config, matrices: Sequence[Matrix], share: float) -> int:
     if not any(m.is_expert for m in down):
         return c.inner
     return round(sum(m.inputs * m.count * (share if m.is_expert else 1) for m in down) / c.layers)
-
-
-def digest(raw: Mapping[str, Any]) -> str:
-    """Equal for the same config."""
-    return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()

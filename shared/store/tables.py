@@ -260,4 +260,5 @@ workers = Table(
     Column("version", Words, nullable=False),
     Column("started_at", Moment, nullable=False),
     Column("seen_at", Moment, nullable=False),
+    Column("machine", Json, nullable=False, server_default="{}"),
 )

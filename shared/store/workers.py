@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class Workers:
         labels: Iterable[str] = (),
         metrics_url: str | None = None,
         version: str,
+        machine: Mapping[str, Any] | None = None,
     ) -> None:
         row: dict[str, Any] = {
             "kinds": [str(kind) for kind in kinds],
@@ -39,6 +40,7 @@ class Workers:
             "labels": list(labels),
             "metrics_url": metrics_url,
             "version": version,
+            "machine": dict(machine or {}),
             "seen_at": now(),
         }
         new = self._database.insert(workers).values(id=worker_id, started_at=row["seen_at"], **row)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.advice.memory import ENGINE, GIB, MIXED, Trained, estimate, host_bytes, without_checkpointing
+from shared.advice.memory import ENGINE, GIB, MIXED, Trained, estimate, host_bytes
 from shared.advice.shapes import Shape
 from tests.unit.measured import LLAMA31_8B, NF4, QWEN_7B, SETS, full, lora, sized
 
@@ -112,7 +112,7 @@ def test_activations_are_linear_in_the_length_with_flash_and_quadratic_with_eage
 def test_checkpointing_keeps_one_input_a_layer() -> None:
     made = lora(QWEN_7B, 8, length=4096, logit_bytes=100)
     assert estimate(made).activations == 32 * 4096 * 4096 * 2
-    assert estimate(without_checkpointing(made)).activations > 10 * estimate(made).activations
+    assert estimate(replace(made, checkpointing=False)).activations > 10 * estimate(made).activations
 
 
 def test_gradients_add_to_the_peak_only_where_they_are_kept_for_the_next_small_step() -> None:

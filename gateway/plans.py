@@ -1,0 +1,148 @@
+"""Plans: a body that could be posted as a job is answered with what it would take, and nothing is run or kept.
+
+It passes the job's own door (schema, fitness), so that what is planned can be posted as it is. Only what does not
+exist is no refusal here: a plan may be made before model and data are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, jsonify
+from flask_smorest import Blueprint
+
+from gateway import body, labels, openapi, remarks, surroundings
+from gateway.admission import kept, missing
+from gateway.auth import current_key, project_id
+from gateway.fitness import unfit
+from gateway.services import services
+from shared import request, schema
+from shared.advice import doctor, plan, shapes
+from shared.advice.cards import Cards
+from shared.advice.finding import Finding, Origin, warning
+from shared.errors import Complaint, InvalidSpec
+from shared.fields import Message
+from shared.param import param
+from shared.spec import TrainSpec
+from shared.tongues import Text
+
+blueprint = Blueprint("plans", __name__, url_prefix="/v1/plans", description="What a job would take")
+
+#: What may be told of the samples' lengths: tokens and shares.
+LENGTHS = ("p50", "p95", "p99", "length_mean", "length_max", "share_cut", "share_unanswered", "num_unusable")
+MAX_LENGTH = 1e9
+
+
+def _lengths(value: dict[str, Any]) -> Message | None:
+    for name, number in value.items():
+        if name not in LENGTHS:
+            return Message(f"has {str(name)[:40]!r}: may have {', '.join(LENGTHS)}")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= MAX_LENGTH:
+            return Message(f"has {name} = {str(number)[:40]}: must be a number from 0 to {MAX_LENGTH:.0f}")
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What a plan takes beside the fields of a job."""
+
+    gpus: dict[str, Any] | None = param(
+        None, "Cards: kind, count, memory_gib. Left out: what workers report.", type=dict, source="ours"
+    )
+    config: dict[str, Any] | None = param(
+        None, "The model's config.json, where the platform does not have the model.", type=dict, source="ours"
+    )
+    num_rows: int | None = param(
+        None, "Rows of the training data. Left out: as uploaded.", type=int, minimum=1, source="ours"
+    )
+    lengths: dict[str, Any] = param(
+        {}, "Statistics of the samples' lengths, as a preview gives them.", source="ours", check=_lengths
+    )
+    goal: str | None = param(
+        None, "Ask for a recommended spec: what shall be learned.", type=str, choices=("style", "knowledge"),
+        source="ours",
+    )  # fmt: skip
+
+    def resolved(self) -> Beside:
+        return self
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.doc(requestBody=openapi.PLAN_BODY, responses=openapi.ok("Plan"))
+def create() -> Response:
+    """Plan a job: memory by part, steps, does it fit, the nearest change that makes it fit, findings. Runs nothing
+
+    The body of a job, and beside it `gpus`, `config`, `num_rows` and `lengths`, all optional. With `goal` (style or
+    knowledge) it is completed: the answer has a recommended spec that posts as it is, with a reason for each value.
+    """
+    given = body.spec_object()
+    names = {made.name for made in dataclasses.fields(Beside)}
+    beside, complaints = _beside({name: value for name, value in given.items() if name in names})
+    rest = {name: value for name, value in given.items() if name not in names}
+    return jsonify(_answer(rest, beside, complaints))
+
+
+def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Complaint]) -> dict[str, Any]:
+    cards, shape, wrong = _read(beside)
+    complaints = [*complaints, *wrong]
+    try:
+        envelope, spec = request.load(rest)
+    except InvalidSpec as error:
+        raise schema.refusal([*complaints, *error.complaints]) from error
+    spec = labels.settled(services(), project_id(), spec)
+    wire = kept(services(), project_id(), spec)
+    absent = list(missing(services(), project_id(), spec))
+    if complaints := [*complaints, *([] if absent else unfit(services(), project_id(), spec, wire))]:
+        raise schema.refusal(complaints)
+    told = {"object": "plan", "kind": envelope.kind, "spec": wire}
+    found = [*_absent(absent), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
+    if not isinstance(spec, TrainSpec):
+        return told | {"findings": [finding.as_dict() for finding in (*found, *doctor.findings(spec))]}
+    known = surroundings.known(services(), current_key().project_id, spec, asks_hub=True)
+    known = _over(known, beside, cards, shape)
+    return told | plan.make(spec, known, found)
+
+
+def _over(known: plan.Known, beside: Beside | None, cards: Cards | None, shape: shapes.Shape | None) -> plan.Known:
+    """What the caller says goes before what the platform knows."""
+    assert beside is not None
+    return plan.Known(
+        shape=shape or known.shape,
+        cards=cards or known.cards,
+        num_rows=beside.num_rows or known.num_rows,
+        lengths=beside.lengths or known.lengths,
+    )
+
+
+def _beside(given: Mapping[str, Any]) -> tuple[Beside | None, list[Complaint]]:
+    try:
+        return schema.load(Beside, given), []
+    except InvalidSpec as error:
+        return None, list(error.complaints)
+
+
+def _read(beside: Beside | None) -> tuple[Cards | None, shapes.Shape | None, list[Complaint]]:
+    """The cards and the shape that the caller gives, and what is wrong with them."""
+    cards, shape, complaints = None, None, list[Complaint]()
+    if beside is None:
+        return None, None, []
+    if beside.gpus is not None:
+        try:
+            cards = schema.load(Cards, beside.gpus)
+        except InvalidSpec as error:
+            complaints += [dataclasses.replace(made, field=f"gpus.{made.field}") for made in error.complaints]
+    if beside.config is not None:
+        try:
+            shape = shapes.read(beside.config)
+        except shapes.UnreadableShape as error:
+            complaints.append(Complaint(field="config", message=f"cannot be read: {error}", code="invalid_value"))
+    return cards, shape, complaints
+
+
+def _absent(complaints: list[Complaint]) -> list[Finding]:
+    """What does not exist is no refusal of a plan."""
+    advice = Text("A job that names it would be refused: upload or register it first.")
+    return [warning(made.field, Origin.ESTIMATE, f"{made.field} {made.message}.", advice) for made in complaints]
