@@ -1,9 +1,9 @@
 """From a row to ids and marks: what the model reads, and which tokens it learns.
 
-Where an answer begins and ends is found by rendering the conversation turn by turn with the chat template: the text up
-to a turn with its generation prompt is exactly what the model is given when it is asked, and what the next rendering
-adds is the answer. So every template works, marked or not. The answer is learned with the token that ends the turn,
-and without what the template writes after it.
+Our own templates mark in one rendering what the model writes, as LF counts it. Of a model's own template it is found by
+rendering the conversation turn by turn: the text up to a turn with its generation prompt is exactly what the model is
+given when it is asked, and what the next rendering adds is the answer. So every template works. There the answer is
+learned with the token that ends the turn, and without what the template writes after it.
 
 A row that prefers (a pair of answers, or one with a label) is learned from by its last answer alone, and all before it
 is the prompt. A plain text needs no template.
@@ -72,7 +72,12 @@ class Encoder:
     #: Texts that end an answer: the model's special tokens and the template's stop words.
     stops: tuple[str, ...]
     end_id: int
-    default_system: str | None = None
+    #: The template marks what the model writes, each answer with its end.
+    marked: bool = False
+    #: The template has no ends: the end of text stands after the last answer.
+    ends_once: bool = False
+    #: Texts that stand for pictures, sound or film, on which nothing is trained.
+    refused: tuple[str, ...] = ()
     train_on_prompt: bool = False
     #: Learn the last answer only.
     mask_history: bool = False
@@ -140,21 +145,36 @@ class Encoder:
         )
 
     def turns(self, row: Row) -> list[Turn]:
-        messages = self._with_system(row.messages)
-        text = self._render(messages, row.tools)
-        turns, position = [], 0
-        for answer in self._answers(messages, row.tools, text):
-            turns.append(self._turn(text, position, answer))
-            position = answer.end
+        self._check(row.messages)
+        if self.marked:
+            text, answers = self._marked(row)
+        else:
+            text = self._render(row.messages, row.tools)
+            answers = self._answers(row.messages, row.tools, text)
+        begins = [0, *(answer.end for answer in answers)]
+        turns = [self._turn(text, begin, answer) for begin, answer in zip(begins, answers, strict=False)]
         if self.mask_history:
             turns = [replace(turn, learned=False) for turn in turns[:-1]] + turns[-1:]
         return turns
 
+    def _marked(self, row: Row) -> tuple[str, list[Answer]]:
+        """The text, and the answers that the template itself marks in it."""
+        text, places = self.program.marked(row.messages, **self._values(row.tools))
+        said = [message for message in row.messages if message["role"] == "assistant"]
+        answers = [
+            Answer(start=start, end=end, needs_end=False, learned=message.get("weight", 1) != 0)
+            for message, (start, end) in zip(said, places, strict=True)
+        ]
+        return text, [*answers[:-1], replace(answers[-1], needs_end=self.ends_once)]
+
     def last_turn(self, row: Row) -> Turn:
         """The last answer, and all before it as its prompt."""
-        messages = self._with_system(row.messages)
-        text = self._render(messages, row.tools)
-        answer = self._answer_at(messages, len(messages) - 1, row.tools, text)
+        self._check(row.messages)
+        if self.marked:
+            text, answers = self._marked(row)
+            return self._turn(text, 0, answers[-1])
+        text = self._render(row.messages, row.tools)
+        answer = self._answer_at(row.messages, len(row.messages) - 1, row.tools, text)
         if answer is None:
             raise Unlearnable("the chat template does not write the last answer as it is")
         return self._turn(text, 0, answer)
@@ -166,6 +186,11 @@ class Encoder:
             answer=self.encode(text[answer.start : answer.end]) + end,
             learned=answer.learned,
         )
+
+    def _check(self, messages: Messages) -> None:
+        for placeholder in self.refused:
+            if any(placeholder in str(message.get("content")) for message in messages):
+                raise Unlearnable(f"has {placeholder}: this template's pictures, sound and film are not trained on")
 
     def _answers(self, messages: Messages, tools: list[Any] | None, text: str) -> list[Answer]:
         found: list[Answer] = []
@@ -208,14 +233,11 @@ class Encoder:
         place, length = min(ends)
         return abs(place) - length
 
-    def _with_system(self, messages: Messages) -> Messages:
-        if self.default_system and messages[0]["role"] != "system":
-            return [{"role": "system", "content": self.default_system}, *messages]
-        return messages
-
     def _render(self, messages: Messages, tools: list[Any] | None, add_generation_prompt: bool = False) -> str:
-        values = {**self.values, "add_generation_prompt": add_generation_prompt}
-        return self.program.render(messages, **(values | ({"tools": tools} if tools else {})))
+        return self.program.render(messages, **self._values(tools), add_generation_prompt=add_generation_prompt)
+
+    def _values(self, tools: list[Any] | None) -> dict[str, Any]:
+        return {**self.values, **({"tools": tools} if tools else {})}
 
 
 def _one_turn(turn: Turn, num_prompt: int, num_answer: int) -> Sample:

@@ -70,6 +70,11 @@ class Param:
         return self.default is MISSING
 
     @property
+    def nullable(self) -> bool:
+        """Whether null is a value of its own, not just what leaving out says."""
+        return bool(self.field.allow_none) and not isinstance(self.default, list)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every name under which it may be sent."""
         return (*self.aliases, *self.deprecated, self.wire)
@@ -100,6 +105,7 @@ def param(
     deprecated: Sequence[str] = (),
     since: int = 1,
     wire: str = "",
+    nullable: bool = False,
     check: Callable[[Any], Message | None] | None = None,
     field_class: Callable[..., fields.Field[Any]] | None = None,
 ) -> Any:
@@ -115,7 +121,7 @@ def param(
     )
     field = (field_class or (strict.SecretString if secret else FIELDS[kind_of]))(
         required=default is MISSING,
-        allow_none=default is None or isinstance(default, list),
+        allow_none=nullable or default is None or isinstance(default, list),
         metadata={"description": _description(doc, unit, advice)},
         validate=validate,
         load_only=secret,

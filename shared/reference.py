@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from shared import deepspeed, formats, methods, schema, stages, templates
+from shared import deepspeed, formats, methods, schema, stages
 from shared.param import MISSING, Param
 from shared.request import Envelope
 from shared.spec import SPECS
@@ -100,6 +100,8 @@ def _value(value: Any) -> str:
 
 
 def _allowed(tongue: Tongue, param: Param) -> str:
+    if param.kind == "template":
+        return f"[{tongue.say('names')}](templates.md)"
     if param.choices:
         return ", ".join(f"`{choice}`" for choice in param.choices)
     low = Text("above {low}" if param.exclusive_minimum else "from {low}", low=param.minimum)
@@ -119,7 +121,6 @@ def _choices(tongue: Tongue) -> str:
         *((f"`{made.name}`", "stage", tongue.say(made.doc)) for made in stages.TABLE.values()),
         *((f"`{made.name}`", "finetuning_type", tongue.say(made.doc)) for made in methods.TABLE.values()),
         *((f"`{made.name}`", "export_format", tongue.say(made.doc)) for made in formats.TABLE.values()),
-        *((f"`{name}`", "template", "") for name in templates.names()),
         *((f"`{name}`", "deepspeed", "") for name in deepspeed.names()),
     ]
     return f"## {tongue.say('Names')}\n\n" + _markdown(tongue, ("name", "of field", "meaning"), rows)

@@ -181,7 +181,8 @@ def _checked(spec_type: type, given: dict[str, Any], partial: bool) -> tuple[dic
         checked = error.valid_data if isinstance(error.valid_data, dict) else {}
         complaints = list(_complaints(error.messages_dict))
     for param in params(spec_type):
-        if param.wire in given and checked.get(param.wire) is not None:
+        said = checked.get(param.wire) is not None or (param.wire in checked and param.nullable)
+        if param.wire in given and said:
             values[param.wire] = checked[param.wire]
         if param.required and param.wire not in checked:
             values[param.wire] = None if partial and param.wire not in given else INVALID

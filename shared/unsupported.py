@@ -96,11 +96,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all(LATER, "upload the dataset; it is read row by row anyway", streaming=False, buffer_size=16384),
     *_all(LATER, "name several datasets in dataset: they are joined", mix_strategy="concat", interleave_probs=None),
     *_all(LATER, "leave it out; one loss over all validation rows is reported", eval_on_each_dataset=False),
-    *_all(LATER, "leave it out; tools are written as the model's own template writes them", tool_format=None),
-    *_all(
-        LATER, "leave it out; thoughts are kept as the template keeps them",
-        enable_thinking=True, preserve_thinking=False,
-    ),
     *_all(
         "tokenized data is cached by the server", "leave it out; the same data is never tokenized twice",
         tokenized_path=None,

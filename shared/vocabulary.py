@@ -47,32 +47,51 @@ class Vocabulary:
 
 def encoder(vocabulary: Vocabulary, spec: TrainSpec) -> Encoder:
     """Raises InvalidSpec when neither the model nor the spec has a chat template and the stage needs one."""
-    known = with_template(vocabulary, spec)
-    named = templates.get(spec.data.template).stop_words if spec.data.template else ()
+    known, data = with_template(vocabulary, spec), spec.data
+    named = templates.get(data.template, data.wording) if data.template else None
     return Encoder(
         program=Program(known.chat_template or ""),
         encode=known.encode,
-        values=known.values,
-        stops=tuple(dict.fromkeys([known.eos_token, *named, *known.special])),
+        values={**known.values, "every_thought": _every_thought(spec)},
+        stops=tuple(dict.fromkeys([known.eos_token, *(named.stop_words if named else ()), *known.special])),
         end_id=known.eos_token_id,
-        default_system=spec.data.default_system,
-        train_on_prompt=spec.data.train_on_prompt,
-        mask_history=spec.data.mask_history,
-        cutoff_len=spec.data.cutoff_len,
+        marked=named is not None,
+        ends_once=named is not None and named.ends_once,
+        refused=named.refused if named else (),
+        train_on_prompt=data.train_on_prompt,
+        mask_history=data.mask_history,
+        cutoff_len=data.cutoff_len,
         begin_ids=known.begin_ids,
-        whole_texts=bool(spec.data.packing),
+        whole_texts=bool(data.packing),
     )
 
 
+def _every_thought(spec: TrainSpec) -> bool:
+    """Whether our templates keep, or give, the thought of every answer: where each is learned, as LF has it. Where one
+    answer is compared with another, the earlier ones are what the model reads when it is served."""
+    masked = spec.data.mask_history and not spec.data.preserve_thinking
+    return spec.tuning.stage == "sft" and not masked
+
+
 def with_template(vocabulary: Vocabulary, spec: TrainSpec) -> Vocabulary:
-    """With the template that the spec names, if it names one. Raises InvalidSpec where there is none at all, unless
-    the stage learns from plain text."""
+    """With the template that the spec names, else the model's own, worded as the spec says. Raises InvalidSpec where
+    there is none at all, unless the stage learns from plain text."""
     if spec.data.template is not None:
-        return replace(vocabulary, chat_template=templates.get(spec.data.template).jinja)
+        named = templates.get(spec.data.template, spec.data.wording)
+        return replace(vocabulary, chat_template=named.jinja, **_end(vocabulary, named.eos_token))
     if not vocabulary.chat_template and stages.get(spec.tuning.stage).rows != "text":
         shipped = ", ".join(templates.names())
         raise InvalidSpec(f"the model has no chat template of its own: name one of {shipped}", field="template")
-    return vocabulary
+    own = vocabulary.chat_template
+    return replace(vocabulary, chat_template=templates.own(own, spec.data.wording) if own else None)
+
+
+def _end(vocabulary: Vocabulary, token: str | None) -> dict[str, Any]:
+    """The end of text that a template brings; the model's own stays where the tokenizer does not know it."""
+    ids = vocabulary.encode(token) if token else []
+    if token is None or len(ids) != 1:
+        return {}
+    return {"eos_token": token, "eos_token_id": ids[0], "values": {**vocabulary.values, "eos_token": token}}
 
 
 def begin_ids(whole: Sequence[int], plain: Sequence[int]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from shared import templates
 from shared.param import MISSING, param
 from shared.rules import rule
+from shared.templates import Wording
 from shared.tongues import Text
 
 
@@ -66,7 +67,31 @@ class Data:
         "Pack samples so that they do not see each other (turns packing on).",
         picture="Several small parcels in one box, with cardboard between them.",
     )
-    default_system: str | None = param(None, "System prompt for samples that have none.", type=str)
+    default_system: str | None = param(
+        None, "System prompt of conversations that have none, in training and when the model is served.", type=str
+    )
+    tool_format: str | None = param(
+        None,
+        "How tools and calls of them are written, instead of the named template's own way.",
+        type=str,
+        choices=templates.TOOL_FORMATS,
+        advice="Leave it out: the template's own is what the model was taught.",
+        since=2,
+    )
+    enable_thinking: bool | None = param(
+        True,
+        "For models that think. True: an answer without a thought learns an empty one. False: thoughts are taken out "
+        "and the prompt gives an empty one. Null: thoughts stay, where there is none the prompt gives an empty one.",
+        nullable=True,
+        advice="False for data without thoughts, if the model shall answer at once.",
+        since=2,
+    )
+    preserve_thinking: bool = param(
+        False,
+        "Keep the thoughts of earlier answers in what the model reads, where a template for models that think would "
+        "leave them out.",
+        since=2,
+    )
     preprocessing_num_workers: int | None = param(
         None, "Processes that tokenize. Left out: one.", type=int, minimum=1, maximum=1024
     )
@@ -89,6 +114,19 @@ class Data:
         both = self.mask_history and self.train_on_prompt
         return "contradicts train_on_prompt: one leaves out earlier turns, the other takes all" if both else None
 
+    @rule("train_on_prompt")
+    def a_prompt_is_learned_where_answers_have_ends(self) -> str | None:
+        name = templates.settled(self.template)
+        wrong = self.train_on_prompt and name is not None and templates.get(name).ends_once
+        return f"cannot be true with template {name}, which ends answers in the loss alone" if wrong else None
+
+    @rule("tool_format")
+    def a_tool_format_has_a_template(self) -> str | None:
+        missing = self.tool_format is not None and templates.settled(self.template) is None
+        return (
+            "changes a named template: name one in template, the model's own writes tools itself" if missing else None
+        )
+
     @rule("neat_packing")
     def packing_is_not_denied(self) -> str | None:
         denied = self.neat_packing and self.packing is False
@@ -97,6 +135,16 @@ class Data:
     @rule("dataset", code="invalid_value")
     def some_dataset(self) -> str | None:
         return "is empty: name at least one dataset" if self.dataset == [] else None
+
+    @property
+    def wording(self) -> Wording:
+        """What is said of how the template writes."""
+        return Wording(
+            tool_format=self.tool_format,
+            default_system=self.default_system,
+            enable_thinking=self.enable_thinking,
+            preserve_thinking=self.preserve_thinking,
+        )
 
     def resolved(self, stage: str) -> Data:
         """Packing is on for pt and with neat_packing; a template that stands for the model's own is none."""

@@ -76,4 +76,4 @@ class DeploySpec:
         return self.adapter_name_or_path or self.model
 
     def resolved(self) -> DeploySpec:
-        return replace(self, template=templates.settled(self.template))
+        return replace(self, template=templates.replacing(self.template))

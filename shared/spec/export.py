@@ -26,7 +26,8 @@ class Source:
         "Chat template written into the export. Left out: the model's own.",
         type=str,
         kind="template",
-        check=templates.unknown,
+        choices=templates.names(),
+        check=templates.complaint,
     )
     finetuning_type: str = param("lora", "LF's switch; how a model was trained is read from its record and files.")
     trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
@@ -99,6 +100,6 @@ class ExportSpec:
         bits = formats.get(chosen).bits
         return replace(
             self,
-            source=replace(self.source, template=templates.settled(self.source.template)),
+            source=replace(self.source, template=templates.replacing(self.source.template)),
             export=replace(self.export, export_format=chosen, export_quantization_bit=bits),
         )

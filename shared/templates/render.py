@@ -46,6 +46,11 @@ class Program:
         except (TemplateError, RecursionError) as error:
             raise BadTemplate(f"the chat template is not valid Jinja: {error}") from error
 
+    def marked(self, messages: Sequence[Mapping[str, Any]], **values: Any) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and where each of the template's generation blocks begins and ends in it, characters."""
+        text = self.render(messages, **values)
+        return text, list(zip(self.environment.begins, self.environment.ends, strict=True))
+
     def render(self, messages: Sequence[Mapping[str, Any]], **values: Any) -> str:
         """The text of a conversation; `values` are bos_token, eos_token, add_generation_prompt, tools, ..."""
         defaults = {"bos_token": "", "eos_token": "", "add_generation_prompt": False}
@@ -54,7 +59,8 @@ class Program:
         try:
             for part in self.template.generate(messages=messages, **{**defaults, **values}):
                 parts.append(part)
-                if (size := size + len(part)) > MAX_OUTPUT_CHARS:
+                size = self.environment.size = size + len(part)
+                if size > MAX_OUTPUT_CHARS:
                     raise BadTemplate(f"the chat template writes more than {MAX_OUTPUT_CHARS} characters")
         except BadTemplate:
             raise
@@ -94,9 +100,22 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
         self.seconds = seconds
         self.deadline = 0.0
+        #: Characters written so far, and how many were written where each generation block began and ended.
+        self.size = 0
+        self.begins: list[int] = []
+        self.ends: list[int] = []
 
     def start(self) -> None:
         self.deadline = time.monotonic() + self.seconds
+        self.size, self.begins, self.ends = 0, [], []
+
+    def begin(self) -> str:
+        self.begins.append(self.size)
+        return ""
+
+    def end(self) -> str:
+        self.ends.append(self.size)
+        return ""
 
     def tick(self) -> str:
         if time.monotonic() > self.deadline:
@@ -114,21 +133,27 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-            # An attribute of the environment, not a name: a template cannot shadow it.
-            tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [], [], None, None)
-            loop.body.insert(0, nodes.Output([tick]))  # type: ignore[attr-defined]
+            loop.body.insert(0, _call("tick"))  # type: ignore[attr-defined]
         return tree.set_environment(self)  # type: ignore[return-value]
 
 
 class _Generation(Extension):
-    """Transformers' `{% generation %}` block, which marks the assistant's words: here its body and nothing else."""
+    """Transformers' `{% generation %}` block, which marks the assistant's words: its body, and where it stands.
+
+    The place is right where text is written as it comes; inside a macro or a captured block it is that of the start.
+    """
 
     tags = {"generation"}
 
-    def parse(self, parser: Any) -> nodes.Node:
+    def parse(self, parser: Any) -> list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
+        return [_call("begin"), nodes.Scope(body, lineno=line), _call("end")]
+
+
+def _call(name: str) -> nodes.Output:
+    """What writes nothing and tells the environment. An attribute of it, not a name: a template cannot shadow it."""
+    return nodes.Output([nodes.Call(nodes.EnvironmentAttribute(name), [], [], None, None)])
 
 
 def _size(value: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -18,8 +19,7 @@ from trainer_worker.child.tokenizer import encoder as make_encoder
 from trainer_worker.child.tokenizer import known
 
 TOKENIZER = make_tokenizer()
-#: DeepSeek R1 takes the thoughts out of earlier answers: of those nothing is learned.
-SHIPPED = [name for name in templates.names() if name not in (templates.OWN, "deepseekr1")]
+SHIPPED = [name for name in templates.names() if name != templates.OWN]
 USER, ANSWER = {"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am a test."}
 AGAIN, SECOND = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because nobody knows."}
 
@@ -36,14 +36,9 @@ def encoder(jinja: str = CHATML, **changes: Any) -> Encoder:
 def learned(encoder: Encoder, *messages: dict[str, Any]) -> str:
     """The learned tokens as text; what lies between them as a tilde."""
     sample = encoder.sample(Row(messages=list(messages)))
-    pieces = [
-        TOKENIZER.decode([token]) if mark else "~"
-        for token, mark in zip(sample.input_ids, sample.supervised, strict=True)
-    ]
-    text = "".join(pieces)
-    while "~~" in text:
-        text = text.replace("~~", "~")
-    return text.strip("~")
+    runs = groupby(zip(sample.supervised, sample.input_ids, strict=True), key=lambda pair: pair[0])
+    pieces = [TOKENIZER.decode([token for _, token in run]) if mark else "~" for mark, run in runs]
+    return "".join(pieces).removeprefix("~").removesuffix("~")
 
 
 def test_the_answer_and_its_end_are_learned_and_nothing_else() -> None:
@@ -84,8 +79,12 @@ def test_train_on_prompt_learns_all() -> None:
     assert all(sample.supervised)
 
 
+def spec(**data: Any) -> TrainSpec:
+    return schema.load(TrainSpec, {"model_name_or_path": "m", "dataset": "d", **data})
+
+
 def test_default_system_goes_where_there_is_none() -> None:
-    made = encoder(default_system="Rhyme.")
+    made = make_encoder(TOKENIZER, spec(default_system="Rhyme."))
     own = Row(messages=[{"role": "system", "content": "Sing."}, USER, ANSWER])
 
     assert "Rhyme." in TOKENIZER.decode(made.sample(Row(messages=[USER, ANSWER])).input_ids)
@@ -178,11 +177,47 @@ def test_packing_loses_no_sample_and_overfills_no_row() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_templates_learn_the_answers_and_their_ends(name: str) -> None:
-    spec = schema.load(TrainSpec, {"model_name_or_path": "m", "dataset": "d", "template": name})
+    made = make_encoder(make_tokenizer(), spec(template=name))
+    text, places = made.program.marked([USER, ANSWER, AGAIN, SECOND], **made.values)
+    first, second = (text[start:end] for start, end in places)
+    second += "<|im_end|>" if templates.get(name).ends_once else ""
+
+    assert learned(made, USER, ANSWER, AGAIN, SECOND) == f"{first}~{second}"
+    assert "I am a test." in first and "Because nobody knows." in second
+
+
+def test_a_thought_that_is_lacking_is_learned_given_or_left_to_the_data() -> None:
+    thought = {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nI am a test."}
+    empty = "<think>\n\n</think>\n\n"
+    talk = (USER, thought, AGAIN, SECOND)
+    on, off, data = (
+        learned(make_encoder(make_tokenizer(), spec(template="qwen3", enable_thinking=way)), *talk)
+        for way in (True, False, None)
+    )
+    assert on == f"{thought['content']}<|im_end|>\n~{empty}Because nobody knows.<|im_end|>\n"
+    assert off == "I am a test.<|im_end|>\n~Because nobody knows.<|im_end|>\n"
+    assert data == f"{thought['content']}<|im_end|>\n~Because nobody knows.<|im_end|>\n"
+
+
+def test_earlier_thoughts_are_not_read_where_only_the_last_answer_is_learned_unless_they_are_preserved() -> None:
+    thought = {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nI am a test."}
+    row = Row(messages=[USER, thought, AGAIN, SECOND])
+    for preserved in (False, True):
+        told = spec(template="qwen3", mask_history=True, preserve_thinking=preserved)
+        text = TOKENIZER.decode(make_encoder(make_tokenizer(), told).sample(row).input_ids)
+        assert ("Hm." in text) is preserved
+
+
+def test_a_template_brings_the_token_that_ends_a_text() -> None:
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = templates.get(name).jinja
+    tokenizer.eos_token = "<|endoftext|>"
+    made = make_encoder(tokenizer, spec(template="qwen", tool_format="default"))
+    assert made.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert make_encoder(tokenizer, spec()).end_id == tokenizer.convert_tokens_to_ids("<|endoftext|>")
 
-    first, second = learned(make_encoder(tokenizer, spec), USER, ANSWER, AGAIN, SECOND).split("~")
 
-    assert first.strip().startswith("I am a test.") and len(first) > len("I am a test.")
-    assert second.strip().startswith("Because nobody knows.") and len(second) > len("Because nobody knows.")
+def test_what_stands_for_a_picture_is_refused_where_the_template_knows_pictures() -> None:
+    picture = {"role": "user", "content": "<image>What is it?"}
+    with pytest.raises(Unlearnable, match="<image>"):
+        make_encoder(make_tokenizer(), spec(template="qwen2_vl")).sample(Row(messages=[picture, ANSWER]))
+    assert make_encoder(make_tokenizer(), spec(template="qwen")).sample(Row(messages=[picture, ANSWER]))

@@ -16,6 +16,7 @@ from shared.errors import InvalidSpec
 from shared.param import param
 from shared.rules import INVALID, ReadsInvalid
 from shared.spec import SPECS, DeploySpec, ExportSpec, GenerateSpec, Lora, TrainSpec
+from shared.templates import Wording
 from shared.unsupported import UNSUPPORTED
 
 SMALL = {"model_name_or_path": "base", "dataset": "facts"}
@@ -126,10 +127,31 @@ def test_a_flood_of_unknown_fields_is_not_worked_through() -> None:
     assert time.monotonic() - started < 1
 
 
-def test_a_template_that_lf_knows_and_we_do_not_ship_is_unsupported() -> None:
-    code, message = complaints({**SMALL, "template": "glm4"})["template"]
-    assert code == "unsupported"
-    assert "the model's own" in message
+def test_an_unknown_template_is_refused_with_the_nearest() -> None:
+    code, message = complaints({**SMALL, "template": "qwen3_no_think"})["template"]
+    assert code == "invalid_choice"
+    assert message.endswith("did you mean 'qwen3_nothink'?")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"template": "glm4", "train_on_prompt": True}, "train_on_prompt"),
+        ({"tool_format": "qwen"}, "tool_format"),
+        ({"template": "default-of-model", "tool_format": "qwen"}, "tool_format"),
+        ({"template": "qwen", "tool_format": "qwen2"}, "tool_format"),
+        ({"enable_thinking": "no"}, "enable_thinking"),
+        ({"preserve_thinking": None}, "preserve_thinking"),
+    ],
+)
+def test_what_is_said_of_a_template_must_fit_it(body: dict[str, Any], field: str) -> None:
+    assert list(complaints({**SMALL, **body})) == [field]
+
+
+def test_thinking_may_be_left_to_the_data() -> None:
+    spec = schema.load(TrainSpec, {**SMALL, "template": "qwen3", "enable_thinking": None, "tool_format": "llama3"})
+    assert (spec.data.wording.enable_thinking, spec.data.wording.tool_format) == (None, "llama3")
+    assert schema.load(TrainSpec, SMALL).data.wording == Wording()
 
 
 def test_a_field_of_another_kind_of_job_says_whose_it_is() -> None:

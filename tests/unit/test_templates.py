@@ -8,6 +8,7 @@ import pytest
 
 from shared import templates
 from shared.errors import NotFound
+from shared.templates import Wording
 from shared.templates.render import BadTemplate, Program, render
 
 TALK = [
@@ -19,27 +20,6 @@ TALK = [
 ]
 NAMES = [name for name in templates.names() if name != templates.OWN]
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
-EXPECTED = {
-    "qwen": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
-    "<|im_start|>user\nU2<|im_end|>\n<|im_start|>assistant\nA2<|im_end|>\n",
-    "llama3": "<s><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\nU1<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA1<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\nU2<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA2<|eot_id|>",
-    "llama2": "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nU1 [/INST] A1 </s><s>[INST] U2 [/INST] A2 </s>",
-    "mistral": "<s>[INST] S\n\nU1[/INST] A1</s>[INST] U2[/INST] A2</s>",
-    "gemma": "<s><start_of_turn>user\nS\n\nU1<end_of_turn>\n<start_of_turn>model\nA1<end_of_turn>\n"
-    "<start_of_turn>user\nU2<end_of_turn>\n<start_of_turn>model\nA2<end_of_turn>\n",
-    "alpaca": "S\n\n### Instruction:\nU1\n\n### Response:\nA1</s>\n\n### Instruction:\nU2\n\n### Response:\nA2</s>\n\n",
-    "default": "System: S</s>\nHuman: U1</s>\nAssistant:A1</s>\nHuman: U2</s>\nAssistant:A2</s>\n",
-    "empty": "SU1A1</s>U2A2</s>",
-    "deepseekr1": "<s>S<\uff5cUser\uff5c>U1<\uff5cAssistant\uff5c>A1<\uff5cend\u2581of\u2581sentence\uff5c>"
-    "<\uff5cUser\uff5c>U2<\uff5cAssistant\uff5c><think>\n\n</think>\n\nA2<\uff5cend\u2581of\u2581sentence\uff5c>",
-}
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_conversation_is_written_as_the_model_was_taught(name: str) -> None:
-    assert Program(templates.get(name).jinja).render(TALK, **TOKENS) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,10 +29,10 @@ def test_the_question_with_its_prompt_is_where_the_answer_begins(name: str) -> N
     assert program.render(TALK, **TOKENS).startswith(question)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "empty"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_role_that_a_template_lacks_is_refused_not_dropped(name: str) -> None:
-    with pytest.raises(BadTemplate, match="no role tool"):
-        Program(templates.get(name).jinja).render([*TALK, {"role": "tool", "content": "x"}])
+    with pytest.raises(BadTemplate, match="no role critic"):
+        Program(templates.get(name).jinja).render([*TALK, {"role": "critic", "content": "x"}])
 
 
 def test_a_conversation_without_a_system_prompt_gets_the_templates_own() -> None:
@@ -72,8 +52,51 @@ def test_an_unknown_template_is_refused_with_the_nearest() -> None:
         templates.get("lama3")
 
 
-def test_every_shipped_template_is_a_name_that_lf_knows() -> None:
-    assert set(NAMES) <= templates.LATER
+def test_several_results_in_a_row_share_one_turn_where_the_template_has_it_so() -> None:
+    calls = [{"function": {"name": "f", "arguments": {}}}] * 2
+    talk = [TALK[1], {"role": "assistant", "content": "", "tool_calls": calls}]
+    talk += [{"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}]
+    text = Program(templates.get("qwen").jinja).render(talk)
+    assert text.endswith(
+        "<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>\n"
+    )
+    assert (
+        Program(templates.get("chatml").jinja)
+        .render(talk)
+        .endswith("<|im_start|>tool\n1<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n")
+    )
+
+
+def test_arguments_that_came_as_text_are_written_as_they_are() -> None:
+    call = {"function": {"name": "f", "arguments": '{"a":1}'}}
+    text = Program(templates.get("qwen").jinja).render([{"role": "assistant", "content": "", "tool_calls": [call]}])
+    assert '{"name": "f", "arguments": {"a":1}}' in text
+
+
+def test_a_default_system_prompt_replaces_the_templates_and_may_be_none() -> None:
+    rhyme = Program(templates.get("qwen", Wording(default_system="Rhyme.\n'\"")).jinja)
+    assert rhyme.render(TALK[1:2]).startswith("<|im_start|>system\nRhyme.\n'\"<|im_end|>\n<|im_start|>user")
+    assert rhyme.render(TALK[:2]).startswith("<|im_start|>system\nS<|im_end|>")
+    assert (
+        Program(templates.get("qwen", Wording(default_system="")).jinja)
+        .render(TALK[1:2])
+        .startswith("<|im_start|>user")
+    )
+
+
+def test_what_is_said_of_a_models_own_template_is_written_into_it() -> None:
+    own = "{% for m in messages %}\n{{ m.role }}:{{ m.content }}\n{% endfor %}\n{{ enable_thinking | default('?') }}"
+    said = Wording(default_system="Rhyme.", enable_thinking=False)
+    made = templates.own(own, said)
+    assert templates.own(own, Wording()) == own
+    assert templates.own(made, said) == made
+    assert Program(made).render(TALK[1:2]) == "system:Rhyme.\nuser:U1\nFalse"
+    assert Program(made).render(TALK[:2], enable_thinking=True) == "system:S\nuser:U1\nTrue"
+
+
+def test_the_place_of_marked_words_is_told() -> None:
+    jinja = "a{% for m in messages %}{% generation %}<{{ m.content }}{% endgeneration %}|{% endfor %}"
+    assert Program(jinja).marked(TALK[:2]) == ("a<S|<U1|", [(1, 3), (4, 7)])
 
 
 def test_a_template_may_mark_the_assistants_words_and_leave_loops() -> None:
@@ -119,4 +142,4 @@ def test_a_template_cannot_eat_the_memory_of_a_process_of_its_own() -> None:
 
 
 def test_conversations_are_rendered_in_a_process_of_its_own() -> None:
-    assert render(templates.get("empty").jinja, [TALK, TALK[:2]], eos_token="|") == ["SU1A1|U2A2|", "SU1"]
+    assert render(templates.get("empty").jinja, [TALK, TALK[:2]]) == ["SU1A1U2A2", "SU1"]

@@ -18,7 +18,10 @@ def load(model_path: str, spec: TrainSpec) -> PreTrainedTokenizerBase:
     )
     if tokenizer.eos_token_id is None:
         raise InvalidSpec("the model's tokenizer has no end-of-text token", field="model_name_or_path")
-    tokenizer.chat_template = vocabulary.with_template(known(tokenizer), spec).chat_template
+    worded = vocabulary.with_template(known(tokenizer), spec)
+    tokenizer.chat_template = worded.chat_template
+    # Some templates end answers with another token: served, the model shall stop there.
+    tokenizer.eos_token = worded.eos_token
     return tokenizer
 
 
