@@ -59,7 +59,7 @@ class ExportWork:
             "adapter_paths": [adapter.local(run.artifacts) for adapter in sources.adapters],
             "template": chosen_template(spec, sources),
             "calibration": calibration(run, spec, training),
-            "held_out": datasets(run, training.get("eval_dataset") or []),
+            "held_out": datasets(run, training.get("eval_dataset") or [], training.get("dataset_dir")),
             "lineage": {
                 "name": command.model_name(sources.name, str(spec.export.export_format), spec.export.export_dir),
                 "base_name": sources.base.name,
@@ -148,26 +148,21 @@ def chosen_template(spec: ExportSpec, sources: Sources) -> str | None:
 def calibration(run: Run, spec: ExportSpec, training: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The dataset that the export names, else those of the training."""
     named = spec.export.export_quantization_dataset
-    return datasets(run, [named] if named else training.get("dataset") or [], required=bool(named))
+    names = [named] if named else training.get("dataset") or []
+    return datasets(run, names, training.get("dataset_dir"), required=bool(named))
 
 
-def datasets(run: Run, names: Sequence[str], *, required: bool = False) -> list[dict[str, Any]]:
+def datasets(
+    run: Run, names: Sequence[str], dataset_dir: str | None, *, required: bool = False
+) -> list[dict[str, Any]]:
     """Where the rows lie. A training's dataset that was deleted since is left out; a named one must be there."""
     found = []
     for name in names:
         try:
-            dataset = catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name)
+            dataset = catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, dataset_dir)
         except NotFound:
             if required:
                 raise
             continue
-        record = dataset.record
-        found.append(
-            {
-                "path": dataset.local(run.artifacts),
-                "format": record.format if record else None,
-                "columns": record.columns if record else None,
-                "name": dataset.name,
-            }
-        )
+        found.append(dataset.as_input(run.artifacts))
     return found

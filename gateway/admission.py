@@ -5,12 +5,14 @@ For jobs, for what follows them and for deployments alike. What a spec may conta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.services import Services
 from shared import catalog, schema
+from shared.catalog import Resolved
 from shared.errors import Complaint, NotFound
 from shared.fields import shown
 from shared.job import TERMINAL, Job, Status
@@ -26,7 +28,8 @@ PAGE = 1000
 def missing(services: Services, project_id: str, spec: Any, *, follows: bool = False) -> Iterator[Complaint]:
     """One complaint for each model or dataset of the spec that does not exist, with the nearest names. What `follows`
     a job may name the model that the job will make."""
-    find = {"model": catalog.resolve_model, "dataset": catalog.resolve_dataset}
+    found_dataset = partial(catalog.resolve_dataset, dataset_dir=dataset_dir(spec))
+    find: dict[str, Callable[..., Resolved]] = {"model": catalog.resolve_model, "dataset": found_dataset}
     for param, names in named(spec):
         for name in names:
             if follows and name == MADE_MODEL:
@@ -46,6 +49,10 @@ def missing(services: Services, project_id: str, spec: Any, *, follows: bool = F
 
 def _holds_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def dataset_dir(spec: Any) -> str | None:
+    return spec.data.dataset_dir if isinstance(spec, TrainSpec) else None
 
 
 def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:

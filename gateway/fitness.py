@@ -41,7 +41,7 @@ def unfit(
     if isinstance(spec, TrainSpec):
         yield from _training(services, project_id, spec)
         named = {"dataset": spec.data.dataset, "eval_dataset": spec.data.eval_dataset}
-        yield from _data(services, project_id, named, spec.tuning.stage)
+        yield from _data(services, project_id, named, spec.tuning.stage, spec.data.dataset_dir)
     if isinstance(spec, ExportSpec):
         yield from _export(services, project_id, spec)
         texts = [spec.export.export_quantization_dataset] if spec.export.export_quantization_dataset else []
@@ -176,21 +176,22 @@ def _export(services: Services, project_id: str, spec: ExportSpec) -> Iterator[C
 
 
 def _data(
-    services: Services, project_id: str, named: dict[str, list[str]], stage: str | None = None
+    services: Services,
+    project_id: str,
+    named: dict[str, list[str]],
+    stage: str | None = None,
+    dataset_dir: str | None = None,
 ) -> Iterator[Complaint]:
     """Whether each dataset was uploaded for this, and its rows are what the stage of a training learns from."""
     for field, names in named.items():
         for name in names:
-            try:
-                record = services.store.datasets.get(project_id, name)
-            except NotFound:
-                continue
-            if record.purpose not in PURPOSES[field]:
+            found = catalog.resolve_dataset(services.store, services.settings, project_id, name, dataset_dir)
+            if found.record is not None and found.record.purpose not in PURPOSES[field]:
                 allowed = " or ".join(PURPOSES[field])
-                message = f"is {name!r}, uploaded with purpose {record.purpose}: upload it with purpose {allowed}"
+                message = f"is {name!r}, uploaded with purpose {found.record.purpose}: upload it with purpose {allowed}"
                 yield Complaint(field=field, message=message, code="wrong_purpose")
-            elif stage and record.format:
-                kind = Layout.from_record(record.format, record.columns).kind
+            elif stage and found.reading:
+                kind = Layout.from_record(*found.reading).kind
                 if wrong := wrong_kind(kind, stage, stages.get(stage).rows):
                     yield _wrong(field, f"is {name!r}, which {wrong}")
 

@@ -55,9 +55,21 @@ def beside_doctor(
     if isinstance(spec, TrainSpec):
         model = record_of(services, project_id, spec.model.model_name_or_path)
         found += _template(services, project_id, model, spec.data.template)
+        found += _dataset_dir(services, spec.data.dataset_dir)
     if isinstance(spec, ExportSpec):
         found += _other_base(services, project_id, spec)
     return found
+
+
+def _dataset_dir(services: Services, given: str) -> Iterator[Finding]:
+    if given in (catalog.DATASET_DIR, catalog.ONLINE):
+        return
+    roots = services.settings.import_roots
+    folders = catalog.description_folders(roots, given)
+    if not any((root / given).resolve() in folders for root in roots):
+        text = f"dataset_dir {given!r} is no folder below an import root with a dataset_info.json: it is not read."
+        advice = "Leave it out: datasets are named as they were uploaded."
+        yield warning("dataset_dir", Origin.REFERENCE, text, advice)
 
 
 def _set_back(spec: Any, wire: Mapping[str, Any]) -> Iterator[Finding]:

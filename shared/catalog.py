@@ -1,20 +1,24 @@
-"""Names that a request may use for a model or a dataset, and what they mean: the catalog, the Hub, an import root.
+"""Names that a request may use for a model or a dataset, and what they mean: the catalog, an import root, the Hub.
 
-In this order, at the door (is there such a thing?) and again in the worker (where is it?). A client never chooses
+A dataset may also be an entry of a `dataset_info.json` below an import root. In the order catalog, descriptions, paths,
+Hub, at the door (is there such a thing?) and again in the worker (where is it?). A client never chooses
 where the server reads: a path counts only below `settings.import_roots`, links resolved first. The Hub is not asked:
 whether a name exists there is seen when the child downloads it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import NotFound
+from shared import datasetinfo
+from shared.datasetinfo import Entry
+from shared.errors import InvalidDataset, NotFound
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+#: LF's default folder of datasets, and its word for "no folder: names are Hub ids".
+DATASET_DIR, ONLINE = "data", "ONLINE"
 #: How the record of a model that stays on the Hub names it.
 HUB = "hub://"
 
@@ -39,13 +45,30 @@ def location(uri: str, artifacts: ArtifactStore) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """What a name means; exactly one of record, hub_id and path is given."""
+    """What a name means; exactly one of record, hub_id and path is given, with or without an entry."""
 
     name: str
     #: Model or dataset record of the ledger.
     record: Any | None = None
     hub_id: str | None = None
     path: Path | None = None
+    #: How a dataset that is no record is described.
+    entry: Entry | None = None
+
+    @property
+    def reading(self) -> tuple[str, Mapping[str, Any]] | None:
+        """Format of a dataset's rows and how they are read, as the ledger has it; None: a file nobody described."""
+        if self.record is not None and self.record.format:
+            return self.record.format, self.record.columns
+        return (str(self.entry.description.formatting), self.entry.as_record()) if self.entry else None
+
+    def as_input(self, artifacts: ArtifactStore) -> dict[str, Any]:
+        """A dataset as run.json tells it to a child. May download an artifact."""
+        format, columns = self.reading or (None, None)
+        digest = self.record.digest if self.record is not None else None
+        return {
+            "path": self.local(artifacts), "format": format, "columns": columns, "digest": digest, "name": self.name
+        }  # fmt: skip
 
     def local(self, artifacts: ArtifactStore) -> str:
         """What a child opens: a local path, or the Hub id. May download an artifact."""
@@ -63,13 +86,62 @@ def resolve_model(store: Store, settings: Settings, project_id: str, name: str) 
         return _elsewhere(settings, "model", name, names)
 
 
-def resolve_dataset(store: Store, settings: Settings, project_id: str, name: str) -> Resolved:
-    """Raises NotFound, with the nearest names."""
+def resolve_dataset(
+    store: Store, settings: Settings, project_id: str, name: str, dataset_dir: str | None = None
+) -> Resolved:
+    """`dataset_dir` is where LF's files say that their `dataset_info.json` lies. Raises NotFound, with the nearest
+    names."""
     try:
         return Resolved(name=name, record=store.datasets.get(project_id, name))
     except NotFound:
-        names = (known for dataset in store.datasets.list(project_id).items for known in (dataset.name, dataset.id))
-        return _elsewhere(settings, "dataset", name, names)
+        names = [known for dataset in store.datasets.list(project_id).items for known in (dataset.name, dataset.id)]
+    for folder in description_folders(settings.import_roots, dataset_dir):
+        described = _descriptions(folder)
+        if name in described:
+            return _described(settings, folder, name, described[name])
+        names += described
+    return _elsewhere(settings, "dataset", name, names)
+
+
+def description_folders(roots: Iterable[Path], dataset_dir: str | None) -> list[Path]:
+    """Folders below import roots that hold a `dataset_info.json`: the roots, and `dataset_dir` below them."""
+    if dataset_dir == ONLINE:
+        return []
+    allowed = [root.resolve() for root in roots]
+    found: list[Path] = []
+    for place in (place for root in allowed for place in (root, root / (dataset_dir or DATASET_DIR))):
+        with contextlib.suppress(OSError, ValueError):  # no folder can have such a name
+            folder = place.resolve()
+            is_below = any(folder.is_relative_to(root) for root in allowed)
+            if is_below and folder not in found and (folder / datasetinfo.FILE_NAME).is_file():
+                found.append(folder)
+    return found
+
+
+def _descriptions(folder: Path) -> dict[str, Any]:
+    try:
+        return datasetinfo.read(folder / datasetinfo.FILE_NAME)
+    except InvalidDataset as error:
+        raise NotFound(f"{folder.name}/{error.message}", field="dataset") from error
+
+
+def _described(settings: Settings, folder: Path, name: str, given: Any) -> Resolved:
+    try:
+        entry = datasetinfo.parse(name, given)
+    except InvalidDataset as error:
+        raise NotFound(f"{folder.name}/{datasetinfo.FILE_NAME}: {error.message}", field="dataset") from error
+    if entry.hub_id is not None:
+        if settings.hub and is_hub_id(entry.hub_id):
+            return Resolved(name=name, hub_id=entry.hub_id, entry=entry)
+        raise NotFound(
+            f"it lies on the Hub as {entry.hub_id!r}, which is switched off (TUNESMITH_HUB)", field="dataset"
+        )
+    path = (folder / str(entry.file_name)).resolve()
+    if not path.is_relative_to(folder):
+        raise NotFound(f"its file_name {entry.file_name!r} leads out of {folder.name}", field="dataset")
+    if not path.exists():
+        raise NotFound(f"its file {entry.file_name!r} is not in {folder.name}", field="dataset")
+    return Resolved(name=name, path=path, entry=entry)
 
 
 def is_hub_id(name: str) -> bool:

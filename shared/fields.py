@@ -6,6 +6,7 @@ of names may be one string with commas. What the fields do not do: rules between
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -130,6 +131,23 @@ class Names(fields.List[Any]):
         if len(value) > MAX_ITEMS:
             raise refuse("has {count} entries: at most {most}", count=len(value), most=MAX_ITEMS)
         return [checked_text(item).strip() for item in value if item.strip()]
+
+
+class Numbers(fields.List[Any]):
+    """A list of numbers, or LF's one string with commas."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(StrictFloat(), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = [float(item) for item in value.split(",") if item.strip()]
+        if not isinstance(value, list):
+            raise refuse(f"is {shown(value)}: must be a list of numbers, or with commas between", "invalid_type")
+        if len(value) > MAX_ITEMS:
+            raise refuse(f"has {len(value)} entries: at most {MAX_ITEMS}")
+        return [StrictFloat().deserialize(item) for item in value]
 
 
 class Texts(fields.List[Any]):

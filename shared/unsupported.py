@@ -88,18 +88,7 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all(DERIVED, "use cutoff_len", model_max_length=None),
     *_all(DERIVED, "use neat_packing", block_diag_attn=False),
     # Data
-    *_all(
-        "datasets are named in the catalog", "upload the files and name them in dataset",
-        dataset_dir=("data", "ONLINE"),
-    ),
     *_all("padding is never learned", "leave it out", ignore_pad_token_for_loss=True),
-    *_all(LATER, "upload the dataset; it is read row by row anyway", streaming=False, buffer_size=16384),
-    *_all(LATER, "name several datasets in dataset: they are joined", mix_strategy="concat", interleave_probs=None),
-    *_all(LATER, "leave it out; one loss over all validation rows is reported", eval_on_each_dataset=False),
-    *_all(
-        "tokenized data is cached by the server", "leave it out; the same data is never tokenized twice",
-        tokenized_path=None,
-    ),
     # Method and loss
     *_all(LATER, "use finetuning_type freeze or lora", use_llama_pro=False),
     *_all(LATER, "use optim adamw_torch", use_muon=False),
@@ -238,6 +227,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "use_kv_cache": "the cache is on when generating and off when training",
     "use_cache": "the cache is on when generating and off when training",
     "print_param_status": "numbers of trained parameters are always reported",
+    "tokenized_path": "tokenized data is kept by the server and found again by all that it depends on",
     "data_shared_file_system": "data is prepared once, before the ranks start",
     "preprocessing_batch_size": "chosen by the trainer",
     "dataloader_pin_memory": "chosen by device",

@@ -64,8 +64,8 @@ class TrainWork:
             "model_path": start.base.local(run.artifacts),
             "adapter_path": start.adapter.local(run.artifacts) if start.adapter else None,
             "base_name": start.base.name,
-            "datasets": datasets(run, spec.data.dataset),
-            "eval_datasets": datasets(run, spec.data.eval_dataset),
+            "datasets": datasets(run, spec.data.dataset, spec.data.dataset_dir),
+            "eval_datasets": datasets(run, spec.data.eval_dataset, spec.data.dataset_dir),
         }
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
@@ -124,18 +124,9 @@ def is_adapter(model: Resolved) -> bool:
     return model.record is not None and model.record.kind == "adapter"
 
 
-def datasets(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
-    found = (catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name) for name in names)
-    return [
-        {
-            "path": dataset.local(run.artifacts),
-            "format": dataset.record.format if dataset.record else None,
-            "columns": dataset.record.columns if dataset.record else None,
-            "digest": dataset.record.digest if dataset.record else None,
-            "name": dataset.name,
-        }
-        for dataset in found
-    ]
+def datasets(run: Run, names: Sequence[str], dataset_dir: str) -> list[dict[str, Any]]:
+    found = (catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, dataset_dir) for name in names)
+    return [dataset.as_input(run.artifacts) for dataset in found]
 
 
 def model_name(run: Run, base_name: str) -> str:

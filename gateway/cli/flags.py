@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import request, schema
+from shared.fields import Numbers
 from shared.param import Param
 
 PREFIX = "spec."
@@ -79,7 +80,7 @@ def _parse(param: Param) -> Callable[[str], Any]:
     """From the text of a flag to the value as YAML 1.2 would read it; texts and lists of names are never numbers."""
 
     def parse(text: str) -> Any:
-        if param.type is str:
+        if param.type is str or isinstance(param.field, Numbers):
             return text
         if param.type is list:
             return [part.strip() for part in text.split(",") if part.strip()]

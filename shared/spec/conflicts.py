@@ -57,6 +57,12 @@ def packing_of_what_is_read_on(spec: TrainSpec) -> str | None:
     return f"puts answers together, which stage {spec.tuning.stage} compares: leave it out" if compares else None
 
 
+@rule("streaming")
+def a_stream_ends_after_steps(spec: TrainSpec) -> str | None:
+    wrong = spec.data.streaming and spec.train.max_steps < 1
+    return "needs max_steps: it says how many rows are read" if wrong else None
+
+
 RULES: tuple[Check, ...] = (
     _of_conversations("neat_packing", lambda spec: spec.data.neat_packing),
     _of_conversations("train_on_prompt", lambda spec: spec.data.train_on_prompt),
@@ -66,6 +72,7 @@ RULES: tuple[Check, ...] = (
     _kind_of_lora("use_rslora", lambda spec: spec.lora.use_rslora),
     _kind_of_lora("pissa_init", lambda spec: spec.lora.pissa_init),
     _kind_of_lora("loraplus_lr_ratio", lambda spec: spec.lora.loraplus_lr_ratio is not None),
+    a_stream_ends_after_steps,
     pissa_of_readable_weights,
     pissa_of_whole_weights,
 )

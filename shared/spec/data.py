@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from shared import templates
+from shared.fields import Numbers
 from shared.param import MISSING, param
 from shared.rules import rule
 from shared.templates import Wording
@@ -20,6 +21,44 @@ class Data:
         kind="dataset",
     )
     eval_dataset: list[str] = param([], "Datasets to validate on, instead of `val_size`.", kind="dataset")
+    dataset_dir: str = param(
+        "data",
+        "Folder below an import root whose `dataset_info.json` describes datasets; names of the catalog come first.",
+        advice="Leave it out for uploaded datasets. ONLINE: names that are not uploaded are Hub ids.",
+        since=2,
+    )
+    mix_strategy: str = param(
+        "concat",
+        "How several datasets become one: one after another, or row by row in turn until the first (`under`) or the "
+        "last (`over`, shorter ones repeat; `once`, they do not) is read.",
+        choices=("concat", "interleave_under", "interleave_over", "interleave_once"),
+        advice="concat: samples are shuffled anyway.",
+        since=2,
+    )
+    interleave_probs: list[float] | None = param(
+        None,
+        "With an interleaving `mix_strategy`, the share of each dataset. Left out: in turn.",
+        type=list,
+        field_class=Numbers,
+        since=2,
+    )
+    streaming: bool = param(
+        False,
+        "Prepare only as many rows as `max_steps` takes, drawn through a shuffling buffer.",
+        advice="For datasets much larger than the training: the rest is neither read nor tokenized.",
+        since=2,
+    )
+    buffer_size: int = param(
+        16384,
+        "Of `streaming`: rows among which the next one is drawn.",
+        minimum=1,
+        maximum=1_000_000,
+        unit="rows",
+        since=2,
+    )
+    eval_on_each_dataset: bool = param(
+        False, "Report the validation loss of each `eval_dataset` by its name instead of one over all.", since=2
+    )
     template: str | None = param(
         None,
         "Chat template. Left out: the model's own.",
@@ -97,6 +136,51 @@ class Data:
     )
     overwrite_cache: bool = param(False, "Tokenize again even if the same data was tokenized before.")
     disable_shuffling: bool = param(False, "Take the samples in the order of the files.")
+
+    @rule("dataset_dir", code="unsupported")
+    def descriptions_are_on_the_server(self) -> str | None:
+        remote = self.dataset_dir.startswith("REMOTE:")
+        advice = "put its dataset_info.json below an import root, or name the datasets by their Hub ids"
+        return (
+            f"is {self.dataset_dir[:100]!r}, which would be read from the Hub by a request: {advice}"
+            if remote
+            else None
+        )
+
+    @rule("interleave_probs")
+    def shares_are_of_interleaved_datasets(self) -> str | None:
+        wrong = bool(self.interleave_probs) and self.mix_strategy == "concat"
+        return "needs a mix_strategy that interleaves: concat takes every row of every dataset" if wrong else None
+
+    @rule("interleave_probs")
+    def one_share_each(self) -> str | None:
+        shares = self.interleave_probs
+        if shares is None:
+            return None
+        if any(share <= 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+            return (
+                f"is {shares}: must be shares above 0 that add up to 1, a dataset that is never read must be left out"
+            )
+        for field, names in (("dataset", self.dataset), ("eval_dataset", self.eval_dataset)):
+            mixed = names and not (field == "eval_dataset" and self.eval_on_each_dataset)
+            if mixed and len(names) != len(shares):
+                return f"has {len(shares)} shares for {len(names)} of {field}: give one for each"
+        return None
+
+    @rule("streaming")
+    def a_stream_is_cut_by_steps(self) -> str | None:
+        both = self.streaming and self.max_samples is not None
+        return "cannot be given together with max_samples: max_steps says how many rows are read" if both else None
+
+    @rule("val_size")
+    def no_share_of_a_stream(self) -> str | None:
+        wrong = self.streaming and 0 < self.val_size < 1
+        return "is a share, but a stream has no size: give a number of rows" if wrong else None
+
+    @rule("eval_on_each_dataset")
+    def several_to_validate_on(self) -> str | None:
+        wrong = self.eval_on_each_dataset and not self.eval_dataset
+        return "needs eval_dataset: rows held out by val_size are one set" if wrong else None
 
     @rule("val_size")
     def one_source_of_validation(self) -> str | None:
