@@ -34,6 +34,8 @@ FAMILIES: Mapping[str, frozenset[str]] = {
 }
 #: Largest tokenizer.json that is looked through, bytes; the largest known have 35 MB.
 MAX_TOKENIZER_BYTES = 64 * 1024**2
+#: LF's mark of a `dataset_dir` that lies on the Hub.
+REMOTE = "REMOTE:"
 
 
 def findings(
@@ -69,6 +71,9 @@ def _dataset_dir(services: Services, given: str) -> Iterator[Finding]:
     if not any((root / given).resolve() in folders for root in roots):
         text = f"dataset_dir {given!r} is no folder below an import root with a dataset_info.json: it is not read."
         advice = "Leave it out: datasets are named as they were uploaded."
+        if given.startswith(REMOTE):
+            text = f"dataset_dir {given!r} is a description on the Hub, which is not read."
+            advice = "Put that dataset_info.json below an import root, or name the datasets by their Hub ids."
         yield warning("dataset_dir", Origin.REFERENCE, text, advice)
 
 

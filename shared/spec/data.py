@@ -137,16 +137,6 @@ class Data:
     overwrite_cache: bool = param(False, "Tokenize again even if the same data was tokenized before.")
     disable_shuffling: bool = param(False, "Take the samples in the order of the files.")
 
-    @rule("dataset_dir", code="unsupported")
-    def descriptions_are_on_the_server(self) -> str | None:
-        remote = self.dataset_dir.startswith("REMOTE:")
-        advice = "put its dataset_info.json below an import root, or name the datasets by their Hub ids"
-        return (
-            f"is {self.dataset_dir[:100]!r}, which would be read from the Hub by a request: {advice}"
-            if remote
-            else None
-        )
-
     @rule("interleave_probs")
     def shares_are_of_interleaved_datasets(self) -> str | None:
         wrong = bool(self.interleave_probs) and self.mix_strategy == "concat"

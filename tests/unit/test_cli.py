@@ -213,3 +213,24 @@ def test_client_commands_load_no_server_code() -> None:
     code = f"import sys, gateway.cli; gateway.cli.parser(['jobs']); print({heavy!r} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "set()"
+
+
+def test_a_described_folder_is_uploaded_entry_by_entry(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    (folder / "many").mkdir(parents=True)
+    (folder / "facts.json").write_text("[]")
+    pairs = {"file_name": "facts.json", "ranking": True}
+    others = {"hub": {"hf_hub_url": "org/name"}, "many": {"file_name": "many"}, "gone": {"file_name": "gone.json"}}
+    (folder / "dataset_info.json").write_text(json.dumps({"pairs": pairs, **others, "wrong": {"file_nam": "x"}}))
+    server.answers["POST", "/v1/datasets"] = [answer({"id": "file-1", "num_rows": 3, "kind": "pair"}, 201)]
+
+    assert cli.main(["datasets", "import", str(folder)]) == cli.REFUSED
+
+    assert json.dumps(pairs) in server.asked[0][3]
+    assert len(server.asked) == 1
+    told = capsys.readouterr().out
+    assert "pairs: file-1, 3 rows, pair" in told
+    assert "did you mean 'file_name'" in told
+    assert "1 uploaded, 1 refused, 3 left out" in told
