@@ -112,6 +112,13 @@ def process_environment(*names: str) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def reads_chinese() -> bool:
+    """Whether the user's locale is a Chinese one, by the first variable that says (POSIX: LC_ALL, then LC_MESSAGES)."""
+    names = ("LC_ALL", "LC_MESSAGES", "LANG")
+    given = process_environment(*names)
+    return next((given[name] for name in names if given.get(name)), "").lower().startswith("zh")
+
+
 def _given(environ: Mapping[str, str], variable: str) -> str | None:
     if variable in environ or f"{variable}_FILE" not in environ:
         return environ.get(variable)

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args, console))
     except ApiError as error:
-        show.refusal(errors, error.message, error.issues, field=error.field)
+        show.refusal(errors, show.told(vars(error)), error.issues, field=error.field)
         return FAILED if error.status >= 500 else REFUSED
     except TunesmithError as error:
         show.refusal(errors, error.message, [complaint.as_dict() for complaint in error.complaints], field=error.field)

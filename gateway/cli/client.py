@@ -36,6 +36,7 @@ class ApiError(Exception):
     def __init__(self, status: int, error: dict[str, Any]):
         self.status = status
         self.message = str(error.get("message") or f"the server answered {status}")
+        self.message_zh = error.get("message_zh")
         self.field = error.get("param")
         self.code = error.get("code")
         self.issues: list[dict[str, Any]] = error.get("issues") or []

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gateway.cli import show
 from shared import request, schema
 from shared.fields import Numbers
 from shared.param import Param
+from shared.spec import SPECS
+from shared.tongues import chinese
 
 PREFIX = "spec."
 
@@ -23,13 +26,14 @@ def add_spec(parser: ArgumentParser, spec: type, positional: str) -> None:
     # argparse would list all hundred of them here.
     parser.usage = f"%(prog)s {positional} [options] [--<parameter> VALUE ...]"
     groups: dict[str, Any] = {}
+    kind = next(name for name, other in SPECS.items() if other is spec)
     for param in schema.params(spec):
         if param.secret:
             continue
         name = f"{param.path[0]} parameters" if len(param.path) > 1 else "parameters"
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
-        groups[name].add_argument(*_flags(param), dest=PREFIX + param.wire, help=_help(param), **_kind(param))
+        groups[name].add_argument(*_flags(param), dest=PREFIX + param.wire, help=_help(kind, param), **_kind(param))
 
 
 def given(args: Namespace) -> dict[str, Any]:
@@ -71,9 +75,10 @@ def _metavar(param: Param) -> str:
     return {int: "N", float: "X", list: "A,B", dict: "JSON"}.get(param.type, "TEXT")
 
 
-def _help(param: Param) -> str:
-    text = param.doc if param.required or param.default is None else f"{param.doc} (default {param.default})"
-    return text.replace("%", "%%")
+def _help(kind: str, param: Param) -> str:
+    doc = show.told({"message": param.doc, "message_zh": chinese.parameter(kind, param.wire).get("doc")})
+    default = "" if param.required or param.default is None else f" (default {param.default})"
+    return f"{doc}{default}".replace("%", "%%")
 
 
 def _parse(param: Param) -> Callable[[str], Any]:

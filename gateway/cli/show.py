@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from shared.settings import reads_chinese
+from shared.tongues import Text, chinese
 
 COLORS = {
     "succeeded": "green",
@@ -47,19 +50,30 @@ def status(name: str) -> str:
     return f"[{COLORS[name]}]{name}[/]" if name in COLORS else escape(name)
 
 
+def told(record: Mapping[str, Any], part: str = "message") -> str:
+    """A part of a complaint or finding in the tongue of the user's locale, as far as the server gave it in Chinese."""
+    found = record.get(f"{part}_zh") or (record.get("zh") or {}).get(part)
+    return str(found if found and reads_chinese() else record.get(part) or "")
+
+
+def said(text: str) -> str:
+    """A sentence of the command line itself in the tongue of the user's locale."""
+    return (chinese.sentence(text) if reads_chinese() else None) or text
+
+
 def refusal(
     console: Console, message: str, issues: Sequence[dict[str, Any]], *, field: str | None = None, advice: str = ""
 ) -> None:
     """What was refused and why: the message, then every complaint under its field or line."""
     if issues and all(issue["message"] in message for issue in issues):
-        message = "the request was refused"  # its message is all complaints in one line, and they follow
+        message = said("the request was refused")  # its message is all complaints in one line, and they follow
     place = f" [dim]({escape(field)})[/]" if field and field not in message and not issues else ""
-    console.print(f"[red]error:[/] {escape(message)}{place}", soft_wrap=True)
+    console.print(f"[red]{said('error:')}[/] {escape(said(message))}{place}", soft_wrap=True)
     for issue in issues:
-        line = f"line {issue['line']}: " if issue.get("line") else ""
-        console.print(f"  {line}[bold]{escape(issue.get('field', ''))}[/] {escape(issue['message'])}", soft_wrap=True)
+        line = said(Text("line {line}: ", line=issue["line"])) if issue.get("line") else ""
+        console.print(f"  {line}[bold]{escape(issue.get('field', ''))}[/] {escape(told(issue))}", soft_wrap=True)
     if advice:
-        console.print(f"  {escape(advice)}", soft_wrap=True)
+        console.print(f"  {escape(said(advice))}", soft_wrap=True)
 
 
 def size(num_bytes: int | None) -> str:

@@ -82,7 +82,8 @@ class Follower:
     def _line(self, event: dict[str, Any]) -> None:
         color = LEVELS.get(event.get("level", "info"), "dim")
         time = show.moment(event.get("created_at"))[11:]
-        self._progress.console.print(f"  [dim]{time}[/] [{color}]{escape(event['message'])}[/]", soft_wrap=True)
+        message = show.told(event | {"zh": (event.get("data") or {}).get("zh")})
+        self._progress.console.print(f"  [dim]{time}[/] [{color}]{escape(message)}[/]", soft_wrap=True)
 
 
 def watch(client: Client, console: Console, job_id: str) -> dict[str, Any]:

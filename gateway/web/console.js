@@ -12,7 +12,9 @@ async function api(path, options = {}) {
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   const error = body.error || { message: `${response.status} ${response.statusText}` };
-  throw Object.assign(new Error(error.message), { issues: error.issues || [], status: response.status });
+  throw Object.assign(new Error(error.message), {
+    issues: error.issues || [], status: response.status, chinese: error.message_zh,
+  });
 }
 
 const get = async (path) => (await api(path)).json();
@@ -41,9 +43,13 @@ async function* sse(path, options) {
   }
 }
 
+// The Chinese of a sentence beside its English, for those who read it.
+const readsChinese = navigator.language.toLowerCase().startsWith("zh");
+const both = (english, chinese) => (readsChinese && chinese ? `${english}  ${chinese}` : english);
+
 function notice(error) {
   $("notice").hidden = !error;
-  $("notice").textContent = error ? error.message : "";
+  $("notice").textContent = error ? both(error.message, error.chinese) : "";
 }
 
 const guarded = (work) => async (...args) => {
@@ -122,7 +128,8 @@ function onJobEvent(event, body) {
     drawLoss();
   }
   const log = $("detail-log");
-  log.textContent += `${new Date(body.created_at).toLocaleTimeString()}  ${body.level.padEnd(7)} ${body.message}\n`;
+  const said = [both(body.message, data.zh?.message), both(data.advice || "", data.zh?.advice)].filter(Boolean).join("\n    ");
+  log.textContent += `${new Date(body.created_at).toLocaleTimeString()}  ${body.level.padEnd(7)} ${said}\n`;
   log.scrollTop = log.scrollHeight;
 }
 
@@ -161,7 +168,7 @@ const showDatasets = guarded(async () => {
 
 const listIssues = (error) => $("train-issues").replaceChildren(
   ...(error.issues || []).map((issue) =>
-    element("li", {}, `${issue.line ? `line ${issue.line}: ` : ""}${issue.field || ""} ${issue.message}`)));
+    element("li", {}, `${issue.line ? `line ${issue.line}: ` : ""}${issue.field || ""} ${both(issue.message, issue.message_zh)}`)));
 
 $("upload-form").addEventListener("submit", guarded(async (event) => {
   event.preventDefault();

@@ -16,8 +16,10 @@ import pytest
 from gateway import cli
 from gateway.cli import client, flags
 from shared import schema
+from shared.errors import Complaint
 from shared.settings import Settings
 from shared.spec import DeploySpec, ExportSpec, TrainSpec
+from shared.tongues import Text
 
 
 class Script(BaseHTTPRequestHandler):
@@ -144,6 +146,29 @@ def test_a_refusal_shows_every_complaint_and_exits_with_2(
     _, _, headers, body = server.asked[0]
     assert json.loads(body) == {"lora_rnk": 8, "kind": "train"}
     assert headers["Authorization"] == "Bearer secret"
+
+
+UNKNOWN_FIELD = "\u672a\u77e5\u5b57\u6bb5"
+
+
+@pytest.mark.parametrize(("locale", "told"), [("zh_CN.UTF-8", UNKNOWN_FIELD), ("en_US.UTF-8", "is unknown")])
+def test_a_refusal_is_shown_in_the_tongue_of_the_locale(
+    server: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    locale: str,
+    told: str,
+) -> None:
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.delenv("LC_MESSAGES", raising=False)
+    monkeypatch.setenv("LANG", locale)
+    issue = Complaint(field="lora_rnk", message=Text("is unknown{near}", near="")).as_dict()
+    error = {"error": {"message": "lora_rnk is unknown", "issues": [issue]}}
+    server.answers["POST", "/v1/jobs"] = [answer(error, 422)]
+    (tmp_path / "s.yaml").write_text("lora_rnk: 8\n")
+    assert cli.main(["train", str(tmp_path / "s.yaml")]) == cli.REFUSED
+    assert f"lora_rnk {told}\n" in capsys.readouterr().err
 
 
 def test_an_upload_with_bad_rows_names_their_lines(

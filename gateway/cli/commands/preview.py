@@ -47,7 +47,7 @@ def run(args: Namespace, console: Console) -> int:
     marks = ", ".join(f"{name} {lengths[name]}" for name in ("p50", "p95", "p99", "length_max"))
     console.print(f"[bold]{lengths['num_rows']} samples measured[/]: {marks} tokens")
     for finding in found["findings"]:
-        text = f"{finding['severity']}: {finding['message']} {finding['advice']}"
+        text = f"{finding['severity']}: {show.told(finding)} {show.told(finding, 'advice')}"
         console.print(escape(text), soft_wrap=True)
     return 0
 
