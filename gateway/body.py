@@ -9,6 +9,7 @@ from flask import request
 from shared import strict_json
 from shared.errors import Complaint, InvalidRequest, InvalidSpec, TooLarge
 from shared.request import parse_yaml
+from shared.tongues import Text
 
 #: Longest number of a query, digits: 64 bits have 19.
 MAX_DIGITS = 19
@@ -73,7 +74,8 @@ def whole_number(name: str, default: int, *, minimum: int = 0, maximum: int = 10
         return default
     is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
     if not is_number or not minimum <= int(text) <= maximum:
-        message = f"is {text[:40]!r}: must be a whole number from {minimum} to {maximum}"
+        template = "is {value!r}: must be a whole number from {low} to {high}"
+        message = Text(template, value=text[:40], low=minimum, high=maximum)
         raise InvalidSpec(f"{name} {message}", complaints=[Complaint(field=name, message=message)])
     return int(text)
 
@@ -82,7 +84,7 @@ def one_of(name: str, choices: tuple[str, ...], default: str | None = None) -> s
     """A query parameter with a closed choice."""
     value = request.args.get(name, default)
     if value is not None and value not in choices:
-        message = f"is {value[:40]!r}: must be one of {', '.join(choices)}"
+        message = Text("is {value!r}: must be one of {allowed}", value=value[:40], allowed=", ".join(choices))
         raise InvalidSpec(f"{name} {message}", complaints=[Complaint(field=name, message=message)])
     return value
 

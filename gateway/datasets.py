@@ -25,6 +25,7 @@ from shared.ids import new_id
 from shared.layout import Layout
 from shared.nearest import did_you_mean
 from shared.records import Dataset
+from shared.tongues import Text
 
 blueprint = Blueprint("datasets", __name__, url_prefix="/v1/datasets", description="Training data")
 
@@ -90,7 +91,8 @@ def receive(purpose: str, fields: Collection[str]) -> tuple[Dataset, bool]:
     if upload is None or not upload.filename:
         raise _refused("file", "is missing: send it as the multipart field `file`")
     if purpose not in PURPOSES:
-        raise _refused("purpose", f"is {purpose[:40]!r}: must be one of {', '.join(PURPOSES)}")
+        allowed = ", ".join(PURPOSES)
+        raise _refused("purpose", Text("is {value!r}: must be one of {allowed}", value=purpose[:40], allowed=allowed))
     filename = _printable(Path(upload.filename.replace("\\", "/")).name[:MAX_NAME_CHARS]) or "dataset"
     upload.stream.flush()
     return _keep(Path(str(upload.stream.name)), filename, purpose)
@@ -137,8 +139,8 @@ def _name(filename: str, entry: Entry) -> str:
         return made if made.strip(".") else "dataset"
     wrong = not given.isprintable() or not 0 < len(given) <= MAX_NAME_CHARS or given != given.strip()
     if wrong or not given.strip(".") or any(char in RESERVED for char in given):
-        allowed = f"1 to {MAX_NAME_CHARS} printable characters without commas, slashes and spaces around them"
-        raise _refused("name", f"is {given[:40]!r}: must be {allowed}")
+        text = "is {value!r}: must be 1 to {most} printable characters without commas, slashes and spaces around them"
+        raise _refused("name", Text(text, value=given[:40], most=MAX_NAME_CHARS))
     return given
 
 
@@ -196,9 +198,9 @@ def _check_fields(known: Collection[str]) -> None:
         if name is None:
             raise _refused("file", "comes in a part without a name: send it as the multipart field `file`")
         if name not in known:
-            raise _refused(name[:100], f"is unknown{did_you_mean(name, known)}", "unknown_field")
+            raise _refused(name[:100], Text("is unknown{near}", near=did_you_mean(name, known)), "unknown_field")
         if count > 1:
-            raise _refused(name, f"is given {count} times: once is meant")
+            raise _refused(name, Text("is given {count} times: once is meant", count=count))
 
 
 def _json(name: str) -> Any:

@@ -17,6 +17,7 @@ from shared import schema
 from shared.errors import Complaint, Conflict, NotFound
 from shared.records import Deployment, Replica
 from shared.spec import DeploySpec
+from shared.tongues import Text
 
 blueprint = Blueprint("deployments", __name__, url_prefix="/v1/deployments", description="Models that are served")
 
@@ -80,7 +81,8 @@ def _unregistered(spec: DeploySpec) -> list[Complaint]:
         services().store.models.get(project_id(), spec.served)
     except NotFound:
         field = "model" if spec.served == spec.model else "adapter_name_or_path"
-        message = f"is {spec.served!r}: only models of the catalog are served; register it with POST /v1/models"
+        text = "is {name!r}: only models of the catalog are served; register it with POST /v1/models"
+        message = Text(text, name=spec.served)
         return [Complaint(field=field, message=message, code="model_not_found")]
     return []
 

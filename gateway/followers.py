@@ -19,6 +19,7 @@ from shared.errors import Complaint, InvalidSpec
 from shared.request import Envelope
 from shared.spec import SPECS
 from shared.store.finish import MADE_MODEL
+from shared.tongues import Text
 
 #: Where a follower's spec names the model that the job before it makes.
 MODEL_FIELDS = {"export": "model_name_or_path", "train": "model_name_or_path", "generate": "model", "deploy": "model"}
@@ -35,7 +36,8 @@ def checked(
 ) -> list[dict[str, Any]]:
     """The entries as the ledger takes them; what is wrong with them is added to `complaints`."""
     if _count(entries, MAX_FOLLOWERS + 1) > MAX_FOLLOWERS:
-        complaints.append(Complaint(field="then", message=f"has more than {MAX_FOLLOWERS} entries with those below"))
+        message = Text("has more than {most} entries with those below", most=MAX_FOLLOWERS)
+        complaints.append(Complaint(field="then", message=message))
         return []
     return _all(services, project_id, entries, model_of(parent), complaints, "")
 

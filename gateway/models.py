@@ -19,6 +19,7 @@ from shared import catalog
 from shared.errors import Complaint, Conflict, InvalidSpec, NotFound
 from shared.ids import new_id
 from shared.records import Model, NewModel
+from shared.tongues import Text
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="The catalog")
 
@@ -133,7 +134,8 @@ def _checked(given: dict[str, Any]) -> str:
     for field in ("name", "model_name_or_path"):
         value = given.get(field)
         if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > MAX_NAME_CHARS:
-            complaints.append(Complaint(field=field, message=f"must be a text of 1 to {MAX_NAME_CHARS} characters"))
+            message = Text("must be a text of 1 to {most} characters", most=MAX_NAME_CHARS)
+            complaints.append(Complaint(field=field, message=message))
     if complaints:
         raise _refusal(*complaints)
     return str(given["name"])
@@ -146,10 +148,11 @@ def _folder(name: str) -> Path | None:
     if path is None and services().settings.hub and catalog.is_hub_id(name):
         return None
     if path is None:
-        message = f"is {name!r}: must be a folder below TUNESMITH_IMPORT_ROOTS, or a Hub id where TUNESMITH_HUB is on"
+        text = "is {name!r}: must be a folder below TUNESMITH_IMPORT_ROOTS, or a Hub id where TUNESMITH_HUB is on"
+        message = Text(text, name=name)
         raise _refusal(Complaint(field=field, message=message, code="model_not_found"))
     if wrong := _unfit(path):
-        raise _refusal(Complaint(field=field, message=f"is {name!r}: {wrong}"))
+        raise _refusal(Complaint(field=field, message=Text("is {name!r}: {wrong}", name=name, wrong=wrong)))
     return path
 
 
@@ -164,23 +167,24 @@ def _below_import_roots(name: str) -> Iterator[Path]:
                 yield found.path
 
 
-def _unfit(folder: Path) -> str | None:
+def _unfit(folder: Path) -> Text | None:
     """Why the folder cannot be registered."""
     if not folder.is_dir():
-        return "not a folder"
+        return Text("not a folder")
     files = [path for path in folder.rglob("*") if path.is_file()]
     outside = [path for path in folder.rglob("*") if not path.resolve().is_relative_to(folder)]
     if outside:
-        return f"{outside[0].name} is a link to a place outside of the folder"
+        return Text("{name} is a link to a place outside of the folder", name=outside[0].name)
     if pickled := [path.name for path in files if path.suffix in PICKLED]:
-        return f"{pickled[0]} may run code when it is loaded: only safetensors are taken"
+        return Text("{name} may run code when it is loaded: only safetensors are taken", name=pickled[0])
     if not any(path.suffix == ".safetensors" for path in files):
-        return "it holds no *.safetensors"
+        return Text("it holds no *.safetensors")
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
-        return "it holds no readable config.json"
-    return None if isinstance(config, dict) and config.get("model_type") else "its config.json has no model_type"
+        return Text("it holds no readable config.json")
+    told = isinstance(config, dict) and config.get("model_type")
+    return None if told else Text("its config.json has no model_type")
 
 
 def _registered(name: str) -> Model | None:

@@ -39,9 +39,10 @@ MAX_LENGTH = 1e9
 def _lengths(value: dict[str, Any]) -> Message | None:
     for name, number in value.items():
         if name not in LENGTHS:
-            return Message(f"has {str(name)[:40]!r}: may have {', '.join(LENGTHS)}")
+            return Message("has {name!r}: may have {allowed}", name=str(name)[:40], allowed=", ".join(LENGTHS))
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= MAX_LENGTH:
-            return Message(f"has {name} = {str(number)[:40]}: must be a number from 0 to {MAX_LENGTH:.0f}")
+            text = "has {name} = {number}: must be a number from 0 to {most:.0f}"
+            return Message(text, name=name, number=str(number)[:40], most=MAX_LENGTH)
     return None
 
 
@@ -138,11 +139,12 @@ def _read(beside: Beside | None) -> tuple[Cards | None, shapes.Shape | None, lis
         try:
             shape = shapes.read(beside.config)
         except shapes.UnreadableShape as error:
-            complaints.append(Complaint(field="config", message=f"cannot be read: {error}", code="invalid_value"))
+            complaints.append(Complaint(field="config", message=Text("cannot be read: {error}", error=error.args[0])))
     return cards, shape, complaints
 
 
 def _absent(complaints: list[Complaint]) -> list[Finding]:
     """What does not exist is no refusal of a plan."""
     advice = Text("A job that names it would be refused: upload or register it first.")
-    return [warning(made.field, Origin.ESTIMATE, f"{made.field} {made.message}.", advice) for made in complaints]
+    told = [(made.field, Text("{field} {complaint}.", field=made.field, complaint=made.message)) for made in complaints]
+    return [warning(field, Origin.ESTIMATE, text, advice) for field, text in told]

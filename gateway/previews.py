@@ -22,6 +22,7 @@ from shared.advice import reading
 from shared.errors import Complaint, InvalidSpec, NotFound, Unavailable
 from shared.records import Dataset
 from shared.spec import TrainSpec
+from shared.tongues import Text
 
 blueprint = Blueprint("previews", __name__, url_prefix="/v1/datasets", description="Training data")
 
@@ -57,13 +58,14 @@ def _spec(record: Dataset, given: Mapping[str, Any]) -> TrainSpec:
 
 def _rows(given: Any, record: Dataset) -> list[int]:
     if record.format is None or record.format == "batch":
-        raise _refused("dataset", f"was uploaded with purpose {record.purpose}: only training data can be previewed")
+        text = "was uploaded with purpose {purpose}: only training data can be previewed"
+        raise _refused("dataset", Text(text, purpose=record.purpose))
     if given is None:
         return list(range(min(DEFAULT_ROWS, record.num_rows)))
     whole = isinstance(given, list) and all(type(row) is int and 0 <= row < record.num_rows for row in given)
     if not whole or not 0 < len(given) <= MAX_ROWS:
-        allowed = f"a list of 1 to {MAX_ROWS} row numbers from 0 to {record.num_rows - 1}"
-        raise _refused("rows", f"is {str(given)[:60]}: must be {allowed}")
+        text = "is {value}: must be a list of 1 to {most} row numbers from 0 to {last}"
+        raise _refused("rows", Text(text, value=str(given)[:60], most=MAX_ROWS, last=record.num_rows - 1))
     return sorted(set(given))
 
 

@@ -14,6 +14,7 @@ from shared import schema
 from shared.errors import Complaint, InvalidRequest
 from shared.fields import shown
 from shared.job import Job
+from shared.tongues import Text
 
 BASE_LEARNING_RATE = 1e-4
 #: Larger than any that makes sense; whole numbers of JSON may be larger than a float can hold.
@@ -108,6 +109,6 @@ def _object(value: Any, field: str) -> dict[str, Any]:
 def _number(told: Mapping[str, Any], name: str) -> Any:
     value = told.get(name, AUTO[name])
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_NUMBER:
-        message = f"is {shown(value)}: must be 'auto' or a number above 0"
+        message = Text("is {value}: must be 'auto' or a number above 0", value=shown(value))
         raise schema.refusal([Complaint(field=name, message=message)])
     return value
