@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, labels, openapi, remarks, surroundings
+from gateway import body, labels, openapi, previews, remarks, surroundings
 from gateway.admission import kept, missing
-from gateway.auth import current_key, project_id
+from gateway.auth import project_id
 from gateway.fitness import unfit
 from gateway.services import services
 from shared import request, schema
-from shared.advice import doctor, plan, shapes
+from shared.advice import doctor, plan, presets, shapes
 from shared.advice.cards import Cards
 from shared.advice.finding import Finding, Origin, warning
-from shared.errors import Complaint, InvalidSpec
+from shared.errors import Complaint, InvalidSpec, TunesmithError
 from shared.fields import Message
 from shared.param import param
 from shared.spec import TrainSpec
@@ -94,6 +95,9 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     except InvalidSpec as error:
         raise schema.refusal([*complaints, *error.complaints]) from error
     spec = labels.settled(services(), project_id(), spec)
+    recommended: dict[str, Any] = {}
+    if beside is not None and beside.goal and not complaints and isinstance(spec, TrainSpec):
+        spec, recommended = _recommended(rest, spec, beside, cards, shape)
     wire = kept(services(), project_id(), spec)
     absent = list(missing(services(), project_id(), spec))
     if complaints := [*complaints, *([] if absent else unfit(services(), project_id(), spec, wire))]:
@@ -102,14 +106,36 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     found = [*_absent(absent), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
     if not isinstance(spec, TrainSpec):
         return told | {"findings": [finding.as_dict() for finding in (*found, *doctor.findings(spec))]}
-    known = surroundings.known(services(), current_key().project_id, spec, asks_hub=True)
-    known = _over(known, beside, cards, shape)
-    return told | plan.make(spec, known, found)
+    made = told | plan.make(spec, _known(spec, beside, cards, shape), found)
+    return made | recommended
 
 
-def _over(known: plan.Known, beside: Beside | None, cards: Cards | None, shape: shapes.Shape | None) -> plan.Known:
+def _recommended(
+    rest: Mapping[str, Any], spec: TrainSpec, beside: Beside, cards: Cards | None, shape: shapes.Shape | None
+) -> tuple[TrainSpec, dict[str, Any]]:
+    """A spec completed from what was given; it as a body (`recommended`), and the reason for each value."""
+    known = _known(spec, beside, cards, shape)
+    if not known.lengths:
+        known = dataclasses.replace(known, lengths=_measured(spec))
+    names = {name: made.wire for made in schema.params(TrainSpec) for name in made.names}
+    given = {names[name]: value for name, value in rest.items() if name in names}
+    body, reasons = presets.recommend(given, known, str(beside.goal))
+    return schema.load(TrainSpec, body), {"recommended": body, "reasons": reasons}
+
+
+def _measured(spec: TrainSpec) -> dict[str, Any]:
+    """The lengths of the first dataset's samples, where model and data are there to count them."""
+    with suppress(TunesmithError):
+        record = services().store.datasets.get(project_id(), spec.data.dataset[0])
+        answer = previews.measured(services(), project_id(), record, spec, [])
+        return dict(answer["lengths"])
+    return {}
+
+
+def _known(spec: TrainSpec, beside: Beside | None, cards: Cards | None, shape: shapes.Shape | None) -> plan.Known:
     """What the caller says goes before what the platform knows."""
-    assert beside is not None
+    known = surroundings.known(services(), project_id(), spec, asks_hub=shape is None)
+    beside = beside or Beside()
     return plan.Known(
         shape=shape or known.shape,
         cards=cards or known.cards,

@@ -44,7 +44,7 @@ def create(name: str) -> Response:
     given = body.spec_object()
     rows = _rows(given.pop("rows", None), record)
     spec = _spec(record, given)
-    answer = _made(services(), project_id(), record, spec, rows)
+    answer = measured(services(), project_id(), record, spec, rows)
     findings = [finding.as_dict() for finding in reading.remarks(spec, answer["lengths"])]
     told = {"object": "dataset.preview", "dataset": record.id, "model": spec.model.model_name_or_path}
     return jsonify({**told, "template": spec.data.template, **answer, "findings": findings})
@@ -69,7 +69,7 @@ def _rows(given: Any, record: Dataset) -> list[int]:
     return sorted(set(given))
 
 
-def _made(services: Services, project_id: str, record: Dataset, spec: TrainSpec, rows: list[int]) -> dict[str, Any]:
+def measured(services: Services, project_id: str, record: Dataset, spec: TrainSpec, rows: list[int]) -> dict[str, Any]:
     if not services.previews.acquire(timeout=WAIT_SECONDS):
         raise Unavailable("other previews are being made: ask again in a moment")
     try:

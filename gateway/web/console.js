@@ -192,6 +192,58 @@ $("train-form").addEventListener("submit", guarded(async (event) => {
   } catch (error) { listIssues(error); throw error; }
 }));
 
+// --- Plans --------------------------------------------------------------------------------------------------------
+
+// The cards go beside the YAML as one more line of it: the same text is posted as a plan and as a job.
+function planText() {
+  const kind = $("plan-kind").value.trim();
+  if (!kind) return $("train-yaml").value;
+  const card = /^[0-9.]+$/.test(kind) ? { memory_gib: Number(kind) } : { kind };
+  return `${$("train-yaml").value}\ngpus: ${JSON.stringify({ ...card, count: Number($("plan-count").value) })}\n`;
+}
+
+$("plan-button").addEventListener("click", guarded(async () => {
+  $("train-issues").replaceChildren();
+  $("plan").replaceChildren();
+  try {
+    const options = { method: "POST", headers: { "Content-Type": "application/yaml" }, body: planText() };
+    showPlan(await (await api("v1/plans", options)).json());
+  } catch (error) { listIssues(error); throw error; }
+}));
+
+function showPlan(plan) {
+  const { training, memory, nearest, options } = plan;
+  const lines = [];
+  if (training) lines.push(`Effective batch ${training.effective_batch}, ${training.total_steps ?? "unknown"} steps`);
+  if (memory) {
+    const parts = Object.entries(memory.per_gpu_gib).map(([name, gib]) => `${name} ${gib.toFixed(1)}`).join(", ");
+    lines.push(`GiB of a card: ${parts}${memory.verdict ? ` (${memory.verdict.replaceAll("_", " ")})` : ""}`);
+  }
+  if (nearest) lines.push(`Nearest change that fits: ${JSON.stringify(nearest.patch)}`);
+  $("plan").replaceChildren(
+    ...lines.map((line) => element("p", {}, line)),
+    ...(options ? [planTable(options)] : []),
+    element("ul", { class: "findings" }, ...(plan.findings || []).map((finding) =>
+      element("li", { class: finding.severity }, element("b", {}, finding.field), ` ${finding.message} ${finding.advice} `,
+        element("small", {}, `(${finding.source})`)))));
+}
+
+// GiB of a card with flash attention and checkpointing: ZeRO and offload down, methods across.
+function planTable({ columns, rows }) {
+  const read = rows.map((row) => Object.fromEntries(columns.map((name, index) => [name, row[index]])))
+    .filter((row) => row.attention === "flash" && row.checkpointing);
+  const methods = [...new Set(read.map((row) => row.method))];
+  const places = [...new Set(read.map((row) => `${row.zero_stage} / ${row.offload}`))];
+  const cell = (place, method) => {
+    const row = read.find((item) => `${item.zero_stage} / ${item.offload}` === place && item.method === method);
+    return element("td", row ? { class: row.verdict } : {}, row ? row.total_gib.toFixed(1) : "");
+  };
+  return element("table", {},
+    element("thead", {}, element("tr", {}, ...["ZeRO / offload", ...methods].map((name) => element("th", {}, name)))),
+    element("tbody", {}, ...places.map((place) =>
+      element("tr", {}, element("td", {}, place), ...methods.map((method) => cell(place, method))))));
+}
+
 // --- Models -------------------------------------------------------------------------------------------------------
 
 const size = (bytes) => (bytes ? `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 27 ? 1 : 0)} MiB` : "");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from shared.advice import footprint
 from shared.advice.case import MIXED_BYTES, PURE_BF16_BYTES, Case
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.advice.fit import DOES_NOT_FIT, FITS
@@ -65,7 +66,7 @@ def _full(case: Case) -> Finding:
 def sharding(case: Case) -> Iterator[Finding]:
     stage, devices = case.zero_stage, case.num_devices
     field = "deepspeed" if case.spec.distributed.deepspeed is not None else "zero_stage"
-    if stage > 0 and devices == 1:
+    if stage > 0 and devices == 1 and footprint.offload(case.spec) == "none":
         text = Text("ZeRO-{stage} shares nothing on one device.", stage=stage)
         yield warning(field, ESTIMATE, text, Text("Leave it out, or raise num_processes."))
     elif stage == 3:

@@ -212,3 +212,59 @@ def test_a_plan_is_made_at_once(platform: Platform) -> None:
         plan(platform, config=DISTILL, gpus={"kind": "A100-40GB", "count": 8})
         seconds.append(time.perf_counter() - begun)
     assert statistics.median(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("goal", "gpus", "rank"),
+    [
+        ("style", {"kind": "A100-80GB", "count": 8}, 8),
+        ("style", {"kind": "A100-40GB", "count": 8}, 8),
+        ("knowledge", {"kind": "RTX-4090", "count": 1}, 32),
+        ("knowledge", {"kind": "T4", "count": 4}, 32),
+        ("style", {"kind": "H200", "count": 1}, 8),
+    ],
+)
+def test_a_recommended_spec_fits_and_posts_as_it_is(
+    platform: Platform, goal: str, gpus: dict[str, Any], rank: int
+) -> None:
+    asked = {"model": "base", "dataset": "sums", "goal": goal, "gpus": gpus, "config": DISTILL, "num_rows": 40_000}
+    answer = platform.post("/v1/plans", asked)
+    assert answer.status_code == 200, answer.get_json()
+    made = answer.get_json()
+    assert made["memory"]["verdict"] == "fits"
+    assert {reason["field"] for reason in made["reasons"]} >= {
+        "lora_rank",
+        "learning_rate",
+        "cutoff_len",
+        "warmup_ratio",
+    }
+    assert all(reason["why"] and reason["source"] for reason in made["reasons"])
+    assert (made["recommended"]["lora_rank"], made["spec"]["lora_alpha"]) == (rank, 2 * rank)
+    again = platform.post("/v1/plans", {**made["recommended"], "gpus": gpus, "config": DISTILL, "num_rows": 40_000})
+    assert again.get_json()["spec"] == made["spec"]
+    warned = {finding["field"] for finding in made["findings"] if finding["severity"] == "warning"}
+    assert warned <= {"quantization_bit", "lora_rank"}, made["findings"]
+    posted = platform.post("/v1/jobs", made["recommended"])
+    assert posted.status_code == 201, posted.get_json()
+
+
+def test_a_recommendation_keeps_what_is_given_and_follows_the_lengths(platform: Platform) -> None:
+    lengths = {"p50": 90, "p95": 300, "p99": 700, "length_mean": 120, "length_max": 2100}
+    asked = {"model": "base", "dataset": "sums", "goal": "style", "lora_rank": 16, "num_rows": 5000, "lengths": lengths}
+    made = platform.post("/v1/plans", asked | {"gpus": {"kind": "L4", "count": 1}}).get_json()
+    spec = made["spec"]
+    assert (spec["lora_rank"], spec["lora_alpha"], spec["cutoff_len"], spec["neat_packing"]) == (16, 32, 704, True)
+    assert (spec["lora_dropout"], spec["val_size"]) == (0.05, 0.1)
+    assert "lora_rank" not in {reason["field"] for reason in made["reasons"]}
+    assert made["training"]["effective_batch"] <= made["training"]["num_rows"] / 20
+
+
+def test_old_cards_are_recommended_float16(platform: Platform) -> None:
+    asked = {"model": "base", "dataset": "sums", "goal": "style", "gpus": {"kind": "V100-32GB", "count": 1}}
+    spec = platform.post("/v1/plans", asked).get_json()["spec"]
+    assert (spec["fp16"], spec["bf16"]) == (True, False)
+
+
+def test_a_recommendation_refuses_wrong_fields_too(platform: Platform) -> None:
+    assert "dataset" in issues(platform, {"model": "base", "goal": "style"})
+    assert "lora_rank" in issues(platform, {"model": "base", "dataset": "sums", "goal": "style", "lora_rank": -1})
