@@ -18,9 +18,12 @@ from shared.fields import shown
 from shared.job import TERMINAL, Job, Status
 from shared.spec import SPECS, TrainSpec
 from shared.store.finish import MADE_MODEL
+from shared.tongues import Text
 
 #: Longest way from a model to the base it came from: adapter, merged, quantized, and again.
 MAX_LINEAGE = 32
+#: Models or datasets that one field may name: each is looked up.
+MAX_NAMED = 64
 #: Jobs read from the ledger at once.
 PAGE = 1000
 
@@ -31,24 +34,32 @@ def missing(services: Services, project_id: str, spec: Any, *, follows: bool = F
     found_dataset = partial(catalog.resolve_dataset, dataset_dir=dataset_dir(spec))
     find: dict[str, Callable[..., Resolved]] = {"model": catalog.resolve_model, "dataset": found_dataset}
     for param, names in named(spec):
+        if len(names) > MAX_NAMED:
+            too_many = Text("has {count} entries: at most {most}", count=len(names), most=MAX_NAMED)
+            yield Complaint(field=param.wire, message=too_many)
+            continue
         for name in names:
             if follows and name == MADE_MODEL:
                 continue
             try:
                 found = find[str(param.kind)](services.store, services.settings, project_id, name)
-                if param.kind == "model" and found.path is not None and not _holds_model(found.path):
-                    message = f"is {name!r}: a place below an import root, but no folder with a config.json"
-                    yield Complaint(field=param.wire, message=message, code="model_not_found")
+                wrong = None if param.kind != "model" else _no_model(found.path)
             except NotFound as error:
-                message = f"is {name!r}: {error.message}"
-                yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
+                wrong = error.message
             except OSError as error:  # no file can have such a name, or the import root cannot be read
-                message = f"is {shown(name)}: cannot be looked up ({error.strerror})"
-                yield Complaint(field=param.wire, message=message, code=f"{param.kind}_not_found")
+                wrong = f"cannot be looked up ({error.strerror})"
+            if wrong is not None:
+                yield Complaint(
+                    field=param.wire,
+                    message=Text("is {name}: {wrong}", name=shown(name), wrong=wrong),
+                    code=f"{param.kind}_not_found",
+                )
 
 
-def _holds_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+def _no_model(path: Path | None) -> str | None:
+    """What is wrong with a path that should hold a model."""
+    is_one = path is None or any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return None if is_one else Text("a place below an import root, but no folder with a config.json")
 
 
 def dataset_dir(spec: Any) -> str | None:

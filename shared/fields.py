@@ -18,8 +18,9 @@ from shared.tongues import Text
 
 #: Longest string that any field takes, characters; longer ones are data, not parameters.
 MAX_TEXT_CHARS = 65_536
-#: Longest list of names.
+#: Longest list of names, and of the characters in it.
 MAX_ITEMS = 1_024
+MAX_LIST_CHARS = 65_536
 
 
 class Message(Text):
@@ -130,6 +131,8 @@ class Names(fields.List[Any]):
             )
         if len(value) > MAX_ITEMS:
             raise refuse("has {count} entries: at most {most}", count=len(value), most=MAX_ITEMS)
+        if (count := sum(map(len, value))) > MAX_LIST_CHARS:
+            raise refuse("has {count} characters: at most {most}", count=count, most=MAX_LIST_CHARS)
         return [checked_text(item).strip() for item in value if item.strip()]
 
 

@@ -121,6 +121,7 @@ def guess_kind(rest: Mapping[str, Any]) -> str:
 
 def load(body: Mapping[str, Any]) -> tuple[Envelope, Any]:
     """Envelope and spec of a whole body. Raises InvalidSpec with the complaints about both."""
+    schema.check_size(body)
     complaints: list[Complaint] = []
     envelope, rest = Envelope(), dict(body)
     try:

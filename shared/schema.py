@@ -28,8 +28,12 @@ from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, is_off
 SCHEMA_VERSION = 2
 #: From a version to the next: what happens to fields that are kept but read otherwise. New ones say `since`.
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-#: More than every name there is; finding the nearest to each unknown one takes about a millisecond.
+#: More than every name there is.
 MAX_FIELDS = 1_000
+#: Unknown names for which the nearest is looked for: it takes about a millisecond each.
+MAX_HINTS = 20
+#: Complaints that are told one by one: more would be a file of them.
+MAX_COMPLAINTS = 100
 #: What a secret looks like from outside.
 MASK = "***"
 
@@ -124,15 +128,14 @@ def _bound(owner: type, path: tuple[str, ...], prefix: str) -> Iterator[Param]:
 
 def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
     """What was given, under wire names; complaints about names that are unknown, unsupported or given twice."""
-    if len(body) > MAX_FIELDS:
-        raise refusal([Complaint(field="body", message=f"has {len(body)} fields: at most {MAX_FIELDS}")])
+    check_size(body)
     known = _names(spec_type)
     given: dict[str, Any] = {}
     complaints: list[Complaint] = []
     for name, value in body.items():
         wire = known.get(name)
         if wire is None:
-            complaints += _foreign(spec_type, name, value)
+            complaints += _foreign(spec_type, name, value, hint=len(complaints) < MAX_HINTS)
         elif wire in given:
             complaints.append(
                 Complaint(field=wire, message=Text("is given twice: {name!r} is another name for it", name=name))
@@ -142,11 +145,18 @@ def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], li
     return given, complaints
 
 
+def check_size(body: Mapping[str, Any]) -> None:
+    """Raises InvalidSpec for a body with more fields than could be looked through in time."""
+    if len(body) > MAX_FIELDS:
+        message = Text("has {count} fields: at most {most}", count=len(body), most=MAX_FIELDS)
+        raise refusal([Complaint(field="body", message=message)])
+
+
 def _names(spec_type: type) -> dict[str, str]:
     return _tables(spec_type)[2]
 
 
-def _foreign(spec_type: type, name: Any, value: Any) -> list[Complaint]:
+def _foreign(spec_type: type, name: Any, value: Any, *, hint: bool) -> list[Complaint]:
     """The complaint about a name that this spec does not have; none where it can have no effect."""
     refused = UNSUPPORTED.get(name) if isinstance(name, str) else None
     if name == "schema_version" or name in WITHOUT_EFFECT or (refused is not None and is_off(refused, value)):
@@ -159,7 +169,7 @@ def _foreign(spec_type: type, name: Any, value: Any) -> list[Complaint]:
     if owners:
         message = Text("is a field of {kinds}, not of this kind of job", kinds=" and ".join(owners))
         return [Complaint(field=name, message=message, code="unsupported")]
-    near = did_you_mean(str(name), _names(spec_type))
+    near = did_you_mean(str(name), _names(spec_type)) if hint else ""
     return [Complaint(field=str(name)[:200], message=Text("is unknown{near}", near=near), code="unknown_field")]
 
 
@@ -257,7 +267,7 @@ def _upgraded(spec_type: type, wire: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusal(complaints: list[Complaint]) -> InvalidSpec:
-    """The error that carries all of them and tells the first three."""
+    """The error that carries all of them, up to MAX_COMPLAINTS, and tells the first three."""
     told = "; ".join(f"{made.field} {made.message}" for made in complaints[:3])
     more = f"; and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-    return InvalidSpec(f"{told}{more}", complaints=complaints)
+    return InvalidSpec(f"{told}{more}", complaints=complaints[:MAX_COMPLAINTS])

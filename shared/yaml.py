@@ -28,7 +28,7 @@ from shared.errors import InvalidRequest, TooLarge
 
 MAX_CHARS = 256 * 1024
 MAX_DEPTH = 20
-MAX_VALUES = 10_000
+MAX_VALUES = 5_000
 #: Longest number, digits; Python itself refuses to read longer ones in one go.
 MAX_DIGITS = 100
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from shared import schema
 from shared.advice.finding import Finding, Origin, info, warning
-from shared.unsupported import WITHOUT_EFFECT
+from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, Refused
 
 
 def remarks(spec_type: type, body: Mapping[str, Any]) -> Iterator[Finding]:
@@ -19,3 +19,12 @@ def remarks(spec_type: type, body: Mapping[str, Any]) -> Iterator[Finding]:
             yield warning(today[name], Origin.REFERENCE, text, f"Write {today[name]}.")
         elif name in WITHOUT_EFFECT and body[name] is not None:
             yield info(name, Origin.REFERENCE, f"{name} has no effect here: {WITHOUT_EFFECT[name]}.", "Leave it out.")
+        elif name in UNSUPPORTED and not _is_default(UNSUPPORTED[name], body[name]):
+            yield info(
+                name, Origin.REFERENCE, f"{name} changes nothing here: {UNSUPPORTED[name].reason}.", "Leave it out."
+            )
+
+
+def _is_default(refused: Refused, value: Any) -> bool:
+    """Of the values that ask for nothing the first is LF's default, whose mention says nothing."""
+    return value is None or not refused.off or value == refused.off[0]

@@ -26,6 +26,20 @@ ALLOWED = frozenset({
     "communication_data_type", "data_types", "activation_checkpointing", "optimizer", "scheduler",
     "dump_state", "sparse_gradients",
 })  # fmt: skip
+#: Keys of zero_optimization; DeepSpeed itself refuses others, but only when the training starts. Those that name a
+#: file are left out.
+ZERO_KEYS = frozenset({
+    "stage", "allgather_bucket_size", "allgather_partitions", "contiguous_gradients", "cpu_offload",
+    "cpu_offload_param", "cpu_offload_use_pin_memory", "elastic_checkpoint", "gather_16bit_weights_on_model_save",
+    "ignore_unused_parameters", "legacy_stage1", "load_from_fp32_weights", "max_live_parameters", "max_reuse_distance",
+    "memory_efficient_linear", "model_persistence_threshold", "offload_optimizer", "offload_param", "overlap_comm",
+    "param_persistence_threshold", "prefetch_bucket_size", "reduce_bucket_size", "reduce_scatter",
+    "round_robin_gradients", "sub_group_size", "use_multi_rank_bucket_allreduce", "zero_hpz_partition_size",
+    "zero_quantized_gradients", "zero_quantized_nontrainable_weights", "zero_quantized_weights",
+    "stage3_gather_16bit_weights_on_model_save", "stage3_gather_fp16_weights_on_model_save",
+    "stage3_max_live_parameters", "stage3_max_reuse_distance", "stage3_model_persistence_threshold",
+    "stage3_module_granularity_threshold", "stage3_param_persistence_threshold", "stage3_prefetch_bucket_size",
+})  # fmt: skip
 #: Keys, and LF's presets, that are known and not taken: why, and what to use.
 REFUSED_KEYS: Mapping[str, str] = {
     "tensor_parallel": "every process reads samples of its own, not those of a group; use zero_optimization stage 3",
@@ -101,7 +115,23 @@ def _check(config: dict[str, Any]) -> None:
     stage = zero.get("stage", 0) if isinstance(zero, dict) else None
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
         raise refuse("needs zero_optimization with a stage of 0, 1, 2 or 3")
+    for key, value in zero.items():
+        _check_zero(key, value)
     _refuse_paths(config, "", MAX_DEPTH)
+
+
+def _check_zero(key: str, value: Any) -> None:
+    if key not in ZERO_KEYS and not is_place(key):
+        near = did_you_mean(key, ZERO_KEYS)
+        raise refuse("has the key zero_optimization.{key}: not known{near}", "unknown_field", key=key[:80], near=near)
+    if isinstance(value, str) and value != "auto":
+        place = f"zero_optimization.{key}"
+        raise refuse("has {value} at {place}: must be a number, true, false or auto", value=shown(value), place=place)
+
+
+def is_place(key: str) -> bool:
+    """Whether a key's value would say where to read or write on the server."""
+    return "path" in key or "dir" in key.split("_") or "file" in key
 
 
 def _refuse_paths(value: Any, where: str, levels: int) -> None:
@@ -114,7 +144,7 @@ def _refuse_paths(value: Any, where: str, levels: int) -> None:
         return
     for key, inner in value.items():
         place = f"{where}.{key}" if where else str(key)
-        if "path" in str(key) or "dir" in str(key).split("_") or "file" in str(key):
+        if is_place(str(key)):
             raise refuse("names a place on the server at {place}: not allowed", place=place)
         if str(key) == "device" and inner not in OFFLOAD_DEVICES:
             raise refuse(

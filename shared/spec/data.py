@@ -98,6 +98,7 @@ class Data:
         None,
         "Pack several short samples into one sequence. Left out: on for `pt`, off otherwise.",
         type=bool,
+        deprecated=("sft_packing",),
         advice="With many short samples prefer `neat_packing`: plain packing lets samples attend to each other.",
         picture="Several small parcels in one box instead of a box for each.",
     )

@@ -37,6 +37,7 @@ class Model:
         "Adapter of the catalog whose training is continued (with `create_new_adapter`: merged in first).",
         type=str,
         kind="model",
+        deprecated=("checkpoint_dir",),
     )
     model_revision: str = param("main", "Branch, tag or commit when the model comes from the hub.")
     trust_remote_code: bool = param(

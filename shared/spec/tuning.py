@@ -48,9 +48,15 @@ class Tuning:
 @dataclass(frozen=True, kw_only=True)
 class Freeze:
     trainable_layers: int = param(
-        2, "Layers that are trained: the last n, or the first n when negative.", minimum=-1000, maximum=1000
+        2,
+        "Layers that are trained: the last n, or the first n when negative.",
+        minimum=-1000,
+        maximum=1000,
+        deprecated=("num_layer_trainable",),
     )
-    trainable_modules: list[str] = param(["all"], "Modules inside those layers, or `all`.")
+    trainable_modules: list[str] = param(
+        ["all"], "Modules inside those layers, or `all`.", deprecated=("name_module_trainable",)
+    )
     extra_modules: list[str] = param([], "Modules outside the layers that are trained too.")
 
     @rule("freeze_trainable_layers", code="out_of_range")

@@ -9,6 +9,7 @@ import zlib
 from tests.corpus.configs import GOOD, GOOD_YAML, YAML, Case, nested, text, yaml
 
 BODY = json.dumps(GOOD)
+FLOOD = [{"kind": "export", **{f"export_siz{n}": 1 for n in range(900)}}] * 8
 
 
 def _aliases() -> str:
@@ -135,6 +136,21 @@ SIZES = [
          "at most 1000", status=422),
     text("a DeepSpeed object of 100,000 names", json.dumps({**GOOD, "deepspeed": {f"k{n}": n for n in range(100_000)}}),
          "deepspeed", "not allowed", status=422),
+    text("a DeepSpeed of 50,000 names within",
+         json.dumps({**GOOD, "deepspeed": {"zero_optimization": {"stage": 2, **{f"k{n}": n for n in range(50_000)}}}}),
+         "deepspeed", "not known", status=422),
+    text("998 unknown names", json.dumps({**GOOD, **{f"lora_rank_{n}": 1 for n in range(998)}}), "lora_rank_0",
+         "did you mean", status=422),
+    text("998 long unknown names", json.dumps({**GOOD, **{"lora_" * 40 + str(n): 1 for n in range(998)}}), "lora_",
+         "is unknown", status=422),
+    text("1,000 datasets", json.dumps({**GOOD, "dataset": [f"no{n}" for n in range(1_000)]}), "dataset", "at most 64",
+         status=422),
+    text("64 datasets of either kind", json.dumps({**GOOD, **dict.fromkeys(("dataset", "eval_dataset"), ["no"] * 64)}),
+         "eval_dataset", "no dataset", status=422),
+    text("6 MB of modules", json.dumps({**GOOD, "lora_target": ["x" * 60_000] * 100}), "lora_target",
+         "characters: at most", status=422),
+    text("followers with a flood of unknown names", json.dumps({**GOOD, "then": FLOOD}), "then[0].", "is unknown",
+         status=422),
     text("a metadata of 100,000 names", json.dumps({**GOOD, "metadata": {str(n): "" for n in range(100_000)}}),
          "metadata", "at most 16", status=422),
     text("a deep value", json.dumps({**GOOD, "lora_rank": nested(900)}), "lora_rank", "whole number", status=422),

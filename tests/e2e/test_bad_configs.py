@@ -32,9 +32,9 @@ def test_what_the_cases_change_is_accepted_as_it_stands(platform: Platform) -> N
 def test_a_bad_body_is_refused_under_its_field_and_nothing_is_queued(platform: Platform, case: Case) -> None:
     before = platform.store.jobs.counts()
     headers = {**platform.headers(), "Content-Type": str(case.content_type), **case.headers}
-    started = time.monotonic()
+    started = time.process_time()  # not of the machine's other work
     answer = platform.client.post("/v1/jobs", data=case.body, headers=headers)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     error = answer.get_json()["error"]
     told = {issue["field"]: issue["message"] for issue in error.get("issues", [])} or {error["param"]: error["message"]}
     assert answer.status_code == case.status, error

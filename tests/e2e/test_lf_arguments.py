@@ -32,3 +32,29 @@ def test_a_file_that_writes_out_every_default_of_lf_is_accepted(platform: Platfo
     answer = platform.post("/v1/jobs", defaults | arguments.BASE["train"])
     assert answer.status_code == 201, answer.get_json()
     assert answer.get_json()["kind"] == "train"
+
+
+@pytest.mark.parametrize(
+    ("old", "value", "field"),
+    [
+        ("checkpoint_dir", "ft:saves/tiny/lora/sft", "adapter_name_or_path"),
+        ("num_layer_trainable", 3, "freeze_trainable_layers"),
+        ("name_module_trainable", "mlp", "freeze_trainable_modules"),
+        ("sft_packing", True, "packing"),
+    ],
+)
+def test_a_name_that_lf_had_before_is_taken_with_a_warning(
+    platform: Platform, old: str, value: Any, field: str
+) -> None:
+    made = platform.post("/v1/jobs", {**arguments.BASE["train"], old: value}).get_json()
+    assert made["spec"][field] in (value, [value])
+    events = platform.get(f"/v1/jobs/{made['id']}/events?limit=1000").get_json()["data"]
+    assert [event for event in events if event["data"].get("field") == field and old in event["message"]]
+
+
+@pytest.mark.parametrize("name", ["logging_dir", "infer_backend", "dispatch_batches"])
+def test_what_is_accepted_and_changes_nothing_is_said(platform: Platform, name: str) -> None:
+    value = {"infer_backend": "vllm"}.get(name, "x")
+    made = platform.post("/v1/jobs", {**arguments.BASE["train"], name: value}).get_json()
+    events = platform.get(f"/v1/jobs/{made['id']}/events?limit=1000").get_json()["data"]
+    assert name in [event["data"].get("field") for event in events]

@@ -60,7 +60,7 @@ def complaints(body: dict[str, Any], spec: type = TrainSpec) -> dict[str, tuple[
         ("output_dir", "two\nlines", "invalid_value"),
         ("warmup_steps", 1.5, "invalid_value"),
         ("deepspeed", 3, "invalid_type"),
-        ("deepspeed", {"zero_optimization": {"stage": 2, "a": DEEP}}, "invalid_value"),
+        ("deepspeed", {"zero_optimization": {"stage": 2, "offload_param": DEEP}}, "invalid_value"),
         ("lora_rank", DEEP, "invalid_type"),
     ],
 )
