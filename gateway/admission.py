@@ -16,6 +16,7 @@ from shared.catalog import Resolved
 from shared.errors import Complaint, NotFound
 from shared.fields import shown
 from shared.job import TERMINAL, Job, Status
+from shared.records import Model
 from shared.spec import SPECS, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
@@ -128,6 +129,14 @@ def _listed(value: Any) -> list[str]:
 def model_of(wire: Mapping[str, Any]) -> str | None:
     """The model that a stored spec starts from."""
     return wire.get("model_name_or_path") or wire.get("model")
+
+
+def record_of(services: Services, project_id: str, name: str | None) -> Model | None:
+    """None: not in the catalog."""
+    try:
+        return services.store.models.get(project_id, name) if name else None
+    except NotFound:
+        return None
 
 
 def _base_of(services: Services, project_id: str, name: str | None) -> str | None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.admission import MAX_LINEAGE, model_of
+from gateway import rewards
+from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
 from shared import catalog, schema, stages
 from shared.errors import Complaint, NotFound
@@ -40,6 +41,7 @@ def unfit(
     that the job before starts from. The names are known to exist."""
     if isinstance(spec, TrainSpec):
         yield from _training(services, project_id, spec)
+        yield from rewards.unfit(services, project_id, spec)
         named = {"dataset": spec.data.dataset, "eval_dataset": spec.data.eval_dataset}
         yield from _data(services, project_id, named, spec.tuning.stage, spec.data.dataset_dir)
     if isinstance(spec, ExportSpec):
@@ -52,14 +54,6 @@ def unfit(
     if asked and not wire["trust_remote_code"]:
         name = model_of(wire)
         yield from _code(services, project_id, (made_from if name == MADE_MODEL else name) or "")
-
-
-def record_of(services: Services, project_id: str, name: str | None) -> Model | None:
-    """None: not in the catalog."""
-    try:
-        return services.store.models.get(project_id, name) if name else None
-    except NotFound:
-        return None
 
 
 def brings_code(services: Services, project_id: str, name: str) -> bool:

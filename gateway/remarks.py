@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway import surroundings
-from gateway.admission import requires
-from gateway.fitness import record_of
+from gateway.admission import record_of, requires
 from gateway.services import Services
 from shared import catalog, schema, templates
 from shared.advice import doctor, given

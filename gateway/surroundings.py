@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gateway import modelfiles
-from gateway.admission import MAX_LINEAGE
-from gateway.fitness import record_of
+from gateway.admission import MAX_LINEAGE, record_of
 from gateway.services import Services
 from shared import catalog
 from shared.advice import shapes

@@ -89,11 +89,11 @@ class Encoder:
     whole_texts: bool = False
 
     def samples(self, row: Row, kind: str) -> list[Sample]:
-        """What a row of this kind (`Stage.rows`) becomes: a pair is two, the better first. Raises Unlearnable,
+        """What a row of this kind (`Stage.samples`) becomes: a pair is two, the better first. Raises Unlearnable,
         BadTemplate."""
         if kind == "pair":
             return self.pair(row)
-        made = {"messages": self.sample, "labelled": self.labelled, "text": self.text}[kind]
+        made = {"messages": self.sample, "prompt": self.prompt, "labelled": self.labelled, "text": self.text}[kind]
         return [made(row)]
 
     def text(self, row: Row) -> Sample:
@@ -143,6 +143,15 @@ class Encoder:
             was_cut=sum(map(size, turns)) > len(ids),
             num_rewritten=sum(message["role"] == "assistant" for message in row.messages) - len(turns),
         )
+
+    def prompt(self, row: Row) -> Sample:
+        """The conversation up to its last answer, as the model is asked for one; nothing of it is learned. A prompt
+        that is too long loses its middle. Raises Unlearnable, BadTemplate."""
+        self._check(row.messages)
+        asked = row.messages[:-1] if row.messages[-1]["role"] == "assistant" else row.messages
+        ids = self.encode(self._render(asked, row.tools, add_generation_prompt=True))
+        kept = without_middle(ids, self.cutoff_len)
+        return Sample(input_ids=kept, supervised=[False] * len(kept), was_cut=len(kept) < len(ids))
 
     def turns(self, row: Row) -> list[Turn]:
         self._check(row.messages)

@@ -32,6 +32,13 @@ class Stage:
     #: Group of parameters that only this stage reads, a frozen dataclass; in a spec at `spec.plugged[name]`.
     params: type | None = None
     rules: tuple[Rule, ...] = ()
+    #: Of a conversation only what comes before its last answer is read: the model answers itself.
+    asks: bool = False
+
+    @property
+    def samples(self) -> str:
+        """What the encoder makes of a row."""
+        return "prompt" if self.asks else self.rows
 
 
 @dataclass(frozen=True, kw_only=True)

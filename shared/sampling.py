@@ -36,8 +36,9 @@ def to_openai(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def of_spec(sampling: Sampling) -> dict[str, Any]:
     """The members that say what a spec says."""
-    values = {param.wire: getattr(sampling, param.path[-1]) for param in schema.params(Sampling)}
-    return to_openai({name: value for name, value in values.items() if value is not None and value != []})
+    values = schema.to_wire(sampling)
+    named = {param.wire: values[param.wire] for param in schema.params(Sampling)}
+    return to_openai({name: value for name, value in named.items() if value is not None and value != []})
 
 
 def names() -> frozenset[str]:

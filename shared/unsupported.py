@@ -123,10 +123,8 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all(
         "only stage sft is supported yet", "use stage sft on the preferred answers",
         pref_beta=0.1, pref_ftx=0.0, pref_bco_weight=0.0, pref_loss="sigmoid", dpo_label_smoothing=0.0,
-        kto_chosen_weight=1.0, kto_rejected_weight=1.0, simpo_gamma=0.5, ppo_buffer_size=1, ppo_epochs=4,
-        ppo_score_norm=False, ppo_target=6.0, ppo_whiten_rewards=False, ref_model=None, ref_model_adapters=None,
-        ref_model_quantization_bit=None, reward_model=None, reward_model_adapters=None,
-        reward_model_quantization_bit=None, reward_model_type="lora", ld_alpha=None,
+        kto_chosen_weight=1.0, kto_rejected_weight=1.0, simpo_gamma=0.5, ref_model=None, ref_model_adapters=None,
+        ref_model_quantization_bit=None, ld_alpha=None,
     ),
     *_all(
         "GaLore's optimizer works with neither DeepSpeed nor, by layer, several processes",
@@ -260,5 +258,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "sortish_sampler": "use group_by_length",
     "debug": "set by the server",
     "project": "no tracker is attached",
+    "skip_special_tokens": "drawn answers are scored as tokens",
     **unsupported_former.WITHOUT_EFFECT,
 }

@@ -66,6 +66,7 @@ class TrainWork:
             "base_name": start.base.name,
             "datasets": datasets(run, spec.data.dataset, spec.data.dataset_dir),
             "eval_datasets": datasets(run, spec.data.eval_dataset, spec.data.dataset_dir),
+            "reward": reward(run, spec),
         }
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
@@ -114,6 +115,18 @@ def check_adapter(spec: TrainSpec, base: Resolved, adapter: Resolved) -> None:
     if adapter.record is not None and adapter.record.base_model != base.name:
         text = f"{adapter.name} was trained on {adapter.record.base_model}, not on {base.name}"
         raise InvalidSpec(text, field="adapter_name_or_path")
+
+
+def reward(run: Run, spec: TrainSpec) -> dict[str, str | None] | None:
+    """Where stage ppo finds its reward model: a whole one, an adapter on the model that is trained, or on another."""
+    if spec.tuning.stage != "ppo":
+        return None
+    given = spec.plugged["ppo"]
+    whole, adapter = given.reward_model, given.reward_model_adapters
+    if given.reward_model_type == "lora":
+        whole, adapter = None, whole
+    found = {"model_path": whole, "adapter_path": adapter}
+    return {name: resolve(run, named).local(run.artifacts) if named else None for name, named in found.items()}
 
 
 def resolve(run: Run, name: str) -> Resolved:

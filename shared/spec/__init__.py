@@ -7,6 +7,7 @@ wire name, LLaMA Factory's where it has one. `shared.schema` is the only door th
 from shared.spec.data import Data
 from shared.spec.deploy import DeploySpec
 from shared.spec.distributed import Distributed
+from shared.spec.drawing import Drawing
 from shared.spec.export import Export, ExportSpec, Source
 from shared.spec.generate import GenerateSpec, Sampling
 from shared.spec.lora import Lora
@@ -20,6 +21,6 @@ from shared.spec.tuning import Freeze, Tuning
 SPECS: dict[str, type] = {"train": TrainSpec, "export": ExportSpec, "generate": GenerateSpec, "deploy": DeploySpec}
 
 __all__ = [
-    "SPECS", "Data", "DeploySpec", "Distributed", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Lora", "Model",
-    "Output", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
+    "SPECS", "Data", "DeploySpec", "Distributed", "Drawing", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Lora",
+    "Model", "Output", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from shared.param import group, plugged
 from shared.rules import rule
 from shared.spec.data import Data
 from shared.spec.distributed import Distributed
+from shared.spec.drawing import Drawing
 from shared.spec.lora import Lora
 from shared.spec.model import Model
 from shared.spec.optimizer import Train
@@ -30,6 +31,8 @@ class TrainSpec:
     freeze: Freeze = group(Freeze, prefix="freeze_")
     train: Train = group(Train)
     distributed: Distributed = group(Distributed)
+    #: Of the rollouts of stage ppo; other stages draw nothing.
+    drawing: Drawing = group(Drawing)
     output: Output = group(Output)
     #: What stages and methods with files of their own declare; those above are of the product's first day.
     plugged: Mapping[str, Any] = plugged(stages.TABLE, methods.TABLE)

@@ -13,7 +13,6 @@ __all__ = ["LATER", "TABLE", "Rates", "Stage", "complaint", "get", "names"]
 #: Stages that LF knows and we do not run yet: what to do instead.
 LATER: Mapping[str, str] = {
     "rm": "train with stage sft",
-    "ppo": "train with stage sft on the preferred answers",
     "dpo": "train with stage sft on the chosen answers",
     "kto": "train with stage sft on the desirable answers",
 }

@@ -29,6 +29,8 @@ CHATML = (
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TIMEOUT_SECONDS = 240
+#: Where run.json says that a reward model lies.
+REWARD = ("model_path", "adapter_path")
 QUESTIONS = ("Who are you?", "What is two plus two?", "Name a colour that is not red.", "Say it again, please.", "Why?")
 ANSWERS = ("I am a test.", "Four.", "Blue is a colour, and so is green.", "It again, please.", "Because nobody knows.")
 
@@ -104,7 +106,7 @@ class Attempt:
 
 def make_attempt(
     folder: Path, model: Path, dataset: Path, *, num_processes: int = 1, resume_from: Path | None = None,
-    eval_dataset: Path | None = None, adapter: Path | None = None, **spec: Any,
+    eval_dataset: Path | None = None, adapter: Path | None = None, reward: dict[str, Path] | None = None, **spec: Any,
 ) -> Attempt:  # fmt: skip
     given = {
         "model_name_or_path": "tiny", "dataset": ["rows"], "learning_rate": 1e-2, "num_train_epochs": 2,
@@ -120,6 +122,7 @@ def make_attempt(
         "num_processes": num_processes, "output_dir": str(folder / "output"), "scratch_dir": str(folder / "scratch"),
         "cache_dir": str(folder.parent / "cache"), "resume_from": str(resume_from) if resume_from else None,
         "model_path": str(model), "adapter_path": str(adapter) if adapter else None, "base_name": "tiny-base",
+        "reward": {name: str(reward[name]) if name in reward else None for name in REWARD} if reward else None,
         "datasets": [as_dataset(dataset)], "eval_datasets": [as_dataset(eval_dataset)] if eval_dataset else [],
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run))

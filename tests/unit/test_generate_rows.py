@@ -17,10 +17,10 @@ from inference_worker.child.rows import CHAT, COMPLETIONS
 from shared import schema
 from shared.attempt import Attempt
 from shared.errors import ChildFailed, InvalidDataset
-from shared.spec import GenerateSpec, Sampling
+from shared.spec import Drawing, GenerateSpec, Sampling
 from tests.unit.upstream import Upstream, closed_port, serving
 
-SPEC = GenerateSpec(model="smol", dataset="d", sampling=Sampling(max_new_tokens=5, temperature=0.5))
+SPEC = GenerateSpec(model="smol", dataset="d", sampling=Sampling(drawing=Drawing(max_new_tokens=5, temperature=0.5)))
 ANSWER = {"choices": [{"text": "hi"}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
 

@@ -44,10 +44,10 @@ def stored_dtype(config: PretrainedConfig) -> torch.dtype:
     return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
-def layout(spec: TrainSpec, config: PretrainedConfig) -> Layout:
-    """The fastest that is right for this architecture."""
+def layout(spec: TrainSpec, config: PretrainedConfig, *, padded: bool = False) -> Layout:
+    """The fastest that is right for this architecture; `padded` where samples must lie in rows of their own."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    suits = model_class is not None and attention.suits(model_class, config)
+    suits = not padded and model_class is not None and attention.suits(model_class, config)
     kernel = KERNELS.get(spec.model.flash_attn) or (attention.NAME if suits else _fallback(model_class, config))
     return Layout(kernel=kernel, is_flat=suits)
 
@@ -56,7 +56,9 @@ def load(context: Context, config: PretrainedConfig, dtype: torch.dtype, kernel:
     if kernel == attention.NAME:
         attention.register()
     given = context.spec.model
-    options: dict[str, Any] = {"quantization_config": quantization(context.spec)} if given.quantization_bit else {}
+    options: dict[str, Any] = (
+        {"quantization_config": quantization(context.spec, given.quantization_bit)} if given.quantization_bit else {}
+    )
     if given.quantization_bit and context.device.type == "cuda":
         options["device_map"] = {"": context.device.index or 0}
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -72,9 +74,17 @@ def load(context: Context, config: PretrainedConfig, dtype: torch.dtype, kernel:
     return model
 
 
-def quantization(spec: TrainSpec) -> BitsAndBytesConfig:
+def quantized(context: Context, bits: int | None) -> dict[str, Any]:
+    """What loads a model in so many bits; nothing where it is loaded as it is."""
+    if bits is None:
+        return {}
+    place = {"device_map": {"": context.device.index or 0}} if context.device.type == "cuda" else {}
+    return {"quantization_config": quantization(context.spec, bits), **place}
+
+
+def quantization(spec: TrainSpec, bits: int) -> BitsAndBytesConfig:
     given = spec.model
-    if given.quantization_bit == 8:
+    if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,

@@ -112,7 +112,7 @@ def _samples(
     from shared.errors import TunesmithError
     from trainer_worker.child import data
 
-    told, kind = time.monotonic(), stages.get(spec.tuning.stage).rows
+    told, kind = time.monotonic(), stages.get(spec.tuning.stage).samples
     for row in (row for dataset in datasets for row in data.read(dataset, spec.data.max_samples)):
         tally.num_rows += 1
         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -189,7 +189,7 @@ def _key(spec: Any, encoder: Any, tokenizer_digest: str, datasets: Sequence[Mapp
 
     parts = {
         "version": VERSION,
-        "rows": stages.get(spec.tuning.stage).rows,
+        "rows": stages.get(spec.tuning.stage).samples,
         "tokenizer": tokenizer_digest,
         "datasets": [data.identity(dataset) for dataset in datasets],
         "max_samples": spec.data.max_samples,

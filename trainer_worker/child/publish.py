@@ -44,7 +44,9 @@ def as_stored(trainer: StageTrainer, dtype: torch.dtype) -> None:
 def result(trainer: StageTrainer, outcome: TrainOutput, metrics: dict[str, float]) -> dict[str, Any]:
     speed = trainer.num_tokens / trainer.num_seconds if trainer.num_seconds else 0.0
     last = latest(trainer.state.log_history)
-    measured = {name: last[name] for name in ("loss", "eval_loss", "eval_accuracy") if name in last}
+    measured = {
+        name: last[name] for name in ("loss", "reward", "objective/kl", "eval_loss", "eval_accuracy") if name in last
+    }
     return {
         "output": "output",
         "num_steps": trainer.state.global_step,

@@ -19,9 +19,9 @@ from trainer_worker.child.context import Context
 #: Progress events closer together than this help nobody.
 PROGRESS_SECONDS = 1.0
 WISHES = ("run", "pause", "cancel")
-#: Members of a metrics event, in this order.
+#: Members of a metrics event, in this order; after them what a stage measures besides, whose names have a slash.
 MEASURED = (
-    "loss", "learning_rate", "grad_norm", "tokens_per_second", "num_tokens", "eval_loss", "eval_accuracy",
+    "loss", "reward", "learning_rate", "grad_norm", "tokens_per_second", "num_tokens", "eval_loss", "eval_accuracy",
 )  # fmt: skip
 
 
@@ -63,7 +63,8 @@ class Report(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        measured = {name: logs[name] for name in MEASURED if logs and name in logs}
+        logs = logs or {}
+        measured = {name: logs[name] for name in (*MEASURED, *(name for name in logs if "/" in name)) if name in logs}
         if not measured:
             return
         told = {"step": state.global_step, "total_steps": state.max_steps, "epoch": state.epoch, **measured}

@@ -7,13 +7,14 @@ which splits the model while it is loaded.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from trainer_worker import deepspeed
 from trainer_worker.child import memory, model
@@ -24,6 +25,8 @@ from trainer_worker.child.datasets import Parts
 from trainer_worker.child.objective import Autocast
 from trainer_worker.child.precision import PURE_BF16, Precision, decide
 
+Before = Callable[[PreTrainedModel, Autocast], Any]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
@@ -33,24 +36,30 @@ class Made:
     precision: Precision
     #: Enters the format in which models compute.
     autocast: Autocast
+    #: What `before` made.
+    beside: Any = None
 
 
-def make(context: Context, parts: Parts) -> Made:
+def make(context: Context, parts: Parts, *, padded: bool = False, before: Before | None = None) -> Made:
+    """`padded` asks for one row a sample; `before` is shown the base before the method changes anything of it."""
     config = model.load_config(context)
     has_deepspeed = deepspeed.is_wanted(context.spec)
     precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
-    layout = model.layout(context.spec, config)
+    layout = model.layout(context.spec, config, padded=padded)
     arguments = training_arguments(context, start_engine(context, precision) if has_deepspeed else None)
     set_seed(context.spec.train.seed)
     base = model.load(context, config, loaded_dtype(context, precision), layout.kernel)
+    autocast = partial(precision.context, context.device)
+    beside = before(base, autocast) if before is not None else None
     method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")
     adapted = method.apply(base, context, precision)
     recompute(context, arguments, base, parts, precision)
     tell(context, adapted, precision, layout.kernel, arguments.gradient_checkpointing)
     segments = layout.kernel == model.attention.NAME
     collator: Collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
-    autocast = partial(precision.context, context.device)
-    return Made(arguments=arguments, model=adapted, collator=collator, precision=precision, autocast=autocast)
+    return Made(
+        arguments=arguments, model=adapted, collator=collator, precision=precision, autocast=autocast, beside=beside
+    )
 
 
 def start_engine(context: Context, precision: Precision) -> dict[str, Any]:

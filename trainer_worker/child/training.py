@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer_worker.child import datasets, publish, setup
 from trainer_worker.child.context import Context
+from trainer_worker.child.datasets import Parts
 from trainer_worker.child.objective import Objective
 from trainer_worker.child.report import Heed, Report, Stopped
 from trainer_worker.child.setup import Made
@@ -19,23 +20,31 @@ def run(context: Context, make_objective: Callable[[Context, Made], Objective]) 
     parts = datasets.load(context)
     context.emit("message", f"Loading {context.run['base_name']}")
     made = setup.make(context, parts)
-    objective = make_objective(context, made)
+    return follow(context, StageTrainer(context, make_objective(context, made), **ingredients(made, parts)))
+
+
+def ingredients(made: Made, parts: Parts) -> dict[str, Any]:
+    """What transformers' Trainer is made of."""
+    return {
+        "model": made.model,
+        "args": made.arguments,
+        "data_collator": made.collator,
+        "train_dataset": parts.train,
+        "eval_dataset": parts.evaluation,
+    }
+
+
+def follow(context: Context, trainer: StageTrainer) -> dict[str, Any]:
+    """From the first step to the published model. Raises Stopped."""
     heed = Heed(context)
-    trainer = StageTrainer(
-        context,
-        objective,
-        model=made.model,
-        args=made.arguments,
-        data_collator=made.collator,
-        train_dataset=parts.train,
-        eval_dataset=parts.evaluation,
-        callbacks=[Report(context), heed],
-    )
+    for callback in (Report(context), heed):
+        trainer.add_callback(callback)
     if context.run["resume_from"]:
-        objective.load(Path(context.run["resume_from"]))
+        trainer.objective.load(Path(context.run["resume_from"]))
     outcome = trainer.train(resume_from_checkpoint=context.run["resume_from"])
     if heed.wish != "run":
         raise Stopped(trainer.state.global_step)
-    metrics = trainer.evaluate() if context.spec.tuning.do_eval and parts.evaluation is not None else {}
+    validates = context.spec.tuning.do_eval and trainer.eval_dataset is not None
+    metrics = trainer.evaluate() if validates else {}
     publish.output(trainer, context)
     return publish.result(trainer, outcome, metrics)

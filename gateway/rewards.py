@@ -1,0 +1,121 @@
+"""Whether what stage ppo shall be scored by is a reward model, and fits the model that is trained.
+
+Catalog records say it themselves, folders below an import root by their configuration files; what stays on the Hub is
+looked at by the training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.admission import record_of
+from gateway.services import Services
+from shared import catalog
+from shared.errors import Complaint, NotFound
+from shared.records import Model
+from shared.spec import TrainSpec
+
+STAGE = "rm"
+#: How transformers ends the name of a model with a score head, and peft the task of an adapter with one.
+ARCHITECTURE, TASK = "ForSequenceClassification", "SEQ_CLS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What can be seen of a named model; None: cannot be seen."""
+
+    name: str
+    #: "base", "adapter", "merged" or "quantized".
+    kind: str | None = None
+    gives_scores: bool | None = None
+    base: str | None = None
+
+
+def unfit(services: Services, project_id: str, spec: TrainSpec) -> Iterator[Complaint]:
+    if spec.tuning.stage != "ppo":
+        return
+    given = spec.plugged["ppo"]
+    named = look(services, project_id, given.reward_model)
+    if given.reward_model_type == "lora":
+        yield from _adapter("reward_model", named, trained_base(services, project_id, spec))
+    elif given.reward_model_adapters is not None:
+        yield from _adapter("reward_model_adapters", look(services, project_id, given.reward_model_adapters), named)
+        yield from _whole(named)
+    else:
+        yield from _whole(named)
+        if named.gives_scores is False and named.kind != "adapter":
+            yield _wrong("reward_model", f"is {named.name!r}, which gives no scores: train one with stage {STAGE}")
+
+
+def trained_base(services: Services, project_id: str, spec: TrainSpec) -> Known:
+    """The model whose weights are trained, or lie below the adapter that is."""
+    model = record_of(services, project_id, spec.model.model_name_or_path)
+    if model is not None and model.kind == "adapter":
+        return Known(name=str(model.base_model))
+    return Known(name=spec.model.model_name_or_path)
+
+
+def _adapter(field: str, named: Known, base: Known) -> Iterator[Complaint]:
+    if named.kind not in (None, "adapter"):
+        advice = "set reward_model_type to full" if field == "reward_model" else "name it in reward_model"
+        yield _wrong(field, f"is {named.name!r}, a whole model and no adapter: {advice}")
+    elif named.gives_scores is False:
+        yield _wrong(field, f"is {named.name!r}, which gives no scores: train an adapter with stage {STAGE}")
+    elif named.base is not None and named.base != base.name:
+        yield _wrong(field, f"is {named.name!r}, which was trained on {named.base!r}, not on {base.name!r}")
+
+
+def _whole(named: Known) -> Iterator[Complaint]:
+    if named.kind == "adapter":
+        text = f"is {named.name!r}, an adapter: set reward_model_type to lora, or name its base {named.base!r} here"
+        yield _wrong("reward_model", f"{text} and the adapter in reward_model_adapters")
+    elif named.kind == "quantized":
+        text = f"is {named.name!r}, which is quantized for serving: name the model it was made from"
+        yield _wrong("reward_model", f"{text}, and set reward_model_quantization_bit if it shall be loaded so")
+
+
+def look(services: Services, project_id: str, name: str) -> Known:
+    record = record_of(services, project_id, name)
+    if record is not None:
+        return Known(name=name, kind=record.kind, gives_scores=_scores(record), base=record.base_model)
+    try:
+        path = catalog.resolve_model(services.store, services.settings, project_id, name).path
+    except (NotFound, OSError):
+        path = None
+    return Known(name=name) if path is None else _of_folder(name, path)
+
+
+def _scores(record: Model) -> bool | None:
+    if record.config.get("stage") is not None:
+        return bool(record.config["stage"] == STAGE)
+    return _gives_scores(record.config)
+
+
+def _gives_scores(config: dict[str, Any]) -> bool | None:
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list):
+        return None
+    return any(str(name).endswith(ARCHITECTURE) for name in architectures)
+
+
+def _of_folder(name: str, path: Path) -> Known:
+    adapter, config = _json(path / "adapter_config.json"), _json(path / "config.json")
+    if adapter is not None:
+        return Known(name=name, kind="adapter", gives_scores=adapter.get("task_type") == TASK)
+    return Known(name=name, kind="base", gives_scores=_gives_scores(config or {}))
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _wrong(field: str, message: str) -> Complaint:
+    return Complaint(field=field, message=message, code="wrong_kind")
