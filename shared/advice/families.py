@@ -44,6 +44,8 @@ class Family:
     is_gated: bool = True
     #: Whether queries and keys have norms of their own.
     norms_queries: bool = False
+    #: Whether peft takes the names of an MLP's matrices for those of the experts, where both are there.
+    adapts_experts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,9 +329,9 @@ FAMILIES: Mapping[str, Family] = {
     "falcon": Family(blocks=falcon, is_tied=True, is_gated=False),
     "mixtral": Family(blocks=mixtral),
     "qwen2_moe": Family(blocks=qwen2_moe),
-    "qwen3_moe": Family(blocks=qwen3_moe, norms_queries=True),
-    "deepseek_v2": Family(blocks=deepseek),
-    "deepseek_v3": Family(blocks=deepseek),
-    "glm4_moe": Family(blocks=glm4_moe),
+    "qwen3_moe": Family(blocks=qwen3_moe, norms_queries=True, adapts_experts=True),
+    "deepseek_v2": Family(blocks=deepseek, adapts_experts=True),
+    "deepseek_v3": Family(blocks=deepseek, adapts_experts=True),
+    "glm4_moe": Family(blocks=glm4_moe, adapts_experts=True),
     "gpt_oss": Family(blocks=gpt_oss),
 }

@@ -139,7 +139,13 @@ def experts(case: Case) -> Iterator[Finding]:
     if shape is None or not shape.num_expert:
         return
     share = 100 * shape.num_expert / shape.num_weights
-    if case.spec.tuning.finetuning_type == "lora" and "all" in case.spec.lora.target:
+    is_adapted = case.spec.tuning.finetuning_type == "lora" and "all" in case.spec.lora.target
+    if is_adapted and shape.adapts_experts:
+        text = Text("Every expert gets an adapter of its own: {count} weights are trained.",
+                    count=f"{footprint.count_trained(case.spec, shape):,}")  # fmt: skip
+        advice = Text("Name the attention's matrices in lora_target for a small adapter.")
+        yield warning("lora_target", REFERENCE, text, advice)
+    elif is_adapted:
         text = Text("Its experts ({share} % of the weights) get no adapter: they are one tensor, not linear layers.",
                     share=f"{share:.0f}")  # fmt: skip
         yield info("lora_target", REFERENCE, text, Text("Attention and what every token passes are adapted."))

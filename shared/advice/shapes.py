@@ -29,6 +29,8 @@ SIZES = (
     "kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "n_positions",
     "max_position_embeddings", "num_ln_in_parallel_attn", "sliding_window",
 )  # fmt: skip
+#: Matrices of a gated MLP.
+MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
 #: Families with learned positions.
 POSITIONS = frozenset({"gpt2"})
 
@@ -49,6 +51,8 @@ class Shape:
     is_tied: bool
     #: Whether queries and keys have norms of their own.
     norms_queries: bool
+    #: Whether adapters on the MLP go to the experts, and to them alone (see `adapted`).
+    adapts_experts: bool
     #: Whether attention scores are capped, which no fused kernel here does.
     caps_scores: bool
     num_layers: int
@@ -101,12 +105,23 @@ class Shape:
         return max(self.embedding, self.head, *blocks)
 
     def adapted(self, targets: Sequence[str], rank: int) -> int:
-        """Weights of LoRA on these matrices (`all`: every linear layer of the blocks): r * (inputs + outputs) each."""
-        return sum(rank * m.count * (m.inputs + m.outputs) for m in self.targeted(targets))
+        """Weights of LoRA on these matrices (`all`: every linear layer of the blocks): r * (inputs + outputs) each. Of
+        experts peft takes the joint gate and up matrix with twice the rank."""
+        made = sum(rank * m.count * (m.inputs + m.outputs) for m in self.targeted(targets))
+        if self.adapts_experts and ("all" in targets or not MLP.isdisjoint(targets)):
+            for m in self.matrices:
+                if m.is_expert and m.name != "router":
+                    made += rank * (2 if "gate_up" in m.name else 1) * m.count * (m.inputs + m.outputs)
+        return made
 
     def targeted(self, targets: Sequence[str]) -> Iterator[Matrix]:
         for matrix in self.matrices:
-            if not matrix.is_expert and ("all" in targets or any(name.endswith(matrix.name) for name in targets)):
+            goes_to_experts = self.adapts_experts and matrix.name in MLP
+            if (
+                not matrix.is_expert
+                and not goes_to_experts
+                and ("all" in targets or any(name.endswith(matrix.name) for name in targets))
+            ):
                 yield matrix
 
     def linear_names(self) -> list[str]:
@@ -152,6 +167,7 @@ def _shape(c: Config, name: str, family: Family, *, is_known: bool) -> Shape:
         is_gated=family.is_gated,
         is_tied=is_tied,
         norms_queries=family.norms_queries,
+        adapts_experts=family.adapts_experts and any(m.name in MLP and m.count for m in blocks.matrices),
         caps_scores=bool(c.get("attn_logit_softcapping")),
         num_layers=c.layers,
         hidden=c.hidden,

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from shared.advice import shapes
+from trainer_worker.child.methods.lora import linear_names
 
 SMALL: dict[str, Any] = {
     "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176,
@@ -63,3 +65,23 @@ def test_the_count_of_weights_is_the_models_own(family: str, fields: dict[str, A
     shape = shapes.read(json.loads((tmp_path / "config.json").read_text()))
     assert shape.is_known
     assert shape.num_weights == sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize(("family", "fields"), CASES)
+def test_adapters_have_as_many_weights_as_peft_gives_them(family: str, fields: dict[str, Any]) -> None:
+    config = CONFIG_MAPPING[family](**fields)
+    model = AutoModelForCausalLM.from_config(config)
+    shape = shapes.read(config.to_dict())
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=linear_names(model)))
+    assert shape.adapted(["all"], 8) == sum(w.numel() for name, w in adapted.named_parameters() if "lora_" in name)
+
+
+def test_experts_are_not_reached_by_quantization(tmp_path: Path) -> None:
+    config = CONFIG_MAPPING["mixtral"](**SMALL, num_local_experts=4)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path, quantization_config=BitsAndBytesConfig(load_in_4bit=True), dtype=torch.bfloat16
+    )
+    held = sum(weight.numel() * weight.element_size() for weight in loaded.parameters())
+    shape = shapes.read(config.to_dict())
+    assert held == shape.num_linear / 2 + 2 * (shape.num_weights - shape.num_linear)

@@ -90,7 +90,7 @@ def test_recomputed_activations_change_nothing(tmp_path: Path, tiny: Path, rows:
     from trainer_worker.child import memory
 
     kept = train_here(make_attempt(tmp_path / "kept", tiny, rows, disable_gradient_checkpointing=True))
-    budget, memory.BUDGET = memory.BUDGET, 0.0  # as if there were no memory
+    budget, memory.BUDGET = memory.BUDGET, dict.fromkeys(memory.BUDGET, 0.0)  # as if there were no memory
     try:
         again = train_here(make_attempt(tmp_path / "again", tiny, rows))
     finally:

@@ -1,43 +1,49 @@
 """Whether activations fit in memory as they are, or must be computed again in the backward pass (checkpointing).
 
-The rule: with `disable_gradient_checkpointing` they are never recomputed; without it, only when the estimate for the
-largest batch of this dataset is more than BUDGET of the memory that is free once the weights are there. Recomputing
-costs a third of the speed. The estimate is the working set of a SwiGLU block with grouped-query attention, kept for
-every layer, and the logits of the learned tokens; see shared/advice for the estimate that users are shown.
+The rule: with `disable_gradient_checkpointing` they are never recomputed; without it, only when the estimate that plans
+are made with (shared/advice/memory.py) is for the largest batch of this dataset more than the memory that is free once
+the weights are there, less a reserve. Recomputing costs a third of the speed.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import PretrainedConfig
 
-#: Share of the free memory that activations may take: the estimate is rough, and others use the machine too.
-BUDGET = 0.6
-#: Tensors that RMSNorm, rotary embedding and LoRA keep besides the matrices' own inputs, in units of their size.
-OVERHEAD = 2.0
+from shared.advice import footprint, shapes
+from shared.advice.memory import estimate
+from shared.spec import TrainSpec
+
+#: Share of the free memory that may be used, by kind of device: others use a host's memory too.
+BUDGET = {"cpu": 0.6, "cuda": 0.9}
+#: What the process takes on a CPU for each estimated byte: SmolLM2-135M with LoRA took 1.5 GB for an estimate of 1.0
+#: (1,024 tokens in bfloat16), the rest being copies of the matrix library.
+HOST_FACTOR = 1.5
 
 
 def needs_checkpointing(
-    config: PretrainedConfig, num_tokens: int, num_learned: int, dtype: torch.dtype, device: torch.device
+    spec: TrainSpec, config: PretrainedConfig, num_tokens: int, num_learned: int, num_devices: int, device: torch.device
 ) -> bool:
     """`num_tokens` and `num_learned` are those of the largest batch of one process."""
-    return activation_bytes(config, num_tokens, num_learned, dtype.itemsize) > BUDGET * free_bytes(device)
+    try:
+        shape = shapes.read(config.to_dict())
+    except shapes.UnreadableShape:
+        return True  # what cannot be estimated is computed the way that takes least
+    needed = needed_bytes(spec, shape, num_tokens, num_learned, num_devices)
+    factor = HOST_FACTOR if device.type == "cpu" else 1.0
+    return factor * needed > BUDGET.get(device.type, BUDGET["cuda"]) * free_bytes(device)
 
 
-def activation_bytes(config: PretrainedConfig, num_tokens: int, num_learned: int, element_bytes: int) -> int:
-    """Measured on SmolLM2-135M with LoRA: 1,024 tokens 1.5 GB in bfloat16 and 2.9 in float32 (estimate 1.8 and 3.6)."""
-    width = config.hidden_size
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or width // heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    inner = getattr(config, "intermediate_size", None) or 4 * width
-    per_token = 12 * width + 3 * heads * head_size + key_heads * head_size + 3 * inner
-    layers = element_bytes * OVERHEAD * num_tokens * config.num_hidden_layers * per_token
-    # The logits, the gradient kept in their place, and a slice of both in float32.
-    logits = 3 * element_bytes * num_learned * config.vocab_size
-    return int(layers + logits)
+def needed_bytes(spec: TrainSpec, shape: shapes.Shape, num_tokens: int, num_learned: int, num_devices: int) -> float:
+    """All that comes beside the weights when nothing is computed again."""
+    made = footprint.training(spec, shape, num_devices=num_devices)
+    rows = spec.train.per_device_train_batch_size
+    length, learned = -(-num_tokens // rows), num_learned / max(num_tokens, 1)
+    parts = estimate(replace(made, rows=rows, length=length, learned=learned, checkpointing=False))
+    return parts.activations + parts.logits + parts.gradients + parts.optimizer
 
 
 def free_bytes(device: torch.device) -> int:

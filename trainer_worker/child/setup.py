@@ -53,7 +53,7 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
     beside = before(base, autocast) if before is not None else None
     method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")
     adapted = method.apply(base, context, precision)
-    recompute(context, arguments, base, parts, precision)
+    recompute(context, arguments, base, parts)
     tell(context, adapted, precision, layout.kernel, arguments.gradient_checkpointing)
     segments = layout.kernel == model.attention.NAME
     collator: Collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
@@ -87,14 +87,15 @@ def loaded_dtype(context: Context, precision: Precision) -> torch.dtype:
     return precision.frozen if context.spec.tuning.finetuning_type == "lora" else precision.trained
 
 
-def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts, precision: Precision) -> None:
+def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts) -> None:
     """Turn gradient checkpointing on where the memory needs it; see memory.py for the rule."""
     given = context.spec.model
     wanted = not given.disable_gradient_checkpointing and memory.needs_checkpointing(
+        context.spec,
         base.config.get_text_config(),
         parts.most_tokens,
         parts.most_learned,
-        loaded_dtype(context, precision),
+        context.num_processes,
         context.device,
     )
     arguments.gradient_checkpointing = wanted
