@@ -7,6 +7,7 @@ of names may be one string with commas. What the fields do not do: rules between
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -171,6 +172,18 @@ class StrictObject(fields.Dict):
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise refuse("is {value}: must be an object", "invalid_type", value=shown(value))
         return value
+
+
+class ObjectOrJson(StrictObject):
+    """An object, or its JSON as text, as transformers takes it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        if isinstance(value, str):
+            try:
+                value = json.loads(checked_text(value))
+            except (ValueError, RecursionError):
+                raise refuse(f"is {shown(value)}: must be an object, or JSON of one", "invalid_type") from None
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class Above(validate.Range):

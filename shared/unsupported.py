@@ -91,7 +91,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *_all("padding is never learned", "leave it out", ignore_pad_token_for_loss=True),
     # Method and loss
     *_all(LATER, "use finetuning_type freeze or lora", use_llama_pro=False),
-    *_all(LATER, "use optim adamw_torch", use_muon=False),
     *_all(
         "the package adam-mini tells layers apart by names that it knows of few models",
         "use optim adamw_8bit, which saves more, or adafactor", use_adam_mini=False,
@@ -114,7 +113,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         use_dft_loss=False, use_asft_loss=False, asft_alpha=0.1, use_eaft_loss=False, eaft_alpha=1.0,
         label_smoothing_factor=0.0, neftune_noise_alpha=None,
     ),
-    *_all(LATER, "watch eval_loss and cancel the job, or lower num_train_epochs", early_stopping_steps=None),
     *_all(
         "it belongs to orthogonal fine-tuning (oft), whose adapters vLLM does not serve",
         "use finetuning_type lora with lora_rank, lora_target and lora_dropout",
@@ -127,18 +125,21 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         ref_model_quantization_bit=None, ld_alpha=None,
     ),
     *_all(
-        "GaLore's optimizer works with neither DeepSpeed nor, by layer, several processes",
+        "the only release of GaLore's package galore-torch is of March 2024; it works with neither DeepSpeed nor, by "
+        "layer, several processes",
         LESS_MEMORY, use_galore=False, galore_target="all", galore_rank=16, galore_update_interval=200,
         galore_scale=2.0, galore_proj_type="std", galore_layerwise=False,
     ),
     *_all(
-        "APOLLO's optimizer works with neither DeepSpeed nor accumulation by layer", LESS_MEMORY,
+        "APOLLO's package apollo-torch has had no release since January 2025; it works with neither DeepSpeed nor "
+        "accumulation by layer", LESS_MEMORY,
         use_apollo=False, apollo_target="all", apollo_rank=16, apollo_update_interval=200, apollo_scale=32.0,
         apollo_proj="random", apollo_proj_type="std", apollo_scale_type="channel", apollo_layerwise=False,
         apollo_scale_front=False,
     ),
     *_all(
-        "BAdam trains one block of layers after another, on one process unless ZeRO-3 holds them", LESS_MEMORY,
+        "BAdam's package badam has had no release since March 2025; it trains one block of layers after another, on "
+        "one process unless ZeRO-3 holds them", LESS_MEMORY,
         use_badam=False, badam_mode="layer", badam_start_block=None, badam_switch_mode="ascending",
         badam_switch_interval=50, badam_update_ratio=0.05, badam_mask_mode="adjacent", badam_verbose=0,
     ),
@@ -181,19 +182,12 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
           auto_find_batch_size=False),
     *_all("validation computes in the precision of the training", "use bf16, fp16 or pure_bf16",
           bf16_full_eval=False, fp16_full_eval=False),
-    *_all(LATER, "leave it out", tf32=None, full_determinism=False),
     *_all("it is given in fields of its own", "use use_reentrant_gc", gradient_checkpointing_kwargs=None),
     *_all("LF names it otherwise", "use enable_liger_kernel", use_liger_kernel=False),
     *_all("which kernels fit the stage is known to the trainer", "use enable_liger_kernel", liger_kernel_config=None),
     # Training loop
-    *_all(LATER, "choose a schedule and an optimizer that need no arguments", lr_scheduler_kwargs=None, optim_args=None,
+    *_all("it names the matrices of GaLore, APOLLO and LOMO, whose packages are not part of the trainer", LESS_MEMORY,
           optim_target_modules=None),
-    *_all(LATER, "use logging_steps", logging_strategy="steps"),
-    *_all(LATER, "use seed", data_seed=None),
-    *_all(LATER, "take the checkpoint you want from the job's list", load_best_model_at_end=False,
-          metric_for_best_model=(None, "loss", "eval_loss"), greater_is_better=(False,)),
-    *_all(LATER, "use group_by_length", train_sampling_strategy="random", length_column_name="length"),
-    *_all(LATER, "use eval_strategy and eval_steps", eval_on_start=False, eval_delay=0),
     *_all("losses and accuracies are added up batch by batch: no outputs are gathered", "leave it out",
           eval_accumulation_steps=None, prediction_loss_only=False, batch_eval_metrics=False, include_for_metrics=[]),
     *_all("trained models go to the catalog; a training does not publish them", "export the model, download its "
@@ -255,6 +249,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "torch_empty_cache_steps": "chosen by the trainer",
     "eval_do_concat_batches": "chosen by the trainer",
     "eval_use_gather_object": "chosen by the trainer",
+    "length_column_name": "lengths are known from the tokenized data",
     "sortish_sampler": "use group_by_length",
     "debug": "set by the server",
     "project": "no tracker is attached",

@@ -10,9 +10,11 @@ from shared.spec.distributed import Distributed
 from shared.spec.drawing import Drawing
 from shared.spec.export import Export, ExportSpec, Source
 from shared.spec.generate import GenerateSpec, Sampling
+from shared.spec.loop import Loop
 from shared.spec.lora import Lora
 from shared.spec.model import Model
 from shared.spec.optimizer import Train
+from shared.spec.optimizer_options import OptimizerOptions
 from shared.spec.output import Output
 from shared.spec.train import TrainSpec
 from shared.spec.tuning import Freeze, Tuning
@@ -21,6 +23,6 @@ from shared.spec.tuning import Freeze, Tuning
 SPECS: dict[str, type] = {"train": TrainSpec, "export": ExportSpec, "generate": GenerateSpec, "deploy": DeploySpec}
 
 __all__ = [
-    "SPECS", "Data", "DeploySpec", "Distributed", "Drawing", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Lora",
-    "Model", "Output", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
+    "SPECS", "Data", "DeploySpec", "Distributed", "Drawing", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Loop",
+    "Lora", "Model", "OptimizerOptions", "Output", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
 ]  # fmt: skip

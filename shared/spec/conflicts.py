@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared import stages
 from shared.rules import rule
+from shared.spec import steps
 from shared.tongues import Text
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def a_stream_ends_after_steps(spec: TrainSpec) -> str | None:
 
 
 RULES: tuple[Check, ...] = (
+    *steps.RULES,
     _of_conversations("neat_packing", lambda spec: spec.data.neat_packing),
     _of_conversations("train_on_prompt", lambda spec: spec.data.train_on_prompt),
     _of_conversations("mask_history", lambda spec: spec.data.mask_history),

@@ -7,16 +7,12 @@ from dataclasses import dataclass, replace
 from shared.fields import StepsOrShare
 from shared.param import param
 from shared.rules import rule
+from shared.spec.schedules import OPTIMIZERS, SCHEDULES, optimizer_complaint
 
 #: What `resume_from_checkpoint` is told.
 ALWAYS_RESUMES = (
     "must be null: a job resumes by itself; to go on from a trained adapter name it in adapter_name_or_path"
 )
-#: Schedules that need no arguments of their own.
-SCHEDULES = (
-    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
-)  # fmt: skip
-OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adamw_8bit", "paged_adamw_8bit")
 WHEN = ("no", "steps", "epoch")
 
 
@@ -63,7 +59,7 @@ class Train:
     lr_scheduler_type: str = param(
         "linear",
         "Shape of the learning rate over the steps.",
-        choices=SCHEDULES,
+        choices=tuple(SCHEDULES),
         source="HF",
         advice="cosine.",
         picture="How the foot leaves the accelerator: fast on the open road, slower the nearer the parking space is.",
@@ -110,7 +106,14 @@ class Train:
         source="HF",
         picture="A speed limit: no single step may be wilder than this.",
     )
-    optim: str = param("adamw_torch", "Optimizer.", choices=OPTIMIZERS, source="HF", advice="adamw_torch.")
+    optim: str = param(
+        "adamw_torch",
+        "Optimizer.",
+        choices=tuple(OPTIMIZERS),
+        check=optimizer_complaint,
+        source="HF",
+        advice="adamw_torch; adamw_8bit where its memory does not suffice.",
+    )
     seed: int = param(
         42,
         "Seed of every random choice.",

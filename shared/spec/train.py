@@ -12,9 +12,11 @@ from shared.rules import rule
 from shared.spec.data import Data
 from shared.spec.distributed import Distributed
 from shared.spec.drawing import Drawing
+from shared.spec.loop import Loop
 from shared.spec.lora import Lora
 from shared.spec.model import Model
 from shared.spec.optimizer import Train
+from shared.spec.optimizer_options import OptimizerOptions
 from shared.spec.output import Output
 from shared.spec.tuning import Freeze, Tuning
 from shared.tongues import Text
@@ -30,6 +32,8 @@ class TrainSpec:
     lora: Lora = group(Lora, prefix="lora_")
     freeze: Freeze = group(Freeze, prefix="freeze_")
     train: Train = group(Train)
+    optimizer: OptimizerOptions = group(OptimizerOptions)
+    loop: Loop = group(Loop)
     distributed: Distributed = group(Distributed)
     #: Of the rollouts of stage ppo; other stages draw nothing.
     drawing: Drawing = group(Drawing)
@@ -84,6 +88,9 @@ class TrainSpec:
 
     def validates(self) -> bool:
         return self.data.val_size > 0 or bool(self.data.eval_dataset)
+
+    def uses_deepspeed(self) -> bool:
+        return self.distributed.deepspeed is not None or self.distributed.zero_stage is not None
 
     def zero_stage(self) -> int:
         """DeepSpeed's stage, 0 without it."""

@@ -116,6 +116,32 @@ def test_the_models_own_template_is_no_template() -> None:
         ({"pissa_init": True, "quantization_bit": 4}, "pissa_init"),
         ({"pissa_init": True, "zero_stage": 3}, "pissa_init"),
         ({"loraplus_lr_ratio": 16.0, "finetuning_type": "full"}, "loraplus_lr_ratio"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"min_lr": 1e-6}}, "lr_scheduler_kwargs"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "one"}}, "lr_scheduler_kwargs"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_kwargs"),
+        ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 1.0}}, "lr_scheduler_kwargs"),
+        ({"lr_scheduler_kwargs": "{broken"}, "lr_scheduler_kwargs"),
+        (
+            {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"decay_type": "x"}},
+            "lr_scheduler_kwargs",
+        ),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type"),
+        ({"optim": "sgd", "optim_args": "momentum"}, "optim_args"),
+        ({"optim": "sgd", "optim_args": "momentum=high"}, "optim_args"),
+        ({"optim": "adamw_torch", "optim_args": "momentum=0.9"}, "optim_args"),
+        ({"optim": "galore_adamw"}, "optim"),
+        ({"optim_target_modules": "all"}, "optim_target_modules"),
+        ({"use_muon": True, "optim": "adafactor"}, "use_muon"),
+        ({"use_muon": True, "loraplus_lr_ratio": 16.0}, "use_muon"),
+        ({"use_muon": True, "zero_stage": 0}, "use_muon"),
+        ({"train_sampling_strategy": "sequential", "group_by_length": True}, "train_sampling_strategy"),
+        ({"disable_shuffling": True, "group_by_length": True}, "group_by_length"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end"),
+        ({"early_stopping_steps": 3}, "early_stopping_steps"),
+        ({"eval_on_start": True}, "eval_on_start"),
+        ({"greater_is_better": True}, "greater_is_better"),
+        ({"metric_for_best_model": "accuracy"}, "metric_for_best_model"),
+        ({"metric_for_best_model": "bleu"}, "metric_for_best_model"),
         ({"deepspeed": "ds_z2_config.json", "zero_stage": 2}, "zero_stage"),
         ({"warmup_ratio": 0.1, "warmup_steps": 5}, "warmup_ratio"),
         ({"max_steps": 0}, "max_steps"),
@@ -148,6 +174,26 @@ def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any], fie
 )
 def test_an_export_that_cannot_be_made_is_refused(body: dict[str, Any], field: str) -> None:
     assert complaint({"model_name_or_path": "m", **body}, ExportSpec) == field
+
+
+def test_options_of_a_schedule_may_be_json_in_a_text() -> None:
+    spec = schema.load(TrainSpec, {**SMALL, "lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": '{"power": 2}'})
+    assert spec.optimizer.lr_scheduler_kwargs == {"power": 2}
+
+
+@pytest.mark.parametrize(
+    ("body", "metric", "greatest"),
+    [
+        ({}, "loss", False),
+        ({"metric_for_best_model": "eval_accuracy", "compute_accuracy": True}, "accuracy", True),
+        ({"metric_for_best_model": "eval_loss", "greater_is_better": False}, "loss", False),
+    ],
+)
+def test_the_best_is_the_smallest_loss_or_the_greatest_of_anything_else(
+    body: dict[str, Any], metric: str, greatest: bool
+) -> None:
+    loop = schema.load(TrainSpec, {**SMALL, **body}).loop
+    assert (loop.best_metric, loop.best_is_greatest) == (metric, greatest)
 
 
 def test_fields_of_another_method_are_no_error() -> None:

@@ -13,6 +13,8 @@ from transformers import TrainingArguments
 from shared.spec import TrainSpec
 from trainer_worker.child.context import Context
 
+PLATEAU = "reduce_lr_on_plateau"
+
 
 def training_arguments(context: Context, deepspeed: dict[str, Any] | None) -> TrainingArguments:
     return TrainingArguments(
@@ -35,6 +37,7 @@ def training_arguments(context: Context, deepspeed: dict[str, Any] | None) -> Tr
         train_sampling_strategy=sampling(context.spec),
         ddp_find_unused_parameters=False,
         ddp_timeout=context.spec.train.ddp_timeout,
+        tf32=context.spec.loop.tf32 if context.device.type == "cuda" else None,
     )
 
 
@@ -56,13 +59,31 @@ def optimization(spec: TrainSpec) -> dict[str, Any]:
         "adam_epsilon": train.adam_epsilon,
         "max_grad_norm": train.max_grad_norm,
         "optim": train.optim,
+        "optim_args": spec.optimizer.optim_args,
+        # What reduce_lr_on_plateau looks at; the best model is chosen by best.py.
+        "metric_for_best_model": spec.loop.best_metric if train.lr_scheduler_type == PLATEAU else None,
+        "greater_is_better": spec.loop.best_is_greatest,
         "seed": train.seed,
+        "data_seed": spec.loop.data_seed,
+        "full_determinism": spec.loop.full_determinism,
     }
+
+
+def schedule_options(spec: TrainSpec, num_warmup: int, num_steps: int) -> dict[str, Any]:
+    """What is not given is the schedule's own default. Of warmup-stable-decay the phases follow from the steps: a third
+    of what is left after the warmup is stable, as in LF."""
+    given = dict(spec.optimizer.lr_scheduler_kwargs or {})
+    if spec.train.lr_scheduler_type != "warmup_stable_decay":
+        return given
+    rest = max(0, num_steps - num_warmup)
+    decay = given.get("num_decay_steps", rest - min(rest, given.get("num_stable_steps", rest // 3)))
+    return {**given, "num_decay_steps": decay, "num_stable_steps": given.get("num_stable_steps", max(0, rest - decay))}
 
 
 def reporting(spec: TrainSpec) -> dict[str, Any]:
     train = spec.train
     return {
+        "logging_strategy": spec.loop.logging_strategy,
         "logging_steps": train.logging_steps,
         "logging_first_step": train.logging_first_step,
         # A loss that is no number must be seen, not smoothed over.
@@ -72,6 +93,8 @@ def reporting(spec: TrainSpec) -> dict[str, Any]:
         "save_only_model": train.save_only_model,
         "eval_strategy": train.eval_strategy,
         "eval_steps": train.eval_steps,
+        "eval_on_start": spec.loop.eval_on_start,
+        "eval_delay": spec.loop.eval_delay,
         "report_to": "none",
         "disable_tqdm": True,
     }
@@ -80,4 +103,4 @@ def reporting(spec: TrainSpec) -> dict[str, Any]:
 def sampling(spec: TrainSpec) -> str:
     if spec.data.disable_shuffling:
         return "sequential"
-    return "group_by_length" if spec.train.group_by_length else "random"
+    return "group_by_length" if spec.train.group_by_length else spec.loop.train_sampling_strategy

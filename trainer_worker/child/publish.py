@@ -6,6 +6,9 @@ with the chat template that was trained with, so that whoever serves the model s
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +22,38 @@ from trainer_worker.child.trainer import StageTrainer, latest
 
 
 def output(trainer: StageTrainer, context: Context) -> None:
-    """Every rank must come here: under ZeRO-3 the weights are gathered from all."""
+    """The best model where that was asked for, else the last. Every rank must come here."""
     context.emit("phase", "saving the model", phase="save")
-    if context.spec.tuning.finetuning_type != "lora":
-        as_stored(trainer, stored_dtype(load_config(context)))
-    trainer.save_model(context.run["output_dir"])
+    folder, best = Path(context.run["output_dir"]), trainer.best
+    if best is None or not best.is_kept:
+        weights(trainer, context, folder)
+    elif context.is_first:
+        shutil.copytree(best.folder, folder, dirs_exist_ok=True)
+        context.emit("message", f"The model of step {best.state['step']} is the best: it is published", **best.state)
     if context.is_first:
         if (start := context.scratch / pissa.FOLDER).exists():
-            pissa.convert(Path(context.run["output_dir"]), start)
-        tokenizer.load(context.run["model_path"], context.spec).save_pretrained(context.run["output_dir"])
+            pissa.convert(folder, start)
+        tokenizer.load(context.run["model_path"], context.spec).save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()
 
 
-def as_stored(trainer: StageTrainer, dtype: torch.dtype) -> None:
-    """The whole model in the format it came in: float32 was for training."""
-    trainer.model.config.use_cache = True
-    trainer.model.config.dtype = dtype
-    if trainer.is_deepspeed_enabled:
-        trainer.saved_dtype = dtype
-    else:
-        trainer.model.to(dtype)
+def weights(trainer: StageTrainer, context: Context, folder: Path) -> None:
+    """Every rank must come here: under ZeRO-3 the weights are gathered from all."""
+    whole = context.spec.tuning.finetuning_type != "lora"
+    with as_stored(trainer, stored_dtype(load_config(context))) if whole else nullcontext():
+        trainer.save_model(str(folder))
+
+
+@contextmanager
+def as_stored(trainer: StageTrainer, dtype: torch.dtype) -> Iterator[None]:
+    """The whole model is saved in the format it came in: float32 was for training."""
+    config = trainer.model.config
+    before = config.use_cache, config.dtype
+    config.use_cache, config.dtype, trainer.saved_dtype = True, dtype, dtype
+    try:
+        yield
+    finally:
+        config.use_cache, config.dtype, trainer.saved_dtype = *before, None
 
 
 def result(trainer: StageTrainer, outcome: TrainOutput, metrics: dict[str, float]) -> dict[str, Any]:
@@ -47,6 +62,8 @@ def result(trainer: StageTrainer, outcome: TrainOutput, metrics: dict[str, float
     measured = {
         name: last[name] for name in ("loss", "reward", "objective/kl", "eval_loss", "eval_accuracy") if name in last
     }
+    if trainer.best is not None and trainer.best.is_kept:
+        metrics = trainer.best.state["metrics"]
     return {
         "output": "output",
         "num_steps": trainer.state.global_step,

@@ -118,3 +118,5 @@ def tell(context: Context, adapted: torch.nn.Module, precision: Precision, kerne
     )
     if context.spec.model.enable_liger_kernel and context.device.type != "cuda":
         context.emit("finding", "enable_liger_kernel needs a GPU: not used", "warning", field="enable_liger_kernel")
+    if context.spec.loop.tf32 and context.device.type != "cuda":
+        context.emit("finding", "tf32 needs an NVIDIA card: not used", "warning", field="tf32")

@@ -20,6 +20,8 @@ import torch
 from transformers import Trainer
 
 from trainer_worker.child import optimizers
+from trainer_worker.child.arguments import schedule_options
+from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
 from trainer_worker.child.objective import Objective, Sum
 
@@ -43,7 +45,9 @@ class StageTrainer(Trainer):
         self._tokens_here, self._began, self._seconds_away = 0, 0.0, 0.0
         #: Since then, of what the objective measures: sum and number by name.
         self._sums: dict[str, torch.Tensor] = {}
-        #: Format of the weights that are saved, where DeepSpeed hands them over; None: as they are trained.
+        #: Of the best validation, where it is asked for.
+        self.best: Best | None = None
+        #: Format of the weights that are saved; None: as they are trained.
         self.saved_dtype: torch.dtype | None = None
         #: Of all processes in this attempt.
         self.num_tokens, self.num_seconds = 0, 0.0
@@ -52,6 +56,12 @@ class StageTrainer(Trainer):
         self.optimizer = self.optimizer or optimizers.make(self, self.context.spec)
         made: torch.optim.Optimizer = super().create_optimizer(model)
         return made
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        self.args.lr_scheduler_kwargs = schedule_options(
+            self.context.spec, self.args.get_warmup_steps(num_training_steps), num_training_steps
+        )
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -156,6 +166,8 @@ class StageTrainer(Trainer):
             if self.context.is_first:
                 name = f"checkpoint-{self.state.global_step}"
                 self.objective.save(self._staging / name)
+                if self.best is not None:
+                    self.best.store(self._staging / name)
                 self._publish(name)
 
     def _publish(self, name: str) -> None:
@@ -177,19 +189,24 @@ class StageTrainer(Trainer):
                 shutil.rmtree(path)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if state_dict is None and self.saved_dtype is not None:
+            state_dict = self.model.state_dict()
         super()._save(output_dir, None if state_dict is None else self._as_saved(state_dict))
         folder = Path(str(output_dir))
         for name in LEFTOVERS:
             (folder / name).unlink(missing_ok=True)
-        name_base(folder, self.context.run["base_name"])
+        set_member(folder / "adapter_config.json", "base_model_name_or_path", self.context.run["base_name"])
+        if self.saved_dtype is not None:
+            set_member(folder / "config.json", "dtype", str(self.saved_dtype).removeprefix("torch."))
 
     def _as_saved(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """What DeepSpeed gathered, without the second copy of tied weights."""
+        """In the format to be saved, without the second copy of tied weights."""
         tied = getattr(self.model, "all_tied_weights_keys", None) or {}
         kept = {name: weight for name, weight in state_dict.items() if tied.get(name) not in state_dict}
         if self.saved_dtype is None:
             return kept
-        return {name: weight.to(self.saved_dtype) for name, weight in kept.items()}
+        # Beside the optimizer's state a device may have no room for a second copy.
+        return {name: weight.to("cpu", self.saved_dtype) for name, weight in kept.items()}
 
 
 def latest(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -200,8 +217,8 @@ def latest(history: list[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def name_base(folder: Path, base_name: str) -> None:
-    """Where an adapter names its base, write the catalog's name: the path means nothing elsewhere."""
-    path = folder / "adapter_config.json"
+def set_member(path: Path, name: str, value: str) -> None:
+    """In a configuration that was just saved, where there is one: the catalog's name of an adapter's base, because the
+    path means nothing elsewhere; the format of the weights, because transformers writes that of the trained model."""
     if path.is_file():
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base_name}, indent=2))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}, indent=2))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainer_worker.child import datasets, publish, setup
+from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
 from trainer_worker.child.datasets import Parts
 from trainer_worker.child.objective import Objective
@@ -39,6 +41,7 @@ def follow(context: Context, trainer: StageTrainer) -> dict[str, Any]:
     heed = Heed(context)
     for callback in (Report(context), heed):
         trainer.add_callback(callback)
+    watch_for_best(trainer, context)
     if context.run["resume_from"]:
         trainer.objective.load(Path(context.run["resume_from"]))
     outcome = trainer.train(resume_from_checkpoint=context.run["resume_from"])
@@ -48,3 +51,13 @@ def follow(context: Context, trainer: StageTrainer) -> dict[str, Any]:
     metrics = trainer.evaluate() if validates else {}
     publish.output(trainer, context)
     return publish.result(trainer, outcome, metrics)
+
+
+def watch_for_best(trainer: StageTrainer, context: Context) -> None:
+    loop = context.spec.loop
+    if not loop.load_best_model_at_end and loop.early_stopping_steps is None:
+        return
+    trainer.best = Best(context, partial(publish.weights, trainer, context))
+    trainer.add_callback(trainer.best)
+    if context.run["resume_from"]:
+        trainer.best.load(Path(context.run["resume_from"]))
