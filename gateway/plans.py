@@ -15,7 +15,7 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, labels, openapi, previews, remarks, surroundings
+from gateway import body, followers, labels, openapi, previews, remarks, surroundings
 from gateway.admission import kept, missing
 from gateway.auth import project_id
 from gateway.fitness import unfit
@@ -99,15 +99,29 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     if beside is not None and beside.goal and not complaints and isinstance(spec, TrainSpec):
         spec, recommended = _recommended(rest, spec, beside, cards, shape)
     wire = kept(services(), project_id(), spec)
-    absent = list(missing(services(), project_id(), spec))
-    if complaints := [*complaints, *([] if absent else unfit(services(), project_id(), spec, wire))]:
+    found = list(missing(services(), project_id(), spec))
+    absent = [complaint for complaint in found if _is_absence(complaint)]
+    complaints += [complaint for complaint in found if not _is_absence(complaint)]
+    complaints += [] if absent else unfit(services(), project_id(), spec, wire)
+    if complaints := [*complaints, *_after(envelope.then, wire)]:
         raise schema.refusal(complaints)
     told = {"object": "plan", "kind": envelope.kind, "spec": wire}
-    found = [*_absent(absent), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
+    said = [*_absent(absent), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
     if not isinstance(spec, TrainSpec):
-        return told | {"findings": [finding.as_dict() for finding in (*found, *doctor.findings(spec))]}
-    made = told | plan.make(spec, _known(spec, beside, cards, shape), found)
+        return told | {"findings": [finding.as_dict() for finding in (*said, *doctor.findings(spec))]}
+    made = told | plan.make(spec, _known(spec, beside, cards, shape), said)
     return made | recommended
+
+
+def _is_absence(complaint: Complaint) -> bool:
+    return complaint.code.endswith("_not_found")
+
+
+def _after(entries: list[dict[str, Any]], wire: dict[str, Any]) -> list[Complaint]:
+    """What is wrong with what follows, but for what does not exist yet."""
+    complaints: list[Complaint] = []
+    followers.checked(services(), project_id(), entries, wire, complaints)
+    return [complaint for complaint in complaints if not _is_absence(complaint)]
 
 
 def _recommended(

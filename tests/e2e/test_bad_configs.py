@@ -42,3 +42,18 @@ def test_a_bad_body_is_refused_under_its_field_and_nothing_is_queued(platform: P
     assert platform.store.jobs.counts() == before
     assert seconds < 1
     assert len(answer.data) < 100_000
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.headers], ids=lambda case: case.id)
+def test_a_plan_refuses_what_a_job_would_but_for_what_may_still_come(platform: Platform, case: Case) -> None:
+    headers = {**platform.headers(), "Content-Type": str(case.content_type)}
+    refused = platform.client.post("/v1/jobs", data=case.body, headers=headers).get_json()["error"]
+    started = time.process_time()
+    answer = platform.client.post("/v1/plans", data=case.body, headers=headers)
+    assert time.process_time() - started < 1
+    codes = {issue["code"] for issue in refused.get("issues", [])} or {refused["code"]}
+    if codes <= {"model_not_found", "dataset_not_found"}:
+        findings = answer.get_json()["findings"]
+        assert {case.field} & {found["field"] for found in findings if found["severity"] != "info"}
+    else:
+        assert answer.status_code == case.status

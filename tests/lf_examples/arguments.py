@@ -80,7 +80,7 @@ def outcome(platform: Platform, name: str, value: Any) -> Outcome:
     if status >= 400:
         issues = {issue["field"]: issue["message"] for issue in body["error"].get("issues") or []}
         return Outcome(status="refused", message=issues.get(_wire(SPECS[kind], name) or name, f"?? {issues}"))
-    told = dict(_findings(platform, body["id"])) if kind != "deploy" else {}
+    told = dict(findings(platform, body["id"])) if kind != "deploy" else {}
     wire = _wire(SPECS[kind], name)
     if wire is None:
         return Outcome(status="without effect", message=told.get(name, ""))
@@ -96,7 +96,7 @@ def _left_out(platform: Platform, name: str, kind: str) -> dict[str, Any]:
     return schema.to_wire(schema.load(spec, body, partial=True))
 
 
-def _findings(platform: Platform, job: str) -> Iterator[tuple[str, str]]:
+def findings(platform: Platform, job: str) -> Iterator[tuple[str, str]]:
     for event in platform.get(f"/v1/jobs/{job}/events?limit=1000").get_json()["data"]:
         if field := event["data"].get("field"):
             yield field, event["message"]

@@ -101,6 +101,8 @@ def furnished(home: Path) -> Platform:
         assert platform.post("/v1/models", {"name": name, "model_name_or_path": name}).status_code == 201
     for label, (base, kind) in MADE.items():
         _made(platform, label, base, kind)
+    _made(platform, "small", "tiny", "quantized", name="small")
+    _made(platform, "scorer", "tiny", "adapter", name="scorer")
     _made(platform, "whole", "Qwen/Qwen3-4B-Instruct-2507", "merged", name="whole")
     return platform
 

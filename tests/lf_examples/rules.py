@@ -52,6 +52,11 @@ class NotHere:
     reason: str
 
 
+#: How many rules the list has.
+NUM_RULES = 62
+#: Rules about stages and fields that are not there yet.
+PENDING = frozenset({6, 7, 22, 26, 27, 28, 29, 30, 33, 36, 38, 39, 51, 57})
+
 Answer = Refused | Told | Holds | NotHere
 
 
@@ -99,10 +104,10 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
         refused("interleave_probs", "2", dataset="identity,math,med", mix_strategy="interleave_under",
                 interleave_probs="0.5,0.5"),
     ),
-    12: (refused("val_size", "streaming", streaming=True, max_steps=10, val_size=0.1),),
-    13: (refused("max_samples", "streaming", streaming=True, max_steps=10, max_samples=5),),
-    14: (refused("max_steps", "streaming", streaming=True),),
-    15: (refused("tokenized_path", "cached by the server", streaming=True, max_steps=10, tokenized_path="saves/x"),),
+    12: (refused("val_size", "stream", streaming=True, max_steps=10, val_size=0.1),),
+    13: (refused("streaming", "max_samples", streaming=True, max_steps=10, max_samples=5),),
+    14: (refused("streaming", "max_steps", streaming=True),),
+    15: (told("tokenized_path", "tokenized", streaming=True, max_steps=10, tokenized_path="saves/x"),),
     16: (refused("mask_history", "train_on_prompt", mask_history=True, train_on_prompt=True),),
     17: (holds("packing", True, neat_packing=True),),
     18: (not_here("a packed sequence holds cutoff_len tokens"),),
@@ -240,9 +245,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
                  "step; every package is part of the trainer"),
     ),
     # Serving and export
-    60: (
-        not_here("a deployment has neither stage nor quantization_bit: they are refused as fields of a training"),
-    ),
+    60: (not_here("a deployment has neither stage nor quantization_bit: they are refused as fields of a training"),),
     61: (
         holds("export_format", "merged", **EXPORT),
         holds("export_format", "w4a16", **EXPORT, adapter_name_or_path="ft:saves/tiny/lora/sft",
