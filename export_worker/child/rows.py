@@ -6,16 +6,13 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from datasets import load_dataset
 from transformers import PreTrainedTokenizerBase
 
-from shared.dataset import inspect, rows
-from shared.errors import InvalidDataset
-from shared.layout import Layout, detect
-from shared.rows import Row, read_row
+from shared import datafiles
+from shared.rows import Row
 
 #: Asked when no dataset is known. Plain questions that any instruction model has an opinion on.
 PROBES = (
@@ -24,7 +21,6 @@ PROBES = (
     "Name three colours.",
     "How many days are there in a week?",
 )
-SUFFIXES = (".json", ".jsonl", ".csv", ".txt")
 #: Rows looked at for a choice; the beginning of a very large file is enough.
 MAX_ROWS_READ = 50_000
 #: Rows taken for comparing models: more than are used, because of some nothing is left to score.
@@ -82,28 +78,11 @@ def choose(
 
 def read_rows(datasets: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     for dataset in datasets:
-        path = Path(dataset["path"])
-        if not path.is_absolute():
-            yield from read_from_hub(dataset)
-            continue
-        layout, container = layout_of(dataset), (dataset["columns"] or {}).get("container")
-        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-        for file in found:
-            yield from rows(file, layout or inspect(file, filename=file.name).layout, container)
-
-
-def read_from_hub(dataset: Mapping[str, Any]) -> Iterator[Row]:
-    layout = layout_of(dataset)
-    for row in load_dataset(dataset["path"], split="train", streaming=True):
-        if not (layout := layout or detect(row)):
-            message = f"the columns of {dataset['name']} are none that we know: {', '.join(row)}"
-            raise InvalidDataset(message, field="export_quantization_dataset")
-        yield read_row(row, layout)
-
-
-def layout_of(dataset: Mapping[str, Any]) -> Layout | None:
-    """None: a file that nobody described."""
-    return Layout.from_record(dataset["format"], dataset["columns"] or {}) if dataset["format"] else None
+        if datafiles.is_local(dataset):
+            yield from datafiles.rows(dataset)
+        else:
+            rows = load_dataset(**datafiles.hub_arguments(dataset), streaming=True)
+            yield from datafiles.hub_rows(rows, dataset)
 
 
 def render(tokenizer: PreTrainedTokenizerBase, row: Row, max_tokens: int) -> Sample:

@@ -57,7 +57,7 @@ class Data:
         since=2,
     )
     eval_on_each_dataset: bool = param(
-        False, "Report the validation loss of each `eval_dataset` by its name instead of one over all.", since=2
+        False, "Report the validation loss of each `eval_dataset` by its name, beside the one over all.", since=2
     )
     template: str | None = param(
         None,

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch.nn import functional
-from training import Attempt, make_tokenizer
+from training import Attempt, as_dataset, make_tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from shared import schema
+from shared import datafiles, schema
 from shared.conversation import Encoder
 from shared.rows import Row
 from shared.spec import TrainSpec
-from trainer_worker.child import data
 from trainer_worker.child import tokenizer as tokenizers
 
 
@@ -47,4 +46,4 @@ def encoder() -> Encoder:
 
 
 def read(dataset: Path) -> list[Row]:
-    return list(data.read({"path": str(dataset), "format": None, "columns": None}, None))
+    return list(datafiles.rows(as_dataset(dataset)))

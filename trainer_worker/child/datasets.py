@@ -7,7 +7,7 @@ answer with its label (`Labelled`).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +37,8 @@ class Items(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     train: Items
-    evaluation: Items | None
+    #: By the name under which its loss is told; "": under none. Empty: there is no validation.
+    evaluation: Mapping[str, Items]
     #: Of one process: tokens of the largest batch that can come up, and how many of them may be learned.
     most_tokens: int
     most_learned: int
@@ -50,10 +51,10 @@ def load(context: Context) -> Parts:
     store = TokenStore(Path(places["train"]))
     trained, held_out = split(num_rows(spec, store), spec.data.val_size, spec.train.seed)
     train = items(spec, store, trained, packs=bool(spec.data.packing))
-    evaluation = items(spec, store, held_out) if held_out else None
-    if "eval" in places:
-        other = TokenStore(Path(places["eval"]))
-        evaluation = items(spec, other, range(num_rows(spec, other)))
+    evaluation = {"": items(spec, store, held_out)} if held_out else {}
+    for name, place in places["eval"].items():
+        other = TokenStore(Path(place))
+        evaluation[name] = items(spec, other, range(num_rows(spec, other)))
     most = int(np.sort(train.lengths)[::-1][: spec.train.per_device_train_batch_size].sum())
     share_learned = store.meta["num_learned"] / max(1, store.meta["num_tokens"])
     return Parts(train=train, evaluation=evaluation, most_tokens=most, most_learned=int(most * share_learned))

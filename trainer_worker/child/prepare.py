@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,57 +78,69 @@ def prepare(attempt: Attempt) -> None:
     loaded = tokenizer.load(run["model_path"], spec)
     encoder = tokenizer.encoder(loaded, spec)
     digest = _tokenizer_digest(loaded)
-    parts = {"train": run["datasets"], "eval": run.get("eval_datasets") or []}
-    places = {name: str(_part(attempt, spec, encoder, digest, name, sets)) for name, sets in parts.items() if sets}
+    if spec.data.streaming and len(run["datasets"]) > 1 and spec.data.mix_strategy == "concat":
+        text = "a stream reads datasets one after another: the first may be all that is read; interleave them"
+        attempt.emit("finding", text, level="warning", field="mix_strategy")
+    made = partial(_part, attempt, spec, encoder, digest)
+    places = {"train": made("train", run["datasets"])}
+    places["eval"] = {name: made(f"eval {name}".strip(), sets) for name, sets in _validated(run, spec)}
     (attempt.folder / PREPARED).write_text(json.dumps(places))
     attempt.emit("phase_done", "the data is ready")
 
 
+def _validated(run: Mapping[str, Any], spec: Any) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The datasets that a validation loss is told of, under its name; "": under none."""
+    datasets = run.get("eval_datasets") or []
+    if spec.data.eval_on_each_dataset:
+        return [(dataset["name"], [dataset]) for dataset in datasets]
+    return [("", datasets)] if datasets else []
+
+
 def _part(
     attempt: Attempt, spec: Any, encoder: Any, tokenizer_digest: str, name: str, datasets: Sequence[Mapping[str, Any]]
-) -> Path:
+) -> str:
     """The folder of one part's tokens, made now or found."""
     from shared import stages
-    from trainer_worker.child import tokens
+    from trainer_worker.child import data, tokens
 
-    key = _key(spec, encoder, tokenizer_digest, datasets)
+    needed = data.need(spec, attempt.run["num_processes"]) if name == "train" else data.Need()
+    key = _key(spec, encoder, tokenizer_digest, data.identity(datasets, spec, needed))
     place = Path(attempt.run["cache_dir"]) / "tokens" / key
     found = tokens.exists(place) and not spec.data.overwrite_cache
     if not found:
         shutil.rmtree(place, ignore_errors=True)
         tally = Tally()
-        samples = _samples(attempt, spec, encoder, datasets, tally)
+        samples = _samples(attempt, spec, encoder, datasets, needed, tally)
         tokens.write(place, samples, tally.as_dict)
     store = tokens.TokenStore(place)
     _tell(attempt, spec, name, store.meta, found)
     if name == "train" and stages.get(spec.tuning.stage).rows == "labelled":
         _tell_balance(attempt, spec, store.meta)
-    return place
+    return str(place)
 
 
 def _samples(
-    attempt: Attempt, spec: Any, encoder: Any, datasets: Sequence[Mapping[str, Any]], tally: Tally
+    attempt: Attempt, spec: Any, encoder: Any, datasets: Sequence[Mapping[str, Any]], needed: Any, tally: Tally
 ) -> Iterator[Any]:
     from shared import stages
-    from shared.errors import TunesmithError
-    from trainer_worker.child import data
+    from trainer_worker.child import data, encoding
 
     told, kind = time.monotonic(), stages.get(spec.tuning.stage).samples
-    for row in (row for dataset in datasets for row in data.read(dataset, spec.data.max_samples)):
+    rows = data.read(datasets, spec, streams=needed != data.Need())
+    for made in encoding.encoded(rows, encoder, kind, spec.data.preprocessing_num_workers or 1):
         tally.num_rows += 1
         if time.monotonic() - told > PROGRESS_SECONDS:
             told = time.monotonic()
             _check(attempt)
             attempt.emit("progress", done=tally.num_rows, unit="rows")
-        try:
-            samples = encoder.samples(row, kind)
-        except TunesmithError as error:
+        if made.problem:
             tally.num_dropped += 1
-            tally.first_problem = tally.first_problem or f"row {tally.num_rows}: {error.message}"
-            continue
-        for sample in samples:
+            tally.first_problem = tally.first_problem or f"row {tally.num_rows}: {made.problem}"
+        for sample in made.samples:
             _count(tally, sample)
-        yield from samples
+        yield from made.samples
+        if needed.is_met(tally.num_rows - tally.num_dropped, tally.num_tokens):
+            return
 
 
 def _count(tally: Tally, sample: Any) -> None:
@@ -183,16 +196,14 @@ def _check(attempt: Attempt) -> None:
         raise Stopped
 
 
-def _key(spec: Any, encoder: Any, tokenizer_digest: str, datasets: Sequence[Mapping[str, Any]]) -> str:
+def _key(spec: Any, encoder: Any, tokenizer_digest: str, rows: Mapping[str, Any]) -> str:
     from shared import stages
-    from trainer_worker.child import data
 
     parts = {
         "version": VERSION,
         "rows": stages.get(spec.tuning.stage).samples,
         "tokenizer": tokenizer_digest,
-        "datasets": [data.identity(dataset) for dataset in datasets],
-        "max_samples": spec.data.max_samples,
+        "read": rows,
         "stops": encoder.stops,
         "end_id": encoder.end_id,
         "values": encoder.values,

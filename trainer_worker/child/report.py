@@ -64,7 +64,8 @@ class Report(TrainerCallback):
         **_: Any,
     ) -> None:
         logs = logs or {}
-        measured = {name: logs[name] for name in (*MEASURED, *(name for name in logs if "/" in name)) if name in logs}
+        others = (name for name in logs if "/" in name or name.startswith("eval_"))
+        measured = {name: logs[name] for name in dict.fromkeys((*MEASURED, *others)) if name in logs}
         if not measured:
             return
         told = {"step": state.global_step, "total_steps": state.max_steps, "epoch": state.epoch, **measured}

@@ -128,26 +128,30 @@ class StageTrainer(Trainer):
         return summed
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The validation loss: a mean over all that is learned, the same for any number of processes."""
+        """The validation loss: a mean over all that is learned, the same for any number of processes; where datasets
+        are told apart, of each beside that of all."""
         self.model.eval()
         sums: dict[str, torch.Tensor] = {}
         with self._away(), torch.no_grad():
-            for batch, is_ours in self._eval_batches():
+            for name, batch, is_ours in self._eval_batches():
                 measured = self.objective(self.model, self._prepare_inputs(batch), validating=True)
-                self._add(sums, {"loss": (measured.loss, measured.num_units), **measured.sums}, float(is_ours))
+                found = {"loss": (measured.loss, measured.num_units), **measured.sums}
+                own = {f"{name}_{measure}": pair for measure, pair in found.items()} if name else {}
+                self._add(sums, found | own, float(is_ours))
             metrics = {f"eval_{name}": value for name, value in self._means(sums).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _eval_batches(self) -> Iterator[tuple[dict[str, Any], bool]]:
-        """This rank's batches; the last may count for nothing: under ZeRO-3 every rank must compute."""
-        rows, size = len(self.eval_dataset), self.args.per_device_eval_batch_size
-        starts = list(range(0, rows, size))
-        for index in range(self.context.rank, self._rounded(len(starts)), self.context.num_processes):
-            start = starts[min(index, len(starts) - 1)]
-            items = [self.eval_dataset[row] for row in range(start, min(start + size, rows))]
-            yield self.data_collator(items), index < len(starts)
+    def _eval_batches(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
+        """This rank's batches of each dataset; its last may count for nothing: under ZeRO-3 every rank must compute."""
+        size = self.args.per_device_eval_batch_size
+        for name, rows in self.eval_dataset.items():
+            starts = list(range(0, len(rows), size))
+            for index in range(self.context.rank, self._rounded(len(starts)), self.context.num_processes):
+                start = starts[min(index, len(starts) - 1)]
+                items = [rows[row] for row in range(start, min(start + size, len(rows)))]
+                yield name, self.data_collator(items), index < len(starts)
 
     def _rounded(self, count: int) -> int:
         return -(-count // self.context.num_processes) * self.context.num_processes

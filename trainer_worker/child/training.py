@@ -32,7 +32,7 @@ def ingredients(made: Made, parts: Parts) -> dict[str, Any]:
         "args": made.arguments,
         "data_collator": made.collator,
         "train_dataset": parts.train,
-        "eval_dataset": parts.evaluation,
+        "eval_dataset": parts.evaluation or None,
     }
 
 
