@@ -12,6 +12,7 @@ from shared.fields import Message, shown
 from shared.nearest import did_you_mean
 from shared.param import param
 from shared.rules import rule
+from shared.tongues import Text
 
 #: Cards of one machine where nothing else is said.
 PER_HOST = 8
@@ -77,7 +78,7 @@ def _plain(name: str) -> str:
 
 def _kind(value: str) -> Message | None:
     if find(value) is None and len(value) > 60:
-        return Message(f"is {shown(value)}: at most 60 characters")
+        return Message("is {value}: at most 60 characters", value=shown(value))
     return None
 
 
@@ -105,7 +106,8 @@ class Cards:
             return "is missing: give it, or a kind of card"
         known = ", ".join(KINDS)
         near = did_you_mean(self.kind.upper(), KINDS)
-        return f"is needed for a card that is not known ({shown(self.kind)}{near}); known are {known}"
+        text = "is needed for a card that is not known ({kind}{near}); known are {known}"
+        return Text(text, kind=shown(self.kind), near=near, known=known)
 
     def resolved(self) -> Cards:
         return self

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from shared import formats
 from shared.advice.finding import Finding, Origin, info
 from shared.spec import ExportSpec
+from shared.tongues import Text
 
 
 def quantized(spec: ExportSpec) -> Iterator[Finding]:
@@ -15,7 +16,7 @@ def quantized(spec: ExportSpec) -> Iterator[Finding]:
         text = "Adapters need not be merged to be deployed: vLLM serves them beside their base."
         yield info("export_format", Origin.REFERENCE, text)
         return
-    text = f"{made.bits}-bit weights make the model smaller, not always faster."
+    text = Text("{bits}-bit weights make the model smaller, not always faster.", bits=made.bits)
     yield info("export_format", Origin.REFERENCE, text, "Compare the measured tokens per second of both.")
     if made.calibrated and spec.export.export_quantization_dataset is None:
         text = "No calibration dataset is named: the texts of the model's own training are used where they are known."

@@ -7,6 +7,7 @@ from typing import Any
 
 from shared import schema
 from shared.advice.finding import Finding, Origin, info, warning
+from shared.tongues import Text
 from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, Refused
 
 
@@ -15,14 +16,14 @@ def remarks(spec_type: type, body: Mapping[str, Any]) -> Iterator[Finding]:
     today = {old: param.wire for param in schema.params(spec_type) for old in param.deprecated}
     for name in body:
         if name in today:
-            text = f"{name} is the name of before: it is now called {today[name]}."
-            yield warning(today[name], Origin.REFERENCE, text, f"Write {today[name]}.")
+            text = Text("{name} is the name of before: it is now called {today}.", name=name, today=today[name])
+            yield warning(today[name], Origin.REFERENCE, text, Text("Write {today}.", today=today[name]))
         elif name in WITHOUT_EFFECT and body[name] is not None:
-            yield info(name, Origin.REFERENCE, f"{name} has no effect here: {WITHOUT_EFFECT[name]}.", "Leave it out.")
+            text = Text("{name} has no effect here: {reason}.", name=name, reason=Text(WITHOUT_EFFECT[name]))
+            yield info(name, Origin.REFERENCE, text, "Leave it out.")
         elif name in UNSUPPORTED and not _is_default(UNSUPPORTED[name], body[name]):
-            yield info(
-                name, Origin.REFERENCE, f"{name} changes nothing here: {UNSUPPORTED[name].reason}.", "Leave it out."
-            )
+            text = Text("{name} changes nothing here: {reason}.", name=name, reason=Text(UNSUPPORTED[name].reason))
+            yield info(name, Origin.REFERENCE, text, "Leave it out.")
 
 
 def _is_default(refused: Refused, value: Any) -> bool:

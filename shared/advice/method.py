@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from shared.advice.case import Case
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.spec import DeploySpec
+from shared.tongues import Text
 
 REFERENCE = Origin.REFERENCE
 
@@ -19,16 +20,19 @@ def pissa(case: Case) -> Iterator[Finding]:
         text = "PiSSA is how a new adapter starts; the one that is named goes on from where it is."
         yield warning("pissa_init", REFERENCE, text, "Leave pissa_init out.")
         return
-    text = f"The adapter is trained with rank {lora.rank} and published as a plain one of rank {2 * lora.rank}."
+    told = "The adapter is trained with rank {rank} and published as a plain one of rank {twice}."
+    text = Text(told, rank=lora.rank, twice=2 * lora.rank)
     yield info("pissa_convert", REFERENCE, text)
     if lora.rank <= (served := DeploySpec(model="").vllm_max_lora_rank) < 2 * lora.rank:
-        text = f"Rank {2 * lora.rank} is above {served}, the largest that a deployment serves unmerged by default."
+        told = "Rank {rank} is above {served}, the largest that a deployment serves unmerged by default."
+        text = Text(told, rank=2 * lora.rank, served=served)
         yield warning("pissa_init", REFERENCE, text, "Halve lora_rank, export it merged, or raise vllm_max_lora_rank.")
 
 
 def additional(case: Case) -> Iterator[Finding]:
     if case.spec.trains_adapter() and (names := case.spec.lora.additional_target):
-        text = f"{', '.join(names)} are trained in full: a deployment serves no adapter with whole modules."
+        told = "{names} are trained in full: a deployment serves no adapter with whole modules."
+        text = Text(told, names=", ".join(names))
         yield info("additional_target", REFERENCE, text, "Export it merged before you deploy it.")
 
 

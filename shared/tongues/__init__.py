@@ -4,6 +4,6 @@
 English, never instead of it, and a sentence without one is said in English alone: nothing here raises.
 """
 
-from shared.tongues.text import Text
+from shared.tongues.text import Text, listed
 
-__all__ = ["Text"]
+__all__ = ["Text", "listed"]

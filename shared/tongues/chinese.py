@@ -8,6 +8,7 @@ their Chinese and the same `{placeholders}`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -15,13 +16,14 @@ from typing import Any
 
 from shared.tongues.text import Text
 
+PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 #: Files of templates: findings of the advice, complaints and other errors, why LF's arguments are refused, the page.
 TEMPLATES = ("findings", "errors", "refused", "reference")
 
 
 def sentence(english: str) -> str | None:
     template = english.template if isinstance(english, Text) else english
-    found = _templates().get(template)
+    found = _templates().get(template) or (template if not _has_words(template) else None)
     if found is None or not isinstance(english, Text) or not english.values:
         return found
     try:
@@ -39,6 +41,10 @@ def parameter(kind: str, wire: str) -> Mapping[str, str]:
 def read(name: str) -> dict[str, Any]:
     """One file of zh/."""
     return dict(json.loads((files(__package__) / "zh" / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _has_words(template: str) -> bool:
+    return any(char.isalpha() for char in PLACEHOLDER.sub("", template))
 
 
 def _either(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 
@@ -22,3 +22,9 @@ class Text(str):
         if isinstance(template, Text):
             text.template, text.values = template.template, template.values
         return text
+
+
+def listed(parts: Iterable[str]) -> Text:
+    """The parts with commas between, each of which may be a Text."""
+    named = {f"part{index}": part for index, part in enumerate(parts)}
+    return Text(", ".join(f"{{{name}}}" for name in named), **named)

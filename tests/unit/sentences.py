@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.tongues.chinese import PLACEHOLDER
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Callable -> places of its arguments that are sentences.
 SAID = {
@@ -76,7 +78,7 @@ def _said(node: ast.AST) -> Iterator[ast.expr]:
 
 def _followed(node: ast.expr, owner: ast.AST, tree: ast.Module, seen: frozenset[str]) -> Iterator[ast.expr]:
     if isinstance(node, ast.Constant):
-        if isinstance(node.value, str) and any(char.isalpha() for char in node.value):
+        if isinstance(node.value, str) and any(char.isalpha() for char in PLACEHOLDER.sub("", node.value)):
             yield node
     elif isinstance(node, ast.JoinedStr | ast.BinOp):
         yield node

@@ -16,11 +16,10 @@ from shared.advice.finding import Origin, info
 from shared.errors import Complaint, InvalidDataset, InvalidSpec, NotFound
 from shared.fields import Message
 from shared.spec import TrainSpec
-from shared.tongues import Text, chinese
+from shared.tongues import Text, chinese, listed
 from shared.unsupported import UNSUPPORTED
 
 FIGURE = re.compile(r"(?<![A-Za-z_])\d+(?:[.,]\d+)*")
-PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
 def test_a_text_is_its_english_sentence() -> None:
@@ -54,6 +53,13 @@ def test_a_part_that_is_a_sentence_itself_is_said_in_chinese_too() -> None:
     text = Text("Unit: {unit}.", unit=Text("seconds"))
     assert text == "Unit: seconds."
     assert chinese.sentence(text) == "\u5355\u4f4d\uff1a\u79d2\u3002"
+
+
+def test_a_template_without_words_of_its_own_needs_no_chinese() -> None:
+    text = listed([Text("seconds"), Text("Unit: {unit}.", unit=Text("bits")), "x"])
+    assert text == "seconds, Unit: bits., x"
+    assert chinese.sentence(text) == "\u79d2, \u5355\u4f4d\uff1a\u6bd4\u7279\u3002, x"
+    assert chinese.sentence(Text("{field} {complaint}", field="seed", complaint="3")) == "seed 3"
 
 
 def test_what_has_no_chinese_is_none_and_never_an_error() -> None:
@@ -139,8 +145,9 @@ def test_both_tongues_have_the_same_placeholders_and_figures(name: str) -> None:
     wrong = [
         english
         for english, told in chinese.read(name).items()
-        if sorted(PLACEHOLDER.findall(english)) != sorted(PLACEHOLDER.findall(told))
-        or set(FIGURE.findall(PLACEHOLDER.sub("", english))) != set(FIGURE.findall(PLACEHOLDER.sub("", told)))
+        if sorted(chinese.PLACEHOLDER.findall(english)) != sorted(chinese.PLACEHOLDER.findall(told))
+        or set(FIGURE.findall(chinese.PLACEHOLDER.sub("", english)))
+        != set(FIGURE.findall(chinese.PLACEHOLDER.sub("", told)))
     ]
     assert not wrong
 
