@@ -34,7 +34,7 @@ def training(
     """What each process of the spec's training holds; with checkpointing unless the spec switches it off."""
     trained, frozen, element = formats(spec, shape, has_bf16)
     num_trained = count_trained(spec, shape)
-    method, data, lora = spec.tuning.finetuning_type, spec.data, spec.lora
+    method, lora = spec.tuning.finetuning_type, spec.lora
     made = Training(
         shape=shape,
         num_trained=num_trained,
@@ -44,7 +44,7 @@ def training(
         outside_bytes=frozen,
         element=element,
         rows=spec.train.per_device_train_batch_size * row_factor(spec),
-        length=data.cutoff_len if data.packing or length_max is None else min(data.cutoff_len, max(length_max, 1)),
+        length=_length(spec, length_max),
         logit_bytes=0 if spec.tuning.stage == "rm" else LOGIT_COPIES * element,
         is_eager=spec.model.flash_attn == "disabled" or (shape.caps_scores and "fa" not in spec.model.flash_attn),
         repeats_keys=spec.model.flash_attn == "auto",
@@ -58,6 +58,14 @@ def training(
         offload=offload(spec),
     )
     return replace(made, other_bytes=other_bytes(spec, made))
+
+
+def _length(spec: TrainSpec, length_max: int | None) -> int:
+    """Tokens of the longest sequence of a batch."""
+    cutoff = spec.data.cutoff_len
+    given = cutoff if spec.data.packing or length_max is None else min(cutoff, max(length_max, 1))
+    drawn = schema.to_wire(spec).get("max_new_tokens") if spec.tuning.stage == "ppo" else None
+    return given + int(drawn or 0)
 
 
 def formats(spec: TrainSpec, shape: Shape, has_bf16: bool) -> tuple[Trained, float, int]:
@@ -127,12 +135,18 @@ def other_bytes(spec: TrainSpec, made: Training) -> float:
     stage, is_lora = spec.tuning.stage, spec.tuning.finetuning_type == "lora"
     if stage not in ("dpo", "kto", "ppo"):
         return 0.0
-    given, count = schema.to_wire(spec), 0
-    if given.get("pref_loss") not in NO_REFERENCE:
-        count += 0 if is_lora and not given.get("ref_model") else 1  # an adapter is switched off instead
-    if stage == "ppo":
-        count += 1 if given.get("reward_model_type") != "lora" else 0
-    return count * made.shape.num_weights * 2.0
+    given, whole = schema.to_wire(spec), made.shape.num_weights * 2.0
+    held = 0.0
+    if given.get("pref_loss") not in NO_REFERENCE and (given.get("ref_model") or not is_lora):
+        held += whole * _share(given.get("ref_model_quantization_bit"))  # an adapter is switched off instead
+    if stage == "ppo" and given.get("reward_model_type") != "lora":
+        held += whole * _share(given.get("reward_model_quantization_bit"))
+    return held
+
+
+def _share(bits: int | None) -> float:
+    """Of 16 bits."""
+    return {4: NF4_DOUBLE, 8: INT8}.get(bits or 16, 2.0) / 2
 
 
 def zero_stage(spec: TrainSpec) -> int | None:

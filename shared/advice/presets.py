@@ -14,6 +14,7 @@ from shared import schema, stages
 from shared.advice import fit, reading
 from shared.advice.finding import Origin
 from shared.advice.plan import Known
+from shared.advice.training import rate
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from shared.tongues import Text
@@ -67,11 +68,11 @@ def _size(given: Mapping[str, Any], known: Known, goal: str) -> Choices:
     """Rank by goal and size of the model."""
     billions = known.shape.num_weights / 1e9 if known.shape else 0
     if goal == "style":
-        rank, words = (64, "70B") if billions >= 70 else (32, "34B") if billions >= 34 else (8, "7B")
-        why = Text("Style needs little: for models of about {size} from {rank}.", size=words, rank=rank)
+        rank = 64 if billions >= 70 else 32 if billions >= 34 else 8
+        why = Text("Style needs little: 8 to 16, from 32 for 34B, from 64 for 70B.")
     else:
         rank = 64 if billions >= 34 else 32
-        why = Text("Knowledge needs capacity: 32 to 64, from 64 for 70B.")
+        why = Text("Knowledge needs capacity: 32 to 64, and from 34B on 64.")
     yield "lora_rank", Reason(value=rank, why=why, source=PAPER)
     rank = given.get("lora_rank", rank)
     if isinstance(rank, int):
@@ -87,7 +88,7 @@ def _rate(given: Mapping[str, Any], known: Known, goal: str) -> Choices:
     rates = stages.TABLE[stage].rates.get(method) if stage in stages.TABLE else None
     if rates is not None and stage in ("sft", "pt"):
         why = Text("The paper's safe start for {method}; LLaMA Factory's examples use {lf}.", method=method,
-                   lf=f"{rates.lf:g}")  # fmt: skip
+                   lf=rate(rates.lf))  # fmt: skip
         yield "learning_rate", Reason(value=rates.paper, why=why, source=PAPER)
     elif rates is not None:
         why = Text("What LLaMA Factory's examples use for {stage}; the paper's 5e-5 is for sft.", stage=stage)
@@ -127,7 +128,10 @@ def _validation(given: Mapping[str, Any], known: Known, goal: str) -> Choices:
 
 
 def _records(given: Mapping[str, Any], known: Known, goal: str) -> Choices:
-    yield "logging_steps", Reason(value=10, why=Text("A loss curve needs points."), source=REFERENCE)
+    rows, epochs = known.num_rows, given.get("num_train_epochs", 3)
+    steps = None if rows is None or not isinstance(epochs, int | float) else epochs * rows / batch(rows)
+    often = 10 if steps is None else max(1, min(10, int(steps // 20)))
+    yield "logging_steps", Reason(value=often, why=Text("A loss curve needs points."), source=REFERENCE)
     yield "save_total_limit", Reason(value=3, why=Text("Checkpoints take disk."), source=REFERENCE)
 
 

@@ -268,3 +268,24 @@ def test_old_cards_are_recommended_float16(platform: Platform) -> None:
 def test_a_recommendation_refuses_wrong_fields_too(platform: Platform) -> None:
     assert "dataset" in issues(platform, {"model": "base", "goal": "style"})
     assert "lora_rank" in issues(platform, {"model": "base", "dataset": "sums", "goal": "style", "lora_rank": -1})
+
+
+def test_a_submitted_job_says_too_whether_it_fits_the_workers_cards(platform: Platform) -> None:
+    machine = {"gpus": [{"name": "Tesla T4", "memory_gib": 14.6}], "host_memory_gib": 30.0}
+    beat: dict[str, Any] = {"kinds": ["train"], "host": "h", "storage_id": "s", "version": "1", "machine": machine}
+    platform.store.workers.beat("w", devices=["GPU-1"], **beat)
+    job = platform.post("/v1/jobs", BODY | {"finetuning_type": "full", "seed": 77}).get_json()
+    events = platform.get(f"/v1/jobs/{job['id']}/events").get_json()["data"]
+    platform.store.workers.remove("w")
+    told = {event["data"]["field"]: event["message"] for event in events if event["level"] == "warning"}
+    assert any("It does not fit" in message for message in told.values()), told
+    assert "older than Ampere" in told["bf16"]
+
+
+def test_a_job_with_all_its_findings_is_made_at_once(platform: Platform) -> None:
+    seconds = []
+    for seed in range(15):
+        begun = time.perf_counter()
+        assert platform.post("/v1/jobs", BODY | {"seed": 100 + seed}).status_code == 201
+        seconds.append(time.perf_counter() - begun)
+    assert statistics.median(seconds) < 0.3
