@@ -11,7 +11,7 @@ from shared.fields import Message
 __all__ = ["LATER", "TABLE", "Method", "complaint", "get", "names"]
 
 #: Methods that LF knows and we do not run yet: what to do instead.
-LATER: Mapping[str, str] = {"oft": "use lora"}
+LATER: Mapping[str, str] = {"oft": "vLLM serves no adapters of it; use lora"}
 TABLE: Mapping[str, Method] = registry.load(__name__, __path__, "METHOD")
 
 

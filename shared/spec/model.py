@@ -7,10 +7,22 @@ from dataclasses import dataclass
 from shared.fields import Message, shown
 from shared.param import MISSING, param
 from shared.rules import rule
+from shared.tongues import Text
 
+ATTENTION = ("auto", "disabled", "sdpa", "fa2", "fa3")
+#: Names that transformers has for the same.
+SAME_ATTENTION = {"eager": "disabled", "flash_attention_2": "fa2", "flash_attention_3": "fa3"}
 QUANTIZER = "bnb"
 #: Libraries that LF knows besides.
 OTHER_QUANTIZERS = ("gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8")
+
+
+def _attention(value: str) -> Message | None:
+    if value in ATTENTION:
+        return None
+    near = Text("; did you mean {close!r}?", close=SAME_ATTENTION[value]) if value in SAME_ATTENTION else ""
+    text = "is {value}: must be one of {allowed}{near}"
+    return Message(text, "invalid_choice", value=shown(value), allowed=", ".join(ATTENTION), near=near)
 
 
 def _other_quantizer(value: str) -> Message | None:
@@ -48,7 +60,8 @@ class Model:
     flash_attn: str = param(
         "auto",
         "Attention kernel; `auto` takes the fastest that is there, `disabled` is eager attention.",
-        choices=("auto", "disabled", "sdpa", "fa2", "fa3"),
+        choices=ATTENTION,
+        check=_attention,
         advice="auto: eager attention keeps score matrices that grow with the square of the length.",
     )
     quantization_bit: int | None = param(

@@ -168,6 +168,7 @@ def test_finish_publishes_a_model_with_its_lineage(ledger: Ledger) -> None:
 
     [model] = finish.models
     assert (model.name, model.kind, model.format) == (f"{ADAPTER}:merged", "merged", "merged")
+    assert model.config["output_dir"] is None
     assert (model.base_model, model.job_id) == ("tiny", run.job.id)
     assert (model.config["parent"], model.config["training_job"]) == (ADAPTER, ledger.training.id)
     assert model.config["verification"] == finish.result["verification"]

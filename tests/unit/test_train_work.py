@@ -140,7 +140,7 @@ def test_data_is_prepared_without_devices_and_trained_under_torchrun(ledger: Led
 
 
 def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger) -> None:
-    run = ledger.claim(suffix="mine", lora_rank=4)
+    run = ledger.claim(suffix="mine", lora_rank=4, output_dir="saves/mine/sft")
     (run.output / "adapter_model.safetensors").write_text("weights")
 
     finish = TrainWork().finish(run, DONE)
@@ -150,6 +150,8 @@ def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger
     assert (model.kind, model.base_model, model.job_id) == ("adapter", "tiny", run.job.id)
     assert ledger.artifacts.verify(model.uri).digest == model.digest
     assert model.config["lora_rank"] == 4 and model.config["metrics"] == {"loss": 0.5}
+    # Files of LF name it so.
+    assert model.config["output_dir"] == "saves/mine/sft"
 
 
 @pytest.mark.parametrize("method", ["full", "freeze"])
