@@ -19,6 +19,7 @@ from gateway import (
     parameters,
     plans,
     previews,
+    templates,
 )
 from gateway.openai import files, fine_tuning
 from gateway.services import NAME, Services
@@ -41,7 +42,9 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     api = openapi.install(app)
     # After Api, which brings handlers of its own.
     http.install_handlers(app)
-    for module in (health, parameters, datasets, previews, jobs, plans, models, deployments, files, fine_tuning):
+    for module in (
+        health, parameters, templates, datasets, previews, jobs, plans, models, deployments, files, fine_tuning,
+    ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     api.register_blueprint(inference.blueprint(built))
     app.register_blueprint(console.blueprint)

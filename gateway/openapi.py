@@ -182,6 +182,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "choices": {"type": "array", "items": {}}, "picture": _TEXT, "zh": _OBJECT,
         },
     },
+    "Template": {
+        "type": "object",
+        "properties": {
+            "name": _TEXT, "model_types": {"type": "array", "items": _TEXT}, "default_system": _TEXT,
+            "stop_words": {"type": "array", "items": _TEXT}, "tool_format": _TEXT, "thinks": {"type": "boolean"},
+            "ends_once": {"type": "boolean"}, "text_only": {"type": "boolean"},
+        },
+    },
     "File": _record(bytes=_NUMBER, created_at=_NUMBER, filename=_TEXT, purpose=_TEXT, status=_TEXT),
     "FineTuningJob": _record(
         model=_TEXT, training_file=_TEXT, status=_TEXT, hyperparameters=_OBJECT, fine_tuned_model=_TEXT, error=_OBJECT

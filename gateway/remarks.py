@@ -5,32 +5,24 @@ Nothing here refuses. A finding becomes an event of the job.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from gateway import surroundings
+from gateway import modelfiles, surroundings
 from gateway.admission import record_of, requires
 from gateway.services import Services
-from shared import catalog, schema, templates
-from shared.advice import doctor, given
+from shared import catalog, schema, vocabulary
+from shared.advice import doctor, given, wording
 from shared.advice.finding import Finding, Origin, info, warning
+from shared.advice.wording import Own
 from shared.errors import NotFound
 from shared.records import Model
 from shared.spec import ExportSpec, TrainSpec
+from shared.spec.data import Data
 
-#: `model_type` of the models that a template was made for; those that are not here fit any.
-FAMILIES: Mapping[str, frozenset[str]] = {
-    "gemma": frozenset({"gemma", "gemma2"}),
-    "gemma2": frozenset({"gemma2"}),
-    "llama2": frozenset({"llama"}),
-    "llama3": frozenset({"llama", "mllama"}),
-    "mistral": frozenset({"mistral", "mixtral"}),
-    "qwen": frozenset({"qwen2", "qwen2_moe"}),
-    "qwen3_nothink": frozenset({"qwen3", "qwen3_moe"}),
-    "smollm": frozenset({"llama"}),
-    "smollm2": frozenset({"llama"}),
-    "yi": frozenset({"llama"}),
-}
 #: Largest tokenizer.json that is looked through, bytes; the largest known have 35 MB.
 MAX_TOKENIZER_BYTES = 64 * 1024**2
 #: LF's mark of a `dataset_dir` that lies on the Hub.
@@ -55,7 +47,7 @@ def beside_doctor(
     found = [*given.remarks(type(spec), body), *_set_back(spec, wire), *_labels(spec, wire, body)]
     if isinstance(spec, TrainSpec):
         model = record_of(services, project_id, spec.model.model_name_or_path)
-        found += _template(services, project_id, model, spec.data.template)
+        found += _template(services, project_id, model, spec.data)
         found += _dataset_dir(services, spec.data.dataset_dir)
     if isinstance(spec, ExportSpec):
         found += _other_base(services, project_id, spec)
@@ -91,35 +83,40 @@ def _labels(spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]) -> Iter
             yield info(param.wire, Origin.REFERENCE, text, "Name the model itself to be sure which one it is.")
 
 
-def _template(services: Services, project_id: str, model: Model | None, name: str | None) -> Iterator[Finding]:
-    """Whether a named template fits the model: by its family, and by the special tokens that its tokenizer has."""
+def _template(services: Services, project_id: str, model: Model | None, data: Data) -> Iterator[Finding]:
+    """Whether a named template fits the model that the adapter, if it is one, belongs to."""
     base = model
     while base is not None and base.kind == "adapter":
         base = record_of(services, project_id, base.base_model)
-    if base is None or name is None:
-        return
-    family = base.config.get("model_type")
-    advice = "Leave template out: the model's own is used."
-    if family is not None and name in FAMILIES and family not in FAMILIES[name]:
-        text = f"Template {name!r} is for {', '.join(sorted(FAMILIES[name]))}; {base.name!r} is of family {family!r}."
-        yield warning("template", Origin.REFERENCE, text, advice)
-    elif unknown := _unknown_tokens(services, base, name):
-        text = f"Template {name!r} ends answers with {unknown[0]}, which the tokenizer of {base.name!r} does not have."
-        yield warning("template", Origin.REFERENCE, text, advice)
+    own = Own(name="")
+    if base is not None and data.template is not None:
+        own = _own(services, project_id, base, data.template)
+    yield from wording.remarks(data, own)
 
 
-def _unknown_tokens(services: Services, model: Model, name: str) -> list[str]:
-    tokens = [word for word in templates.get(name).stop_words if word.startswith("<")]
-    if not tokens or catalog.is_on_hub(model.uri):
-        return []
+def _own(services: Services, project_id: str, model: Model, template: str) -> Own:
+    """What the catalog's files tell of the model's own way to talk; the Hub is not asked."""
+    known: dict[str, Any] = {"name": model.name, "model_type": model.config.get("model_type")}
+    if catalog.is_on_hub(model.uri):
+        return Own(**known)
+    wanted = wording.wanted_tokens(template, model.name, known["model_type"])
+    with TemporaryDirectory(prefix="template-") as work:
+        folder = modelfiles.fetch(services, project_id, model.name, vocabulary.SPOKEN, Path(work))
+        jinja, values = vocabulary.spoken(folder)
+    return Own(**known, jinja=jinja, values=values, tokens=_tokens(services, model, wanted))
+
+
+def _tokens(services: Services, model: Model, wanted: Collection[str]) -> frozenset[str] | None:
+    """Those of the wanted that tokenizer.json has."""
     try:
-        with services.artifacts.open(f"{model.uri}/tokenizer.json") as file:
+        with services.artifacts.open(f"{model.uri}/{vocabulary.TOKENIZER}") as file:
             text = file.read(MAX_TOKENIZER_BYTES)
     except NotFound:
-        return []
+        return None
     # As JSON has it, with and without escaped < and >.
     known = text.replace(rb"\u003c", b"<").replace(rb"\u003e", b">")
-    return [token for token in tokens if f'"{token}"'.encode() not in known]
+    written = {token: (f'"{token}"'.encode(), json.dumps(token).encode()) for token in wanted}
+    return frozenset(token for token, forms in written.items() if any(form in known for form in forms))
 
 
 def _waits(services: Services, spec: TrainSpec) -> Iterator[Finding]:

@@ -24,6 +24,8 @@ SPECIAL_MAP = "special_tokens_map.json"
 FILES = (TOKENIZER, CONFIG, TEMPLATE, SPECIAL_MAP)
 #: Any text: shows what a tokenizer puts before one.
 WORD = "a"
+#: Of these what says how the model talks.
+SPOKEN = (CONFIG, TEMPLATE, SPECIAL_MAP)
 #: Special tokens that a template may write by name.
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -125,8 +127,7 @@ def read(folder: Path) -> Vocabulary:
     # Whoever saved it may have left padding or truncation on.
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    config = _json(folder / SPECIAL_MAP) | _json(folder / CONFIG)
-    values = {name: text for name in NAMED if (text := _text(config.get(name)))}
+    jinja, values = spoken(folder)
     end = tokenizer.token_to_id(values["eos_token"]) if "eos_token" in values else None
     if end is None:
         raise InvalidSpec("the model's tokenizer has no end-of-text token", field="model_name_or_path")
@@ -134,7 +135,7 @@ def read(folder: Path) -> Vocabulary:
     return Vocabulary(
         encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
         decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False)),
-        chat_template=_own_template(folder, config),
+        chat_template=jinja,
         values=values,
         special=special,
         eos_token=values["eos_token"],
@@ -143,9 +144,12 @@ def read(folder: Path) -> Vocabulary:
     )
 
 
-def _own_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+def spoken(folder: Path) -> tuple[str | None, dict[str, str]]:
+    """The model's own chat template, and its special tokens by name."""
+    config = _json(folder / SPECIAL_MAP) | _json(folder / CONFIG)
     path = folder / TEMPLATE
-    return path.read_text() if path.is_file() else one_template(config.get("chat_template"))
+    jinja = path.read_text() if path.is_file() else one_template(config.get("chat_template"))
+    return jinja, {name: text for name in NAMED if (text := _text(config.get(name)))}
 
 
 def _text(given: Any) -> str | None:

@@ -8,6 +8,7 @@ from shared import stages
 from shared.advice.case import Case
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.advice.fit import FITS
+from shared.templates import families
 from shared.tongues import Text
 
 PAPER, ESTIMATE, REFERENCE = Origin.PAPER, Origin.ESTIMATE, Origin.REFERENCE
@@ -179,7 +180,7 @@ def stage(case: Case) -> Iterator[Finding]:
 
 
 def template(case: Case) -> Iterator[Finding]:
-    named, model = case.spec.data.template, case.spec.model.model_name_or_path.lower()
+    named, model = case.spec.data.template, case.spec.model.model_name_or_path
     if named is None:
         yield info("template", REFERENCE, Text("The model's own chat template is used: the safe choice."))
         return
@@ -187,10 +188,11 @@ def template(case: Case) -> Iterator[Finding]:
     yield info("template", PAPER, text)
     text = Text("One family has several templates (llama2 and llama3, qwen and qwen3): the model's own decides.")
     yield info("template", REFERENCE, text, Text("Leave template out where you are not sure."))
-    newer = {"llama2": ("llama-3", "llama3", "llama-4"), "qwen": ("qwen3",), "gemma": ("gemma-4", "gemma4")}
-    if any(part in model for part in newer.get(named, ())):
-        text = Text("Template {name!r} is of an older family than the model's name says.", name=named)
-        yield warning("template", REFERENCE, text, Text("Leave template out: the model's own decides."))
+    right = families.by_name(model)
+    if right is not None and not families.siblings(named, right):
+        text = Text("Template {template!r} is not that of a model of this name.", template=named)
+        advice = Text("Leave template out: the model's own decides. By its name it is {right!r}.", right=right)
+        yield warning("template", REFERENCE, text, advice)
 
 
 def rate(value: float) -> str:

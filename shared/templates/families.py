@@ -230,6 +230,11 @@ def out_of_place(template: str, model_type: str | None) -> bool:
     return bool(taught) and template not in taught and template not in GENERAL
 
 
+def siblings(template: str, right: str) -> bool:
+    """Whether the two differ in thinking alone, or the template is for any model."""
+    return template in GENERAL or template.removesuffix("_nothink") == right.removesuffix("_nothink")
+
+
 @cache
 def needs(template: str) -> frozenset[str]:
     """Special tokens that the template writes or stops at."""

@@ -26,7 +26,8 @@ OTHER_ROWS: dict[str, Any] = {
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     made = make_platform(tmp_path_factory.mktemp("fitness"))
     root = made.settings.import_roots[0]
-    (root / "tiny" / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"content": "<|im_end|>"}]}))
+    tokens = [{"content": "<|im_start|>"}, {"content": "<|im_end|>"}]
+    (root / "tiny" / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
     (root / "own").mkdir()
     for path in (root / "tiny").iterdir():
         (root / "own" / path.name).write_bytes(path.read_bytes())
@@ -134,13 +135,57 @@ def test_a_switch_that_a_model_does_not_need_is_set_back_with_a_warning(platform
 
 @pytest.mark.parametrize(
     ("template", "told"),
-    [("gemma", "family 'llama'"), ("llama3", "<|eot_id|>"), ("smollm2", ""), ("alpaca", ""), ("default", "")],
+    [
+        ("mistral", "family 'llama'"),
+        ("gemma", "<end_of_turn>"),
+        ("llama3", "which the tokenizer of 'base' does not have"),
+        ("smollm2", ""),
+        ("alpaca", ""),
+        ("default", ""),
+    ],
 )
 def test_a_template_of_another_family_is_remarked(platform: Platform, template: str, told: str) -> None:
     for model in ("base", "ft"):
         found = findings(platform, GOOD | {"template": template, "model_name_or_path": model, "seed": 30})
         assert told in found.get("template", "")
         assert bool(told) == ("template" in found)
+
+
+def test_a_template_that_writes_other_text_than_the_models_own_is_remarked_with_the_right_name(
+    platform: Platform,
+) -> None:
+    root = platform.settings.import_roots[0]
+    (root / "spoken").mkdir()
+    for path in (root / "tiny").iterdir():
+        (root / "spoken" / path.name).write_bytes(path.read_bytes())
+    (root / "spoken" / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    (root / "spoken" / "tokenizer_config.json").write_text('{"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}')
+    assert platform.post("/v1/models", {"name": "own-words", "model_name_or_path": "spoken"}).status_code == 201
+    told = {
+        template: findings(platform, GOOD | {"template": template, "model_name_or_path": "own-words", "seed": 31})
+        for template in ("yi", "vicuna", "opencoder")
+    }
+    assert "template" not in told["yi"]
+    assert "from character 0 on" in told["vicuna"]["template"]
+    assert "OpenCoder" in told["opencoder"]["template"]
+    plan = platform.post("/v1/plans", GOOD | {"template": "opencoder", "model_name_or_path": "own-words"}).get_json()
+    advice = [found["advice"] for found in plan["findings"] if found["field"] == "template"]
+    assert any("By name it is 'yi'" in told or "By name it is 'smollm'" in told for told in advice), advice
+
+
+def test_every_template_is_told(platform: Platform) -> None:
+    answer = platform.get("/v1/templates").get_json()
+    made = {template["name"]: template for template in answer["data"]}
+    assert answer["object"] == "list" and len(made) == 124
+    assert made["qwen3"] == {
+        "name": "qwen3", "model_types": ["qwen2", "qwen3", "qwen3_moe", "qwen3_next"], "default_system": "",
+        "stop_words": ["<|im_end|>"], "tool_format": "qwen", "thinks": True, "ends_once": False, "text_only": False,
+    }  # fmt: skip
+    named = platform.get("/v1/templates?model=Qwen/Qwen3-8B").get_json()["data"]
+    assert [template["name"] for template in named] == ["qwen3"]
 
 
 def test_more_devices_than_any_worker_has_are_remarked(platform: Platform) -> None:
