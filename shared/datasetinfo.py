@@ -14,7 +14,7 @@ from typing import Any
 from shared import strict_json
 from shared.errors import Complaint, InvalidDataset
 from shared.layout import COLUMN_ROLES, FORMATS, TAG_ROLES, Layout, lacking
-from shared.nearest import did_you_mean
+from shared.nearest import did_you_mean, nearest
 from shared.tongues import Text
 
 FILE_NAME = "dataset_info.json"
@@ -104,7 +104,7 @@ def chosen(given: Any, name: str | None, filename: str) -> Entry:
     one. Raises InvalidDataset."""
     if not isinstance(given, dict) or not given:
         raise refused("dataset_info", "must be an object: one entry, or names with an entry each", "invalid_type")
-    if not all(isinstance(entry, dict) for entry in given.values()) or given.keys() <= {"columns", "tags"}:
+    if _is_entry(given):
         return parse(name or PurePath(filename).stem, given, of_upload=True)
     by_file = [key for key, entry in given.items() if PurePath(str(entry.get("file_name"))).name == filename]
     for key in (name, PurePath(filename).stem, *(by_file if len(by_file) == 1 else ()), *given):
@@ -113,6 +113,13 @@ def chosen(given: Any, name: str | None, filename: str) -> Entry:
     known = ", ".join(list(given)[:10])
     text = "has no entry for {asked!r}: it has {known}; say which one as `name`"
     raise refused("dataset_info", Text(text, asked=name or filename, known=known))
+
+
+def _is_entry(given: Mapping[str, Any]) -> bool:
+    """Else a map of entries: each is an object, and none of the names is, or is meant as, a key of an entry."""
+    if not all(isinstance(entry, dict) for entry in given.values()):
+        return True
+    return any(nearest(name, KEYS) and not any(key in entry for key in SOURCES) for name, entry in given.items())
 
 
 def parse(name: str, entry: Any, *, of_upload: bool = False) -> Entry:
