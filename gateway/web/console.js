@@ -224,7 +224,7 @@ function showPlan(plan) {
     ...lines.map((line) => element("p", {}, line)),
     ...(options ? [planTable(options)] : []),
     element("ul", { class: "findings" }, ...(plan.findings || []).map((finding) =>
-      element("li", { class: finding.severity }, element("b", {}, finding.field), ` ${finding.message} ${finding.advice} `,
+      element("li", { class: finding.severity }, element("b", {}, finding.field), ` ${both(finding.message, finding.zh?.message)} ${both(finding.advice, finding.zh?.advice)} `,
         element("small", {}, `(${finding.source})`)))));
 }
 

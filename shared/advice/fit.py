@@ -153,8 +153,6 @@ def _steps(spec: TrainSpec, shape: Shape, cards: Cards) -> Iterator[Step]:
     yield from _smaller_batches(spec)
     if spec.model.flash_attn == "disabled" and not shape.caps_scores:
         yield Step(patch={"flash_attn": "auto"}, what="use a fused attention kernel")
-    if not spec.model.enable_liger_kernel:
-        yield Step(patch={"enable_liger_kernel": True}, what="use Liger's fused kernels")
     yield from _sharding(spec, cards)
     is_lora = spec.tuning.finetuning_type == "lora"
     if is_lora and spec.model.quantization_bit != 4:

@@ -289,3 +289,11 @@ def test_a_job_with_all_its_findings_is_made_at_once(platform: Platform) -> None
         assert platform.post("/v1/jobs", BODY | {"seed": 100 + seed}).status_code == 201
         seconds.append(time.perf_counter() - begun)
     assert statistics.median(seconds) < 0.3
+
+
+def test_the_route_is_described_with_both_its_media_types(platform: Platform) -> None:
+    described = platform.get("/openapi.json").get_json()
+    post = described["paths"]["/v1/plans"]["post"]
+    assert post["requestBody"]["content"].keys() == {"application/json", "application/yaml"}
+    assert "memory" in described["components"]["schemas"]["Plan"]["properties"]
+    assert "gpus" in described["components"]["schemas"]["PlanRequest"]["properties"]

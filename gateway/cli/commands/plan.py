@@ -138,6 +138,6 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 def _finding(console: Console, finding: dict[str, Any]) -> None:
     color = COLORS.get(finding["severity"], "dim")
-    advice = f" {escape(finding['advice'])}" if finding["advice"] else ""
+    advice = f" {escape(show.told(finding, 'advice'))}" if finding["advice"] else ""
     head = f"[{color}]{finding['severity']:7}[/] [bold]{escape(finding['field'])}[/]"
-    console.print(f"{head} {escape(finding['message'])}{advice} [dim]({finding['source']})[/]", soft_wrap=True)
+    console.print(f"{head} {escape(show.told(finding))}{advice} [dim]({finding['source']})[/]", soft_wrap=True)
