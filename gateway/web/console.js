@@ -236,7 +236,7 @@ function planTable({ columns, rows }) {
   const places = [...new Set(read.map((row) => `${row.zero_stage} / ${row.offload}`))];
   const cell = (place, method) => {
     const row = read.find((item) => `${item.zero_stage} / ${item.offload}` === place && item.method === method);
-    return element("td", row ? { class: row.verdict } : {}, row ? row.total_gib.toFixed(1) : "");
+    return element("td", row?.verdict ? { class: row.verdict } : {}, row ? row.total_gib.toFixed(1) : "");
   };
   return element("table", {},
     element("thead", {}, element("tr", {}, ...["ZeRO / offload", ...methods].map((name) => element("th", {}, name)))),

@@ -3,7 +3,8 @@
 Model states follow ZeRO (arXiv 1910.02054) and DeepSpeed's own estimators; activations are what autograd keeps of
 transformers' blocks (counted with saved-tensor hooks), linear in the length but for the score matrices of eager
 attention; full checkpointing keeps one input a layer (arXiv 2205.05198); logits are counted in bytes by what the loss
-keeps. tests/unit/test_memory.py compares all of it with published measurements. What it does not model: tensor and
+keeps. tests/unit/test_memory.py compares all of it with published measurements; context, fragmentation and the bytes of
+DeepSpeed's step were chosen on some of them (`calibrates`), the others only check. What it does not model: tensor and
 sequence parallelism, activation offloading, optimizers that step inside the backward pass.
 """
 

@@ -40,6 +40,11 @@ def table(spec: TrainSpec, shape: Shape, cards: Cards, length_max: int | None = 
     return {"columns": list(COLUMNS), "rows": rows}
 
 
+def without_verdicts(made: dict[str, Any]) -> dict[str, Any]:
+    """Where no card is known, nothing fits or does not."""
+    return {"columns": made["columns"][:-1], "rows": [row[:-1] for row in made["rows"]]}
+
+
 def _rows(spec: TrainSpec, shape: Shape, cards: Cards, length_max: int | None) -> Iterator[tuple[Any, ...]]:
     for method, values in METHODS.items():
         engine = {"deepspeed": None}

@@ -39,13 +39,14 @@ class Known:
 def make(spec: TrainSpec, known: Known, more: list[Finding] | None = None) -> dict[str, Any]:
     """The answer to a plan, `more` findings of the caller among its own."""
     case = known.case(spec)
+    table = options.table(spec, case.shape, _wide(case), _longest(case)) if case.shape else None
     found = [*(more or []), *_unknown(case), *doctor.of_case(case)]
     return {
         "training": training(case),
         "model": model(case.shape),
         "gpus": cards(case.cards),
         "memory": memory(case),
-        "options": options.table(spec, case.shape, _wide(case), _longest(case)) if case.fitted and case.shape else None,
+        "options": table if case.cards or table is None else options.without_verdicts(table),
         "nearest": nearest(case),
         "findings": [finding.as_dict() for finding in doctor.by_severity(found)],
     }
@@ -154,8 +155,9 @@ def nearest(case: Case) -> dict[str, Any] | None:
 
 
 def _wide(case: Case) -> Cards:
-    assert case.fitted is not None
-    return case.fitted.cards
+    """The cards that the job takes; of a common size where none are known."""
+    made = case.on()
+    return made.cards if made else Cards(memory_gib=1.0)
 
 
 def _longest(case: Case) -> int | None:

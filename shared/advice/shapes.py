@@ -148,6 +148,11 @@ def _check(raw: Mapping[str, Any]) -> None:
         value = raw.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SIZE):
             raise UnreadableShape(f"{name} is {str(value)[:40]!r}: must be a whole number up to {MAX_SIZE:,}")
+    dense = raw.get("mlp_only_layers")
+    if dense is not None and not (isinstance(dense, list) and all(type(layer) is int for layer in dense)):
+        raise UnreadableShape(f"mlp_only_layers is {str(dense)[:40]!r}: must be a list of numbers of layers")
+    if raw.get("decoder_sparse_step") == 0:
+        raise UnreadableShape("decoder_sparse_step is 0: must be 1 or more")
     config = Config(raw=raw)
     if not (config.layers and config.hidden and config.heads and config.kv_heads and config.head_size):
         raise UnreadableShape("num_hidden_layers, hidden_size and the number and size of heads must be above 0")

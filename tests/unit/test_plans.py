@@ -173,6 +173,8 @@ def test_unknown_models_and_datasets_are_findings_and_wrong_fields_are_refused(p
         ({"config": DISTILL | {"hidden_size": "5120"}}, "config", "must be a whole number"),
         ({"config": DISTILL | {"vocab_size": 10**18}}, "config", "must be a whole number"),
         ({"config": DISTILL | {"num_attention_heads": 0}}, "config", "above 0"),
+        ({"config": DISTILL | {"model_type": "qwen3_moe", "mlp_only_layers": "x"}}, "config", "must be a list"),
+        ({"config": DISTILL | {"model_type": "qwen3_moe", "decoder_sparse_step": 0}}, "config", "1 or more"),
         ({"lengths": {"p98": 5}}, "lengths", "'p98'"),
         ({"lengths": {"p95": True}}, "lengths", "p95"),
         ({"num_rows": 0}, "num_rows", "at least 1"),
@@ -197,6 +199,13 @@ def test_what_workers_report_counts_where_no_card_is_named(platform: Platform) -
     platform.store.workers.remove("w")
     assert (made["gpus"]["count"], made["gpus"]["memory_gib"], made["gpus"]["has_nvlink"]) == (8, 39.4, True)
     assert plan(platform)["gpus"] is None
+
+
+def test_without_cards_memory_is_said_but_no_verdict(platform: Platform) -> None:
+    made = plan(platform)
+    assert made["memory"]["per_gpu_gib"]["total"] > 1
+    assert (made["memory"]["verdict"], made["nearest"], made["options"]["columns"][-1]) == (None, None, "host_gib")
+    assert any("No card is named" in finding["message"] for finding in made["findings"])
 
 
 def test_exports_are_planned_with_findings_alone(platform: Platform) -> None:

@@ -132,8 +132,8 @@ def _options(table: dict[str, Any], *, everything: bool) -> tuple[tuple[str, ...
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    marks = {"fits": "", "tight": " tight", "does_not_fit": " no"}
-    return "" if row is None else f"{row['total_gib']:.1f}{marks[row['verdict']]}"
+    marks = {"tight": " tight", "does_not_fit": " no"}
+    return "" if row is None else f"{row['total_gib']:.1f}{marks.get(str(row.get('verdict')), '')}"
 
 
 def _finding(console: Console, finding: dict[str, Any]) -> None:
