@@ -18,6 +18,7 @@ from shared import catalog
 from shared.errors import Complaint, NotFound
 from shared.records import Model
 from shared.spec import TrainSpec
+from shared.store.finish import MADE_MODEL
 
 STAGE = "rm"
 #: How transformers ends the name of a model with a score head, and peft the task of an adapter with one.
@@ -65,7 +66,7 @@ def _adapter(field: str, named: Known, base: Known) -> Iterator[Complaint]:
         yield _wrong(field, f"is {named.name!r}, a whole model and no adapter: {advice}")
     elif named.gives_scores is False:
         yield _wrong(field, f"is {named.name!r}, which gives no scores: train an adapter with stage {STAGE}")
-    elif named.base is not None and named.base != base.name:
+    elif named.base is not None and base.name not in (named.base, MADE_MODEL):
         yield _wrong(field, f"is {named.name!r}, which was trained on {named.base!r}, not on {base.name!r}")
 
 

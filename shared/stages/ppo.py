@@ -10,24 +10,34 @@ from typing import Any
 
 from shared.declarations import Rates, Stage
 from shared.fields import Message, shown
+from shared.nearest import did_you_mean
 from shared.param import param
 from shared.rules import rule
+from shared.tongues import Text
 
 TYPES = ("lora", "full")
 #: Why DeepSpeed is refused.
 NO_ENGINE = (
-    "one step draws answers token by token (ZeRO-3 would gather all weights for each token) and changes the weights "
-    "several times (its engine would count each as a step of the schedule); use num_processes, with finetuning_type "
-    "lora or quantization_bit to save memory"
+    "cannot be given with stage ppo: one step draws answers token by token (ZeRO-3 would gather all weights for each "
+    "token) and changes the weights several times (its engine would count each as a step of the schedule); use "
+    "num_processes, with finetuning_type lora or quantization_bit to save memory"
 )
+SCORED_ANYWAY = "is not for stage ppo: every step draws and scores new answers; watch reward and kl"
 
 
 def type_complaint(value: Any) -> Message | None:
     """LF's third type would have the server ask an address that a client chose."""
     if value == "api":
-        text = "'api' is not supported: a client never chooses which address the server asks; register the reward model"
-        return Message(f"{text} and set the type to full, or to lora for an adapter", "unsupported")
-    return None if value in TYPES else Message(f"is {shown(value)}: must be one of lora, full", "invalid_choice")
+        text = (
+            "'api' is not supported: a client never chooses which address the server asks; register the reward model "
+            "and set the type to full, or to lora for an adapter"
+        )
+        return Message(text, "unsupported")
+    if value in TYPES:
+        return None
+    near = did_you_mean(str(value), TYPES)
+    text = Text("is {value}: must be one of {allowed}{near}", value=shown(value), allowed="lora, full", near=near)
+    return Message(text, "invalid_choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,7 @@ class Ppo:
         type=str,
         kind="model",
         advice="Train it with stage rm on preference pairs, with the tokenizer of the model to be trained.",
+        picture="The judge: answers nothing itself, and gives every answer a mark.",
         since=2,
     )
     reward_model_type: str = param(
@@ -63,10 +74,16 @@ class Ppo:
         "Batches (per_device_train_batch_size x gradient_accumulation_steps) that are rolled out for one step.",
         minimum=1,
         maximum=4096,
+        picture="How many piles of papers are collected before they are marked.",
         since=2,
     )
     ppo_epochs: int = param(
-        4, "How often each step goes over the answers that it rolled out.", minimum=1, maximum=1000, since=2
+        4,
+        "How often each step goes over the answers that it rolled out.",
+        minimum=1,
+        maximum=1000,
+        picture="How often the same marked papers are gone through.",
+        since=2,
     )
     ppo_score_norm: bool = param(
         False, "Normalise scores by their running mean and deviation.", advice="true when scores are large.", since=2
@@ -78,6 +95,7 @@ class Ppo:
         exclusive_minimum=True,
         maximum=1e6,
         unit="nats",
+        picture="The dog's leash: how far from the start it may go.",
         since=2,
     )
     ppo_whiten_rewards: bool = param(False, "Divide the rewards of a step by their deviation.", since=2)
@@ -104,48 +122,50 @@ def adapter_scores_beside_an_adapter(spec: Any) -> str | None:
     kind, method = spec.plugged["ppo"].reward_model_type, spec.tuning.finetuning_type
     if kind != "lora" or method == "lora":
         return None
-    advice = "set it to full, with the base in reward_model and the adapter in reward_model_adapters"
-    return f"is 'lora', but finetuning_type {method} changes the weights that the adapter was trained on: {advice}"
+    return Text(
+        "is 'lora', but finetuning_type {method} changes the weights that the adapter was trained on: set it to full, "
+        "with the base in reward_model and the adapter in reward_model_adapters", method=method,
+    )  # fmt: skip
 
 
 @rule("packing")
 def prompts_are_not_packed(spec: Any) -> str | None:
-    packed = spec.data.packing or spec.data.neat_packing
-    return "has no meaning in stage ppo, where each prompt is answered by itself: leave it out" if packed else None
+    wrong = spec.data.packing and not spec.data.neat_packing
+    return "has no meaning in stage ppo, where each prompt is answered by itself: leave it out" if wrong else None
 
 
-@rule("train_on_prompt")
-def prompts_are_not_learned(spec: Any) -> str | None:
-    wrong = spec.data.train_on_prompt
-    return "has no meaning in stage ppo, which learns from drawn answers: leave it out" if wrong else None
+@rule("streaming")
+def prompts_are_known(spec: Any) -> str | None:
+    wrong = spec.data.streaming
+    return "is not for stage ppo, whose prompts are few beside its answers: leave it out" if wrong else None
 
 
-@rule("mask_history")
-def history_is_not_learned(spec: Any) -> str | None:
-    wrong = spec.data.mask_history
-    return "has no meaning in stage ppo, where the history is part of the prompt: leave it out" if wrong else None
+@rule("pissa_init")
+def adapters_begin_with_nothing(spec: Any) -> str | None:
+    wrong = spec.lora.pissa_init
+    return (
+        "changes the base, which the reward model and the reference share in stage ppo: leave it out" if wrong else None
+    )
 
 
 @rule("val_size")
 def rewards_are_the_validation(spec: Any) -> str | None:
-    wrong = spec.data.val_size > 0
-    return "is not for stage ppo: every step draws and scores new answers; watch reward and kl" if wrong else None
+    return SCORED_ANYWAY if spec.data.val_size > 0 else None
 
 
 @rule("eval_dataset")
 def rewards_are_the_evaluation(spec: Any) -> str | None:
-    wrong = bool(spec.data.eval_dataset)
-    return "is not for stage ppo: every step draws and scores new answers; watch reward and kl" if wrong else None
+    return SCORED_ANYWAY if spec.data.eval_dataset else None
 
 
 @rule("zero_stage")
 def weights_are_whole(spec: Any) -> str | None:
-    return f"cannot be given with stage ppo: {NO_ENGINE}" if spec.distributed.zero_stage is not None else None
+    return NO_ENGINE if spec.distributed.zero_stage is not None else None
 
 
 @rule("deepspeed")
 def weights_are_whole_whatever_the_preset(spec: Any) -> str | None:
-    return f"cannot be given with stage ppo: {NO_ENGINE}" if spec.distributed.deepspeed is not None else None
+    return NO_ENGINE if spec.distributed.deepspeed is not None else None
 
 
 @rule("do_sample")
@@ -167,8 +187,8 @@ STAGE = Stage(
     },
     params=Ppo,
     rules=(
-        reward_is_named, adapter_scores_beside_an_adapter, prompts_are_not_packed, prompts_are_not_learned,
-        history_is_not_learned, rewards_are_the_validation, rewards_are_the_evaluation, weights_are_whole,
+        reward_is_named, adapter_scores_beside_an_adapter, prompts_are_not_packed, prompts_are_known,
+        adapters_begin_with_nothing, rewards_are_the_validation, rewards_are_the_evaluation, weights_are_whole,
         weights_are_whole_whatever_the_preset, answers_are_drawn,
     ),
 )  # fmt: skip

@@ -35,9 +35,11 @@ BESIDE: Mapping[str, Mapping[str, Any]] = {
     "simpo_gamma": PAIRS | {"pref_loss": "simpo"},
     **dict.fromkeys(("kto_chosen_weight", "kto_rejected_weight"), LABELLED),
     **dict.fromkeys(
-        ("ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target", "ppo_whiten_rewards", "reward_model",
-         "reward_model_adapters", "reward_model_quantization_bit", "reward_model_type"), REWARDED,
+        ("ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target", "ppo_whiten_rewards"), REWARDED
     ),
+    "reward_model_adapters": REWARDED | {"reward_model": "tiny", "reward_model_type": "full"},
+    "reward_model_quantization_bit": REWARDED | {"reward_model": "whole-scorer", "reward_model_type": "full"},
+    "reward_model_type": REWARDED | {"reward_model": "whole-scorer"},
 }  # fmt: skip
 #: Accepted, though the spec is no other: what LF has to be told is always so here.
 ALWAYS_SO = frozenset({"do_train"})

@@ -104,13 +104,15 @@ def furnished(home: Path) -> Platform:
     _made(platform, "small", "tiny", "quantized", name="small")
     _made(platform, "scorer", "tiny", "adapter", name="scorer")
     _made(platform, "whole", "Qwen/Qwen3-4B-Instruct-2507", "merged", name="whole")
+    _made(platform, "scorer", "tiny", "adapter", name="scorer", stage="rm")
+    _made(platform, "whole-scorer", "tiny", "merged", name="whole-scorer", stage="rm")
     return platform
 
 
-def _made(platform: Platform, label: str, base: str, kind: str, *, name: str | None = None) -> None:
+def _made(platform: Platform, label: str, base: str, kind: str, *, name: str | None = None, **config: str) -> None:
     model = NewModel(
         name=name or f"ft:{label}", kind=kind, base_model=base, uri="store://made", digest="d", size_bytes=1,
-        format="safetensors", config={"output_dir": label},
+        format="safetensors", config={"output_dir": label, **config},
     )  # fmt: skip
     platform.store.models.create(platform.store.projects.default().id, model)
 

@@ -159,3 +159,31 @@ def test_every_finding_can_be_sent() -> None:
 )
 def test_what_a_kind_of_lora_brings_with_it_is_said(body: dict[str, Any], field: str, words: str) -> None:
     assert words in said(findings(train(**body)), field, "reference")
+
+
+PPO: dict[str, Any] = {"stage": "ppo", "reward_model": "scores", "bf16": True, "learning_rate": 1e-5}
+
+
+def test_ppo_is_told_of_the_simpler_stages() -> None:
+    found = said(findings(train(**PPO)), "stage", "reference")
+    assert "use stage dpo" in found and "GRPO and RLOO" in found
+
+
+def test_answers_drawn_from_a_part_of_the_distribution_are_a_warning() -> None:
+    plain = {"top_p": 1.0, "top_k": 0, "ppo_buffer_size": 4}
+    assert {"top_p", "top_k"} & fields(findings(train(**PPO, **plain)), "warning") == set()
+    assert "top_p" in fields(findings(train(**PPO)), "warning")
+    assert "top_k" in fields(findings(train(**PPO, **plain | {"top_k": 50})), "warning")
+    assert "repetition_penalty" in fields(findings(train(**PPO, **plain, repetition_penalty=1.1)), "warning")
+
+
+def test_few_answers_a_step_are_a_warning_and_no_validation_is_none() -> None:
+    assert "ppo_buffer_size" in fields(findings(train(**PPO, per_device_train_batch_size=2)), "warning")
+    found = fields(findings(train(**PPO, per_device_train_batch_size=4, ppo_buffer_size=4)), "warning")
+    assert not {"ppo_buffer_size", "val_size"} & found
+
+
+def test_fields_of_drawing_are_without_effect_in_other_stages() -> None:
+    found = findings(train(top_p=0.9, max_new_tokens=99))
+    assert {"top_p", "max_new_tokens"} <= fields(found, "info")
+    assert "no effect" in said(found, "top_p", "reference")

@@ -86,6 +86,28 @@ def test_inputs_are_resolved_to_local_paths(ledger: Ledger) -> None:
     assert told["datasets"][0]["format"] == "alpaca" and told["datasets"][0]["digest"].startswith("sha256:")
 
 
+@pytest.mark.parametrize(
+    ("body", "whole", "adapter"),
+    [
+        ({"reward_model": ADAPTER}, None, ADAPTER),
+        ({"reward_model": "other", "reward_model_type": "full"}, "other", None),
+        ({"reward_model": "tiny", "reward_model_type": "full", "reward_model_adapters": ADAPTER}, "tiny", ADAPTER),
+    ],
+)
+def test_a_reward_model_is_resolved_to_local_paths(
+    ledger: Ledger, body: dict[str, Any], whole: str | None, adapter: str | None
+) -> None:
+    told = TrainWork().run_json(ledger.claim(stage="ppo", **body))["reward"]
+
+    for name, path in ((whole, told["model_path"]), (adapter, told["adapter_path"])):
+        assert (path is None) == (name is None)
+        assert name is None or path.endswith(name.replace(":", "-"))
+
+
+def test_other_stages_have_no_reward_model(ledger: Ledger) -> None:
+    assert TrainWork().run_json(ledger.claim(reward_model=ADAPTER))["reward"] is None
+
+
 @pytest.mark.parametrize("body", [{"model": ADAPTER}, {"adapter_name_or_path": ADAPTER}])
 def test_training_on_an_adapter_goes_on_with_it_on_its_base(ledger: Ledger, body: dict[str, Any]) -> None:
     told = TrainWork().run_json(ledger.claim(**body))
