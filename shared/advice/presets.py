@@ -24,6 +24,8 @@ PAPER, ESTIMATE, REFERENCE = Origin.PAPER, Origin.ESTIMATE, Origin.REFERENCE
 FEW_ROWS = 10_000
 #: Largest effective batch and batch of one device that are proposed.
 MOST_BATCH, MOST_ROWS = 128, 8
+#: Verdicts beside those of fit.py.
+UNKNOWN, REFUSED = "unknown", "refused"
 #: Steps of an epoch that are left at least.
 STEPS = 20
 
@@ -43,6 +45,7 @@ def recommend(given: Mapping[str, Any], known: Known, goal: str) -> tuple[dict[s
     chosen: dict[str, Reason] = {}
     for choose in (_method, _size, _rate, _length, _validation, _records):
         chosen |= {name: why for name, why in choose(given, known, goal) if name not in given}
+    chosen = _accepted(given, chosen)
     chosen |= {name: why for name, why in _fitting({**_values(chosen), **given}, known) if name not in given}
     reasons = [reason.as_dict(name) for name, reason in chosen.items()]
     return {**given, **_values(chosen)}, reasons
@@ -52,13 +55,22 @@ def _values(chosen: Mapping[str, Reason]) -> dict[str, Any]:
     return {name: reason.value for name, reason in chosen.items()}
 
 
+def _accepted(given: Mapping[str, Any], chosen: dict[str, Reason]) -> dict[str, Reason]:
+    """Without what the stage or method that was given has no use for."""
+    try:
+        schema.load(TrainSpec, {**given, **_values(chosen)})
+    except InvalidSpec as error:
+        refused = {complaint.field for complaint in error.complaints}
+        return {name: reason for name, reason in chosen.items() if name not in refused}
+    return chosen
+
+
 Choices = Iterator[tuple[str, Reason]]
 
 
 def _method(given: Mapping[str, Any], known: Known, goal: str) -> Choices:
     yield "stage", Reason(value="sft", why=Text("95 % of jobs are sft."), source=PAPER)
     yield "finetuning_type", Reason(value="lora", why=Text("LoRA comes first."), source=PAPER)
-    yield "lora_target", Reason(value="all", why=Text("All linear layers: safe for most."), source=PAPER)
     yield "optim", Reason(value="adamw_torch", why=Text("One of the golden trio."), source=PAPER)
     yield "lr_scheduler_type", Reason(value="cosine", why=Text("Advised for production."), source=PAPER)
     yield "num_train_epochs", Reason(value=3.0, why=Text("Start with 3 and watch eval_loss."), source=PAPER)
@@ -66,6 +78,9 @@ def _method(given: Mapping[str, Any], known: Known, goal: str) -> Choices:
 
 def _size(given: Mapping[str, Any], known: Known, goal: str) -> Choices:
     """Rank by goal and size of the model."""
+    if given.get("finetuning_type", "lora") != "lora":
+        return
+    yield "lora_target", Reason(value="all", why=Text("All linear layers: safe for most."), source=PAPER)
     billions = known.shape.num_weights / 1e9 if known.shape else 0
     if goal == "style":
         rank = 64 if billions >= 70 else 32 if billions >= 34 else 8
@@ -141,11 +156,12 @@ def _fitting(body: Mapping[str, Any], known: Known) -> Choices:
     target = batch(known.num_rows)
     tried: dict[str, Any] = {}
     for sharing, rows in _ways(count, target):
-        tried = {**sharing, "per_device_train_batch_size": rows}
-        tried["gradient_accumulation_steps"] = max(round(target / (rows * count)), 1)
-        tried["per_device_eval_batch_size"] = rows
-        verdict = _verdict({**tried, **body}, known)
-        if verdict in (None, fit.FITS):
+        steps = max(round(target / (rows * count)), 1)
+        sizes = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps}
+        way = {**sharing, **sizes, "per_device_eval_batch_size": rows}
+        verdict = _verdict({**way, **body}, known)
+        tried = way if verdict != REFUSED or not tried else tried
+        if verdict in (UNKNOWN, fit.FITS):
             break
     told = Text("estimated to fit") if known.shape and known.cards else Text("not estimated")
     for name, value in tried.items():
@@ -164,11 +180,10 @@ def batch(num_rows: int | None) -> int:
 
 
 def _ways(count: int, target: int) -> Iterator[tuple[dict[str, Any], int]]:
-    shared = {"zero_stage": 2} if count > 1 else {}
-    ways: list[dict[str, Any]] = [shared]
+    ways: list[dict[str, Any]] = [{}]
     if count > 1:
-        ways.append({"zero_stage": 3})
-    ways += [{**shared, "quantization_bit": 4}, {"deepspeed": "ds_z3_offload_config.json"}]
+        ways += [{"zero_stage": 2}, {"zero_stage": 3}]
+    ways += [{"quantization_bit": 4}, {"deepspeed": "ds_z3_offload_config.json"}]
     for way in ways:
         rows = MOST_ROWS
         while rows >= 1:
@@ -177,14 +192,14 @@ def _ways(count: int, target: int) -> Iterator[tuple[dict[str, Any], int]]:
             rows //= 2
 
 
-def _verdict(body: Mapping[str, Any], known: Known) -> str | None:
-    """None: cannot be said."""
-    if known.shape is None or known.cards is None:
-        return None
+def _verdict(body: Mapping[str, Any], known: Known) -> str:
+    """fit.py's three, or one of two more: it cannot be said, or no job may be so."""
     try:
         spec = schema.load(TrainSpec, body)
     except InvalidSpec:
-        return fit.DOES_NOT_FIT
+        return REFUSED
+    if known.shape is None or known.cards is None:
+        return UNKNOWN
     longest = (known.lengths or {}).get("length_max")
     return fit.fit(spec, known.shape, known.cards, int(longest) if longest else None).verdict
 

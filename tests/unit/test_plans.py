@@ -306,3 +306,29 @@ def test_the_route_is_described_with_both_its_media_types(platform: Platform) ->
     assert post["requestBody"]["content"].keys() == {"application/json", "application/yaml"}
     assert "memory" in described["components"]["schemas"]["Plan"]["properties"]
     assert "gpus" in described["components"]["schemas"]["PlanRequest"]["properties"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"finetuning_type": "full", "gpus": {"kind": "A100-80GB", "count": 8}},
+        {
+            "stage": "ppo",
+            "reward_model": "base",
+            "reward_model_type": "full",
+            "gpus": {"kind": "A100-80GB", "count": 4},
+        },
+        {"quantization_bit": 4, "gpus": {"kind": "L4", "count": 2}},
+        {"gpus": {"kind": "L4", "count": 2}, "learning_rate": 3e-4, "packing": True, "cutoff_len": 4096},
+        {},
+    ],
+)
+def test_what_is_given_is_never_contradicted(platform: Platform, given: dict[str, Any]) -> None:
+    asked = {"model": "base", "dataset": "sums", "goal": "knowledge", "num_rows": 20_000, **given}
+    answer = platform.post("/v1/plans", asked)
+    assert answer.status_code == 200, answer.get_json()
+    made = answer.get_json()
+    kept = {name: value for name, value in given.items() if name != "gpus"}
+    assert {name: made["spec"][name] for name in kept} == kept
+    assert not {reason["field"] for reason in made["reasons"]} & kept.keys()
+    assert made["memory"]["verdict"] in ("fits", None)
