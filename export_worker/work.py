@@ -7,6 +7,7 @@ Not here: anything that reads weights (export_worker/child).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class ExportWork:
             "model_path": sources.base.local(run.artifacts),
             "adapter_paths": [adapter.local(run.artifacts) for adapter in sources.adapters],
             "template": chosen_template(spec, sources),
+            "wording": {} if spec.source.template else trained_wording(training),
             "calibration": calibration(run, spec, training),
             "held_out": datasets(run, training.get("eval_dataset") or [], training.get("dataset_dir")),
             "lineage": {
@@ -143,6 +145,12 @@ def chosen_template(spec: ExportSpec, sources: Sources) -> str | None:
     """The template that the export names, else the one of the training; None: the one in the model's own files."""
     trained_with = sources.training.spec.get("template") if sources.training else None
     return templates.settled(spec.source.template or trained_with)
+
+
+def trained_wording(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training said of how its template writes: the model is served with the same."""
+    said = (field.name for field in dataclasses.fields(templates.Wording))
+    return {name: training[name] for name in said if name in training}
 
 
 def calibration(run: Run, spec: ExportSpec, training: Mapping[str, Any]) -> list[dict[str, Any]]:

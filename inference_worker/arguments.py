@@ -31,6 +31,8 @@ class Files:
     adapter_rank: int = 0
     #: Jinja file that replaces the model's own chat template.
     chat_template: Path | None = None
+    #: Folder whose generation_config.json replaces the model's own: where an adapter was taught to end.
+    generation: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ def argv(
         *(_on_gpus(spec, machine) if machine.gpus else ("--enforce-eager",)),
         *(("--max-num-seqs", str(spec.max_num_seqs)) if spec.max_num_seqs is not None else ()),
         *(("--chat-template", str(files.chat_template)) if files.chat_template else ()),
+        *(("--generation-config", str(files.generation)) if files.generation else ()),
         *(("--trust-remote-code",) if spec.trust_remote_code else ()),
     ]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shared.records import Model
     from shared.store import Store
 
+TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
 #: Names under which configs tell how many positions a model has.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 
@@ -36,8 +37,21 @@ def bring(
         context_length=context_length(Path(folder)),
         adapter=adapter,
         adapter_rank=rank,
-        chat_template=write_template(spec.template or record.template, to),
+        chat_template=chat_template(spec, record.template, Path(folder), adapter, to),
+        generation=adapter if adapter and (adapter / GENERATION).is_file() else None,
     )
+
+
+def chat_template(
+    spec: DeploySpec, trained_with: str | None, model: Path, adapter: Path | None, to: Path
+) -> Path | None:
+    """What the spec names, else the file that was trained with; None where vLLM finds it in the model's own folder."""
+    if spec.template is not None:
+        return write_template(spec.template, to)
+    if adapter is not None and (adapter / TEMPLATE).is_file():
+        return adapter / TEMPLATE
+    # Models of before the file was kept with them.
+    return None if (model / TEMPLATE).is_file() else write_template(trained_with, to)
 
 
 def adapter_rank(folder: Path) -> int:

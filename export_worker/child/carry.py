@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from export_worker.child.source import Source
-from shared import templates
 
 #: Files that belong to the tokenizer. One that the adapter was trained with replaces the base's, all of them together.
 TOKENIZER = (
@@ -46,10 +45,13 @@ MODEL = (
 
 
 def carry_over(source: Source, out: Path, *, untied: bool = False, template: str | None = None) -> None:
-    """Complete the folder of merged weights; `template` names one of ours to answer with instead of the model's own."""
+    """Complete the folder of merged weights; `template` is Jinja to be asked with instead of the model's own."""
     trained_with = next((one for one in reversed(source.adapters) if (one / "tokenizer_config.json").is_file()), None)
     copy(source.model, out, MODEL)
     copy(trained_with or source.model, out, TOKENIZER)
+    if trained_with:
+        # It says where the adapter was taught to end.
+        copy(trained_with, out, ("generation_config.json",))
     if not (out / "config.json").is_file():
         write_config(source.model, out, untied=untied)
     if template:
@@ -77,9 +79,9 @@ def write_config(model: Path, out: Path, *, untied: bool) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
-def set_template(out: Path, name: str) -> None:
+def set_template(out: Path, jinja: str) -> None:
     """Make this the model's chat template, in the one place where transformers and vLLM look first."""
-    (out / "chat_template.jinja").write_text(templates.get(name).jinja)
+    (out / "chat_template.jinja").write_text(jinja, encoding="utf-8")
     file = out / "tokenizer_config.json"
     config = json.loads(file.read_text())
     if config.pop("chat_template", None) is not None:

@@ -20,7 +20,7 @@ from export_worker.child.merge import GB, Merged, merge
 from export_worker.child.rows import Sample, Texts
 from export_worker.child.source import CannotExport, Source, choose_device, local_folder
 from export_worker.child.watch import Watch
-from shared import schema
+from shared import schema, templates
 from shared.spec import ExportSpec
 
 MERGED = "merged"
@@ -36,6 +36,7 @@ class Order:
     source: Source
     format: str
     texts: Texts
+    #: Jinja that the model is to be asked with, instead of what lies in its files.
     template: str | None
     out: Path
     scratch: Path
@@ -60,7 +61,7 @@ class Order:
                 num_samples=spec.export.export_quantization_nsamples,
                 max_tokens=spec.export.export_quantization_maxlen,
             ),
-            template=run["template"],
+            template=template_of(run),
             out=Path(run["output_dir"]),
             scratch=Path(run["scratch_dir"]),
             lineage=run["lineage"],
@@ -74,6 +75,11 @@ class Order:
     @property
     def merged(self) -> Path:
         return self.staging if self.format == MERGED else self.scratch / MERGED
+
+
+def template_of(run: Mapping[str, Any]) -> str | None:
+    name = run["template"]
+    return templates.get(name, templates.Wording(**run.get("wording", {}))).jinja if name else None
 
 
 def export(order: Order, watch: Watch) -> dict[str, Any]:

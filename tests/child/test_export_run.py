@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +114,19 @@ def test_a_named_template_takes_the_place_of_the_models_own(base: Path, adapter:
     folder = attempt_folder(tmp_path, base, adapter, template=name)
     run_here(folder)
     assert AutoTokenizer.from_pretrained(folder / "output").chat_template == templates.get(name).jinja
+
+
+def test_the_words_and_the_ends_of_the_training_are_exported_with_it(base: Path, adapter: Path, tmp_path: Path) -> None:
+    trained = shutil.copytree(adapter, tmp_path / "trained")
+    for file in (*base.glob("tokenizer*"), *base.glob("special_tokens_map.json")):
+        shutil.copyfile(file, trained / file.name)
+    (trained / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+    folder = attempt_folder(tmp_path, base, trained, template="qwen", wording={"default_system": "Rhyme."})
+    run_here(folder)
+
+    said = templates.Wording(default_system="Rhyme.")
+    assert AutoTokenizer.from_pretrained(folder / "output").chat_template == templates.get("qwen", said).jinja
+    assert GenerationConfig.from_pretrained(folder / "output").eos_token_id == [1, 2]
 
 
 def test_the_card_says_where_the_model_comes_from_and_what_was_measured(

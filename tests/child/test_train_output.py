@@ -54,6 +54,23 @@ def test_the_output_speaks_the_template_that_was_trained(tmp_path: Path, tiny: P
     assert "### Instruction" in AutoTokenizer.from_pretrained(named.output).chat_template
 
 
+@pytest.mark.parametrize("method", ["lora", "freeze"])
+def test_the_output_ends_where_its_template_does(tmp_path: Path, rows: Path, method: str) -> None:
+    base = make_model(tmp_path / "model")
+    config = json.loads((base / "tokenizer_config.json").read_text()) | {"eos_token": "<|endoftext|>"}
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    shape = {"finetuning_type": method, "freeze_trainable_layers": 1, "max_steps": 1}
+
+    own = train_here(make_attempt(tmp_path / "own", base, rows, **shape))
+    named = train_here(make_attempt(tmp_path / "named", base, rows, template="qwen", default_system="", **shape))
+
+    end, stop = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    assert AutoTokenizer.from_pretrained(own.output).eos_token_id == end
+    assert AutoTokenizer.from_pretrained(named.output).eos_token_id == stop
+    assert stop in json.loads((named.output / "generation_config.json").read_text())["eos_token_id"]
+    assert (own.output / "generation_config.json").exists() is (method == "freeze")
+
+
 def test_an_adapter_is_trained_on(tmp_path: Path, tiny: Path, rows: Path) -> None:
     first = train_here(make_attempt(tmp_path / "first", tiny, rows, lora_rank=4))
     second = train_here(make_attempt(tmp_path / "second", tiny, rows, lora_rank=16, adapter=first.output))

@@ -84,10 +84,12 @@ def test_what_was_left_out_is_left_to_vllm() -> None:
     made = command()
     assert not {"--max-num-seqs", "--chat-template", "--trust-remote-code", "--enable-lora"} & set(made)
     full = command(
-        replace(SPEC, max_num_seqs=8, trust_remote_code=True), replace(FILES, chat_template=Path("/t.jinja"))
+        replace(SPEC, max_num_seqs=8, trust_remote_code=True),
+        replace(FILES, chat_template=Path("/t.jinja"), generation=Path("/adapter")),
     )
     assert value(full, "--max-num-seqs") == "8"
     assert value(full, "--chat-template") == "/t.jinja"
+    assert value(full, "--generation-config") == "/adapter"
     assert "--trust-remote-code" in full
 
 

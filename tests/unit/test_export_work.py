@@ -110,11 +110,17 @@ def test_an_adapters_base_template_and_texts_are_found_from_its_training(ledger:
     assert Path(told["model_path"]).name == "model-tiny"
     assert [Path(path).name for path in told["adapter_paths"]] == ["model-ft-tiny-local--12345678"]
     assert told["template"] == ledger.training.spec["template"]
+    assert told["wording"]["enable_thinking"] is True
     assert [(one["name"], one["format"]) for one in told["calibration"]] == [("facts", "openai")]
     assert [one["name"] for one in told["held_out"]] == ["questions"]
     assert told["calibration"][0]["columns"] == {"columns": {"messages": "messages"}, "tags": {}}
     assert told["lineage"]["name"] == f"{ADAPTER}:w4a16"
     assert told["lineage"]["training_job"] == ledger.training.id
+
+
+def test_a_template_that_the_export_names_is_written_in_its_own_words(ledger: Ledger) -> None:
+    told = ExportWork().run_json(ledger.export()(model_name_or_path=ADAPTER, template="chatml"))
+    assert (told["template"], told["wording"]) == ("chatml", {})
 
 
 def test_lf_style_names_base_and_adapter(ledger: Ledger) -> None:

@@ -157,6 +157,20 @@ def test_a_named_template_becomes_a_file_and_none_means_the_models_own(worker: W
     assert written is not None and "im_start" in written.read_text()
 
 
+def test_an_adapter_is_asked_and_ends_as_it_was_trained(worker: Worker, tmp_path: Path) -> None:
+    register(worker, folder_with(tmp_path, "config.json", {}), "base")
+    folder = folder_with(tmp_path, "adapter_config.json", {"r": 8})
+    (folder / "chat_template.jinja").write_text("trained")
+    (folder / "generation_config.json").write_text("{}")
+    register(worker, folder, "tuned", "adapter", "base")
+
+    found = bring(worker, "tuned", tmp_path)
+    assert found.adapter is not None and found.generation == found.adapter
+    assert found.chat_template is not None and found.chat_template.read_text() == "trained"
+    named = bring(worker, "tuned", tmp_path, template="qwen").chat_template
+    assert named is not None and "im_start" in named.read_text()
+
+
 def test_a_model_that_is_gone_is_told_by_its_name(worker: Worker, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="'gone'"):
         bring(worker, "gone", tmp_path)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers.trainer_utils import TrainOutput
 
-from trainer_worker.child import pissa, tokenizer
+from trainer_worker.child import ends, pissa, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import load_config, stored_dtype
 from trainer_worker.child.trainer import StageTrainer, latest
@@ -33,7 +33,9 @@ def output(trainer: StageTrainer, context: Context) -> None:
     if context.is_first:
         if (start := context.scratch / pissa.FOLDER).exists():
             pissa.convert(folder, start)
-        tokenizer.load(context.run["model_path"], context.spec).save_pretrained(folder)
+        words = tokenizer.load(context.run["model_path"], context.spec)
+        words.save_pretrained(folder)
+        ends.publish(folder, words, context)
     trainer.accelerator.wait_for_everyone()
 
 

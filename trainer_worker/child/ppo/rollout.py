@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 
-from shared import templates
 from shared.spec import TrainSpec
 from trainer_worker.child.batch import Item
 
@@ -76,15 +75,6 @@ def settings(spec: TrainSpec, end_ids: Iterable[int], pad_id: int) -> Generation
         eos_token_id=sorted(set(end_ids)),
         pad_token_id=pad_id,
     )
-
-
-def end_ids(tokenizer: PreTrainedTokenizerBase, model: Any, spec: TrainSpec) -> set[int]:
-    """Tokens that end an answer: the tokenizer's, those that the model's file names, the template's stop words."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    named = templates.get(spec.data.template).stop_words if spec.data.template else ()
-    encoded = (tokenizer.encode(word, add_special_tokens=False) for word in named)
-    words = {ids[0] for ids in encoded if len(ids) == 1}
-    return {int(tokenizer.eos_token_id), *words, *([own] if isinstance(own, int) else own or ())}
 
 
 def draw(model: Any, prompts: dict[str, torch.Tensor], config: GenerationConfig, num_at_once: int) -> Rollouts:

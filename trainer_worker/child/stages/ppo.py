@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from trainer_worker.child import datasets, setup, tokenizer, training
+from trainer_worker.child import datasets, ends, setup, tokenizer, training
 from trainer_worker.child.context import Context
 from trainer_worker.child.datasets import Parts
 from trainer_worker.child.objective import Autocast
@@ -60,12 +60,12 @@ def rounds(context: Context, made: Made) -> None:
 
 def make_actors(context: Context, made: Made) -> Actors:
     words = tokenizer.load(context.run["model_path"], context.spec)
-    ends = rollout.end_ids(words, made.model, context.spec)
+    end_ids = ends.end_ids(words, made.model.generation_config, context.spec)
     padding = words.pad_token_id if words.pad_token_id is not None else words.eos_token_id
     return Actors(
         reference=as_it_is(made.model),
         scorer=made.beside,
-        drawing=rollout.settings(context.spec, ends, int(padding)),
+        drawing=rollout.settings(context.spec, end_ids, int(padding)),
         autocast=made.autocast,
     )
 
