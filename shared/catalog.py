@@ -104,12 +104,12 @@ def resolve_dataset(
 
 
 def description_folders(roots: Iterable[Path], dataset_dir: str | None) -> list[Path]:
-    """Folders below import roots that hold a `dataset_info.json`: the roots, and `dataset_dir` below them."""
+    """Folders below import roots that hold a `dataset_info.json`: `dataset_dir`, the roots, LF's default folder."""
     if dataset_dir == ONLINE:
         return []
     allowed = [root.resolve() for root in roots]
     found: list[Path] = []
-    for place in (place for root in allowed for place in (root, root / (dataset_dir or DATASET_DIR))):
+    for place in (root / name for name in (dataset_dir or ".", ".", DATASET_DIR) for root in allowed):
         with contextlib.suppress(OSError, ValueError):  # no folder can have such a name
             folder = place.resolve()
             is_below = any(folder.is_relative_to(root) for root in allowed)

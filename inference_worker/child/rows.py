@@ -7,14 +7,15 @@ told at once and with its line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shared import sampling
+from shared import dataset, reading, sampling
 from shared.errors import Complaint, InvalidDataset
+from shared.reading import Found
 from shared.spec import GenerateSpec
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -36,31 +37,24 @@ class _Wrong(ValueError):
 
 def read(path: Path, spec: GenerateSpec) -> Iterator[Row]:
     """The rows of a file that `check` found right."""
-    with open(path, encoding="utf-8-sig") as file:
-        numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-        for count, (number, line) in enumerate(numbered):
-            if spec.max_samples is not None and count >= spec.max_samples:
-                return
-            yield _row(line, number, spec)
+    for found in islice(_rows(path), spec.max_samples):
+        yield _row(found, spec)
 
 
 def check(path: Path, spec: GenerateSpec) -> int:
     """How many rows there are. Raises InvalidDataset with the lines that cannot be asked."""
     complaints: list[Complaint] = []
     seen: dict[str, int] = {}
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip() or (spec.max_samples is not None and len(seen) >= spec.max_samples):
-                continue
-            try:
-                custom_id = _row(line, number, spec).custom_id
-                if custom_id in seen:
-                    raise _Wrong(f"custom_id {custom_id!r} is that of line {seen[custom_id]} too")
-                seen[custom_id] = number
-            except _Wrong as error:
-                complaints.append(Complaint(field="dataset", message=str(error), line=number))
-                if len(complaints) == MAX_COMPLAINTS:
-                    break
+    for found in islice(_rows(path), spec.max_samples):
+        try:
+            custom_id = _row(found, spec).custom_id
+            if custom_id in seen:
+                raise _Wrong(f"custom_id {custom_id!r} is that of line {seen[custom_id]} too")
+            seen[custom_id] = found.line
+        except _Wrong as error:
+            complaints.append(Complaint(field="dataset", message=str(error), line=found.line))
+            if len(complaints) == MAX_COMPLAINTS:
+                break
     if complaints or not seen:
         raise _refusal(complaints)
     return len(seen)
@@ -74,14 +68,18 @@ def _refusal(complaints: list[Complaint]) -> InvalidDataset:
     return InvalidDataset(text, complaints=complaints)
 
 
-def _row(line: str, number: int, spec: GenerateSpec) -> Row:
-    try:
-        given = json.loads(line)
-    except ValueError as error:
-        raise _Wrong(f"is no JSON: {error}") from error
+def _rows(path: Path) -> Iterator[Found]:
+    """As datasets are read; of what a name says of its file nothing is known here."""
+    return reading.read(path, dataset.container_of(path))
+
+
+def _row(found: Found, spec: GenerateSpec) -> Row:
+    if found.error is not None:
+        raise _Wrong(found.error.message)
+    given = found.value
     if not isinstance(given, dict):
         raise _Wrong("is no JSON object")
-    custom_id = given.get("custom_id", f"line-{number}")
+    custom_id = given.get("custom_id", f"line-{found.line}")
     if not isinstance(custom_id, str) or not custom_id:
         raise _Wrong("custom_id must be a text")
     asked = _asked(given, spec)

@@ -96,7 +96,7 @@ def resolve(root: Path, name: str, dataset_dir: str | None = None, *, hub: bool 
     return catalog.resolve_dataset(store, settings, store.projects.default().id, name, dataset_dir)
 
 
-@pytest.mark.parametrize("dataset_dir", [None, "data", "./data"])
+@pytest.mark.parametrize("dataset_dir", [None, "data", "./data", "other", "..", "/", "REMOTE:org/name", "a" * 300])
 def test_an_entry_below_an_import_root_is_a_dataset(root: Path, dataset_dir: str | None) -> None:
     found = resolve(root, "pairs", dataset_dir)
     assert found.path == root / "data" / "pairs.json"
@@ -105,10 +105,25 @@ def test_an_entry_below_an_import_root_is_a_dataset(root: Path, dataset_dir: str
     assert (format, kept["ranking"], kept["columns"]["chosen"]) == ("alpaca", True, "good")
 
 
-@pytest.mark.parametrize("dataset_dir", ["other", "ONLINE", "..", "/", "a" * 300, "\ud800"])
-def test_a_folder_without_descriptions_describes_nothing(root: Path, dataset_dir: str) -> None:
+def test_online_means_that_no_description_is_read(root: Path) -> None:
     with pytest.raises(NotFound):
-        resolve(root, "pairs", dataset_dir)
+        resolve(root, "pairs", "ONLINE")
+
+
+def test_the_folder_that_is_named_comes_before_others(root: Path) -> None:
+    (root / "other").mkdir()
+    (root / "other" / "mine.json").write_text("[]")
+    (root / "other" / datasetinfo.FILE_NAME).write_text(json.dumps({"pairs": {"file_name": "mine.json"}}))
+    assert resolve(root, "pairs", "other").path == root / "other" / "mine.json"
+    assert resolve(root, "pairs").path == root / "data" / "pairs.json"
+
+
+def test_descriptions_outside_of_the_import_roots_are_not_read(root: Path) -> None:
+    (root.parent / datasetinfo.FILE_NAME).write_text(json.dumps({"theirs": {"file_name": "secret.json"}}))
+    (root / "link").symlink_to(root.parent)
+    for dataset_dir in ("..", str(root.parent), "link"):
+        with pytest.raises(NotFound):
+            resolve(root, "theirs", dataset_dir)
 
 
 def test_an_entry_on_the_hub_keeps_its_part(root: Path) -> None:

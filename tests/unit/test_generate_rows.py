@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from dataclasses import replace
@@ -38,6 +39,14 @@ def test_messages_go_to_chat_and_prompts_to_completions(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "hello"}]
     assert only_row(tmp_path, {"messages": messages}).path == CHAT
     assert only_row(tmp_path, {"prompt": "hello"}).path == COMPLETIONS
+
+
+def test_rows_of_a_list_or_a_packed_file_are_asked_alike(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(json.dumps([{"prompt": "a"}, {"instruction": "b", "input": "c"}], indent=1))
+    (tmp_path / "packed").write_bytes(gzip.compress(b'{"prompt": "a"}\n{"instruction": "b", "input": "c"}\n'))
+    found = [[row.body.get("prompt") or row.body["messages"] for row in rows.read(tmp_path / name, SPEC)]
+             for name in ("list", "packed")]  # fmt: skip
+    assert found[0] == found[1] == ["a", [{"role": "user", "content": "b\nc"}]]
 
 
 def test_a_row_says_what_it_wants_else_than_the_job(tmp_path: Path) -> None:
@@ -83,7 +92,7 @@ def test_every_line_that_cannot_be_asked_is_told_before_the_first_request(tmp_pa
 
 
 def test_a_dataset_without_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDataset, match="no rows"):
+    with pytest.raises(InvalidDataset, match="at least one row"):
         rows.check(write(tmp_path / "rows.jsonl", ""), SPEC)
 
 
