@@ -35,9 +35,10 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         init_special_tokens="noise_init",
     ),
     *_all(LATER, "leave it out; special tokens in data are read as such", split_special_tokens=False),
-    *_all(LATER, "choose a model with a context as long as cutoff_len", rope_scaling=None),
-    *_all(LATER, "use flash_attn auto", shift_attn=False),
-    *_all(LATER, "train the model as it is", train_from_scratch=False),
+    *_all(
+        "LongLoRA's shifted attention rewrites the attention of Llama alone, for transformers of 2023; no kernel here "
+        "has it", "use flash_attn auto, whose memory grows with the length and not with its square", shift_attn=False,
+    ),
     *_all(
         "Mixture-of-Depths rewrites the layers by the package MoD, which knows no model since 2024 and no server loads",
         "train the model as it is, or use a model with mixture of experts", mixture_of_depths=None,
@@ -46,8 +47,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         UNSLOTH, "use enable_liger_kernel for fused kernels; activations are checkpointed unless "
         "disable_gradient_checkpointing is true", use_unsloth=False, use_unsloth_gc=False,
     ),
-    *_all(LATER, "leave it out; the model's own value holds", moe_aux_loss_coef=None),
-    *_all(LATER, "leave it out; losses are computed in float32 anyway", upcast_lmhead_output=False),
     *_all("models are served by vLLM only", "leave it out", infer_backend=("huggingface", "vllm")),
     *_all(
         "models come from the Hugging Face Hub, the catalog or the import roots, not from ModelScope or Modelers",
@@ -90,7 +89,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     # Data
     *_all("padding is never learned", "leave it out", ignore_pad_token_for_loss=True),
     # Method and loss
-    *_all(LATER, "use finetuning_type freeze or lora", use_llama_pro=False),
     *_all(
         "the package adam-mini tells layers apart by names that it knows of few models",
         "use optim adamw_8bit, which saves more, or adafactor", use_adam_mini=False,
@@ -107,11 +105,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         moe_token_dispatcher_type=None, calculate_per_token_loss=None, use_distributed_optimizer=True,
         overlap_param_gather=True, overlap_grad_reduce=True, use_packed_sequences=False, mixed_precision="bf16_mixed",
         megatron_pretrained_checkpoint=None, export_hf_on_finish=False, extra_config=None,
-    ),
-    *_all(
-        LATER, "use the plain sft loss",
-        use_dft_loss=False, use_asft_loss=False, asft_alpha=0.1, use_eaft_loss=False, eaft_alpha=1.0,
-        label_smoothing_factor=0.0, neftune_noise_alpha=None,
     ),
     *_all(
         "it belongs to orthogonal fine-tuning (oft), whose adapters vLLM does not serve",
@@ -210,6 +203,7 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
 
 #: Accepted with any value: here it cannot change a result.
 WITHOUT_EFFECT: Mapping[str, str] = {
+    "upcast_lmhead_output": "logits are turned to float32 before the loss, a slice at a time",
     "use_v1_kernels": "it changes speed, not results; enable_liger_kernel gives fused kernels",
     "gradient_checkpointing": "disable_gradient_checkpointing decides, as in LF",
     "cache_dir": "the server has one cache",

@@ -64,6 +64,51 @@ def a_stream_ends_after_steps(spec: TrainSpec) -> str | None:
     return "needs max_steps: it says how many rows are read" if wrong else None
 
 
+def _of_next_tokens(field: str, is_given: Callable[[TrainSpec], Any]) -> Check:
+    @rule(field)
+    def check(spec: TrainSpec) -> str | None:
+        wrong = is_given(spec) and spec.tuning.stage not in ("sft", "pt")
+        text = "is of the loss of sft and pt, not of stage {stage}: leave it out"
+        return Text(text, stage=spec.tuning.stage) if wrong else None
+
+    return check
+
+
+@rule("pissa_init")
+def anchored_to_the_untouched_model(spec: TrainSpec) -> str | None:
+    both = spec.lora.pissa_init and spec.loss.use_asft_loss
+    return "changes the base to which use_asft_loss anchors: choose one" if both else None
+
+
+@rule("use_llama_pro")
+def added_blocks_among_others(spec: TrainSpec) -> str | None:
+    wrong = spec.freeze.use_llama_pro and spec.tuning.finetuning_type == "full"
+    return "trains some blocks only: set finetuning_type to freeze or lora" if wrong else None
+
+
+@rule("freeze_trainable_layers", code="out_of_range")
+def number_of_added_blocks(spec: TrainSpec) -> str | None:
+    wrong = spec.freeze.use_llama_pro and spec.freeze.trainable_layers < 1
+    return "is below 1: with use_llama_pro it is the number of added blocks" if wrong else None
+
+
+@rule("train_from_scratch")
+def everything_from_scratch(spec: TrainSpec) -> str | None:
+    wrong = spec.architecture.train_from_scratch and spec.tuning.finetuning_type != "full"
+    text = "cannot be true with finetuning_type {method}, which leaves random weights untrained: set it to full"
+    return Text(text, method=spec.tuning.finetuning_type) if wrong else None
+
+
+@rule("rope_scaling", code="unsupported")
+def positions_go_with_the_model(spec: TrainSpec) -> str | None:
+    wrong = spec.architecture.rope_scaling is not None and spec.trains_adapter()
+    text = (
+        "cannot go with an adapter: it would be served on its base, whose positions are not stretched; set "
+        "finetuning_type to freeze or full, or stretch a model first and train the adapter on that"
+    )
+    return text if wrong else None
+
+
 RULES: tuple[Check, ...] = (
     *steps.RULES,
     _of_conversations("neat_packing", lambda spec: spec.data.neat_packing),
@@ -77,4 +122,15 @@ RULES: tuple[Check, ...] = (
     a_stream_ends_after_steps,
     pissa_of_readable_weights,
     pissa_of_whole_weights,
+    _of_conversations("use_dft_loss", lambda spec: spec.loss.use_dft_loss),
+    _of_conversations("use_asft_loss", lambda spec: spec.loss.use_asft_loss),
+    _of_conversations("use_eaft_loss", lambda spec: spec.loss.use_eaft_loss),
+    _of_conversations("neftune_noise_alpha", lambda spec: spec.loss.neftune_noise_alpha is not None),
+    _of_conversations("label_smoothing_factor", lambda spec: spec.loss.label_smoothing_factor > 0),
+    _of_next_tokens("moe_aux_loss_coef", lambda spec: spec.architecture.moe_aux_loss_coef is not None),
+    anchored_to_the_untouched_model,
+    added_blocks_among_others,
+    number_of_added_blocks,
+    everything_from_scratch,
+    positions_go_with_the_model,
 )

@@ -9,11 +9,13 @@ from typing import Any
 from shared import methods, stages
 from shared.param import group, plugged
 from shared.rules import rule
+from shared.spec.architecture import Architecture
 from shared.spec.data import Data
 from shared.spec.distributed import Distributed
 from shared.spec.drawing import Drawing
 from shared.spec.loop import Loop
 from shared.spec.lora import Lora
+from shared.spec.losses import Losses
 from shared.spec.model import Model
 from shared.spec.optimizer import Train
 from shared.spec.optimizer_options import OptimizerOptions
@@ -27,11 +29,13 @@ NO_VALIDATION = "there is nothing to validate on: give val_size or eval_dataset"
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
     model: Model = group(Model)
+    architecture: Architecture = group(Architecture)
     data: Data = group(Data)
     tuning: Tuning = group(Tuning)
     lora: Lora = group(Lora, prefix="lora_")
     freeze: Freeze = group(Freeze, prefix="freeze_")
     train: Train = group(Train)
+    loss: Losses = group(Losses)
     optimizer: OptimizerOptions = group(OptimizerOptions)
     loop: Loop = group(Loop)
     distributed: Distributed = group(Distributed)

@@ -58,6 +58,14 @@ class Freeze:
         ["all"], "Modules inside those layers, or `all`.", deprecated=("name_module_trainable",)
     )
     extra_modules: list[str] = param([], "Modules outside the layers that are trained too.")
+    use_llama_pro: bool = param(
+        False,
+        "Train only the blocks by which a model was expanded (LLaMA Pro): every n-th layer, freeze_trainable_layers of "
+        "them; also with lora.",
+        wire="use_llama_pro",
+        since=2,
+        advice="Only for a model that was expanded by such blocks.",
+    )
 
     @rule("freeze_trainable_layers", code="out_of_range")
     def some_layer(self) -> str | None:

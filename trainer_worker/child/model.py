@@ -61,15 +61,13 @@ def load(context: Context, config: PretrainedConfig, dtype: torch.dtype, kernel:
     )
     if given.quantization_bit and context.device.type == "cuda":
         options["device_map"] = {"": context.device.index or 0}
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        context.run["model_path"],
-        config=config,
-        dtype=dtype,
-        attn_implementation=kernel,
-        revision=given.model_revision,
-        trust_remote_code=given.trust_remote_code,
-        **options,
-    )
+    common = {"dtype": dtype, "attn_implementation": kernel, "trust_remote_code": given.trust_remote_code}
+    if context.spec.architecture.train_from_scratch:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **common)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            context.run["model_path"], config=config, revision=given.model_revision, **common, **options
+        )
     model.config.use_cache = False
     return model
 

@@ -7,7 +7,7 @@ averages over processes and reports. Nothing here knows of steps, ranks or check
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from trainer_worker.child.loss import nll
+from trainer_worker.child.noise import Noise
+from trainer_worker.child.token_losses import TokenLosses
 
 Batch = Mapping[str, Any]
 #: Enters the number format in which models compute.
@@ -54,8 +56,16 @@ class Stateless:
 
 # n: learned tokens of the batch, v: words
 def learned_logits(model: torch.nn.Module, batch: Batch, autocast: Autocast) -> torch.Tensor:  # n v
+    return learned(forward(model, batch, autocast), batch)
+
+
+def forward(model: torch.nn.Module, batch: Batch, autocast: Autocast) -> Any:
     with autocast():
-        logits = model(**batch["inputs"]).logits.flatten(0, 1)
+        return model(**batch["inputs"])
+
+
+def learned(output: Any, batch: Batch) -> torch.Tensor:  # n v
+    logits: torch.Tensor = output.logits.flatten(0, 1)
     return logits if batch["learned"] is None else logits[batch["learned"]]
 
 
@@ -66,10 +76,24 @@ class NextToken(Stateless):
     autocast: Autocast
     #: Also tell, when validating, how often the likeliest token is the right one.
     accuracy: bool = False
+    #: What is minimised instead of it, while validation tells the plain one.
+    token_losses: TokenLosses = nll
+    #: On the embeddings, while training.
+    noise: Noise | None = None
+    #: Of the loss by which a mixture of experts spreads its tokens over them; None: it has none.
+    router_weight: float | None = None
 
     def __call__(self, model: torch.nn.Module, batch: Batch, *, validating: bool) -> Measured:
-        logits, targets = learned_logits(model, batch, self.autocast), batch["targets"]
+        with nullcontext() if self.noise is None or validating else self.noise.on(batch["inputs"]):
+            output = forward(model, batch, self.autocast)
+        logits, targets = learned(output, batch), batch["targets"]
         sums: dict[str, Sum] = {}
         if validating and self.accuracy:
             sums["accuracy"] = (logits.argmax(dim=1) == targets).sum(), len(targets)
-        return Measured(loss=nll(logits, targets).sum(), num_units=len(targets), sums=sums)
+        if validating:
+            return Measured(loss=nll(logits, targets).sum(), num_units=len(targets), sums=sums)
+        loss = self.token_losses(logits, targets).sum()
+        if self.router_weight is not None:
+            # The mean over the step's tokens is taken of all, so each batch's share counts by its tokens.
+            loss = loss + self.router_weight * len(targets) * output.aux_loss
+        return Measured(loss=loss, num_units=len(targets), sums=sums)

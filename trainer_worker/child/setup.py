@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from trainer_worker import deepspeed
-from trainer_worker.child import memory, model
+from trainer_worker.child import architecture, memory, model
 from trainer_worker.child.arguments import training_arguments
 from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
@@ -42,7 +42,7 @@ class Made:
 
 def make(context: Context, parts: Parts, *, padded: bool = False, before: Before | None = None) -> Made:
     """`padded` asks for one row a sample; `before` is shown the base before the method changes anything of it."""
-    config = model.load_config(context)
+    config = architecture.adapt(model.load_config(context), context)
     has_deepspeed = deepspeed.is_wanted(context.spec)
     precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
     layout = model.layout(context.spec, config, padded=padded)

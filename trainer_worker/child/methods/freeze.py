@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
+from trainer_worker.child.blocks import added_blocks, check_added
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import check_names, set_frozen, set_trained
 from trainer_worker.child.precision import Precision
@@ -23,6 +24,8 @@ def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.
     check_names(model, names, "freeze_trainable_modules")
     check_names(model, spec.freeze.extra_modules, "freeze_extra_modules")
     layers = chosen_layers(spec, model.config.get_text_config().num_hidden_layers)
+    if spec.freeze.use_llama_pro:
+        check_added(model, layers, context)
     for name, weight in model.named_parameters():
         weight.requires_grad_(is_trained(name, layers, names, spec.freeze.extra_modules))
     set_trained(model, precision)
@@ -31,8 +34,10 @@ def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.
 
 
 def chosen_layers(spec: TrainSpec, num_layers: int) -> range:
-    """The last layers, or the first when the number is negative. Raises InvalidSpec."""
+    """The last layers, the first when the number is negative, or the added blocks. Raises InvalidSpec."""
     wanted = spec.freeze.trainable_layers
+    if spec.freeze.use_llama_pro:
+        return added_blocks(num_layers, wanted)
     if abs(wanted) > num_layers:
         raise InvalidSpec(f"is {wanted}: the model has {num_layers} layers", field="freeze_trainable_layers")
     return range(num_layers - wanted, num_layers) if wanted > 0 else range(-wanted)

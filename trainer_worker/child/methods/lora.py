@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from trainer_worker.child import pissa
+from trainer_worker.child.blocks import added_blocks
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import check_names, linear_names, set_trained, upcast_norms
 from trainer_worker.child.precision import Precision
@@ -62,11 +63,19 @@ def adapter_config(spec: TrainSpec, model: PreTrainedModel) -> LoraConfig:
         lora_alpha=spec.lora.alpha or 2 * spec.lora.rank,
         lora_dropout=spec.lora.dropout,
         target_modules=linear_names(model) if "all" in spec.lora.target else list(spec.lora.target),
+        layers_to_transform=expanded_layers(spec, model),
         modules_to_save=list(spec.lora.additional_target) or None,
         use_rslora=spec.lora.use_rslora,
         use_dora=spec.lora.use_dora,
         init_lora_weights=pissa.init_name(spec.lora.pissa_iter) if spec.lora.pissa_init else True,
     )
+
+
+def expanded_layers(spec: TrainSpec, model: PreTrainedModel) -> list[int] | None:
+    """With LLaMA Pro the added blocks; None: all."""
+    if not spec.freeze.use_llama_pro:
+        return None
+    return list(added_blocks(model.config.get_text_config().num_hidden_layers, spec.freeze.trainable_layers))
 
 
 def keep_activations(modules: Iterable[nn.Module]) -> None:

@@ -15,4 +15,8 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def objective(context: Context, made: Made) -> NextToken:
-    return NextToken(autocast=made.autocast, accuracy=context.spec.tuning.compute_accuracy)
+    return NextToken(
+        autocast=made.autocast,
+        accuracy=context.spec.tuning.compute_accuracy,
+        router_weight=context.spec.architecture.moe_aux_loss_coef,
+    )
