@@ -48,7 +48,7 @@ def missing(services: Services, project_id: str, spec: Any, *, follows: bool = F
             except NotFound as error:
                 wrong = error.message
             except OSError as error:  # no file can have such a name, or the import root cannot be read
-                wrong = f"cannot be looked up ({error.strerror})"
+                wrong = Text("cannot be looked up ({reason})", reason=error.strerror)
             if wrong is not None:
                 yield Complaint(
                     field=param.wire,

@@ -21,6 +21,7 @@ from shared.layout import Layout, wrong_kind
 from shared.records import Model
 from shared.spec import DeploySpec, ExportSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
+from shared.tongues import Text
 
 #: What a dataset may have been uploaded for, by the field that names it.
 PURPOSES = {
@@ -84,25 +85,32 @@ def _code(services: Services, project_id: str, name: str) -> Iterator[Complaint]
     """Refused for a model that is known to need it. Else the switch is set back, which is harmless, and told: LF's own
     files set it everywhere."""
     if brings_code(services, project_id, name):
-        message = f"is true, but {name!r} is not in the administrator's list of models that may run code of their own"
-        advice = "leave it out, or ask for TUNESMITH_TRUST_REMOTE_CODE to name the model"
-        yield Complaint(field="trust_remote_code", message=f"{message}: {advice}", code="not_allowed")
+        text = (
+            "is true, but {name!r} is not in the administrator's list of models that may run code of their own: "
+            "leave it out, or ask for TUNESMITH_TRUST_REMOTE_CODE to name the model"
+        )
+        yield Complaint(field="trust_remote_code", message=Text(text, name=name), code="not_allowed")
 
 
 def _training(services: Services, project_id: str, spec: TrainSpec) -> Iterator[Complaint]:
     model = record_of(services, project_id, spec.model.model_name_or_path)
     beside = record_of(services, project_id, spec.model.adapter_name_or_path)
     if model is not None and model.kind == "quantized":
-        message = f"is {model.name!r}, which is quantized: train the model it was made from"
+        message = Text("is {name!r}, which is quantized: train the model it was made from", name=model.name)
         yield _wrong("model_name_or_path", message)
     elif how := _quantized_by(services, project_id, spec.model.model_name_or_path, model):
-        message = f"is quantized by {how}, whose weights cannot be trained beside: name the model it was made from"
-        yield _wrong("model_name_or_path", f"{message}, with quantization_bit 4 for as little memory")
+        text = (
+            "is quantized by {how}, whose weights cannot be trained beside: name the model it was made from, with "
+            "quantization_bit 4 for as little memory"
+        )
+        yield _wrong("model_name_or_path", Text(text, how=how))
     if beside is not None and beside.kind != "adapter":
-        yield _wrong("adapter_name_or_path", f"is {beside.name!r}, a model of kind {beside.kind}: must be an adapter")
+        message = Text("is {name!r}, a model of kind {kind}: must be an adapter", name=beside.name, kind=beside.kind)
+        yield _wrong("adapter_name_or_path", message)
         return
     if model is not None and model.kind == "adapter" and spec.model.adapter_name_or_path:
-        message = f"is {model.name!r}, an adapter already: name its base {model.base_model!r}"
+        text = "is {name!r}, an adapter already: name its base {base!r}"
+        message = Text(text, name=model.name, base=model.base_model)
         yield _wrong("model_name_or_path", message)
         return
     adapter = model if model is not None and model.kind == "adapter" else beside
@@ -137,13 +145,15 @@ def _config(folder: Path) -> Any:
 def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
     """The training of an adapter goes on, as an adapter on the same base."""
     if spec.tuning.finetuning_type != "lora":
-        message = f"is {spec.tuning.finetuning_type!r}, but {adapter.name!r} is an adapter: export it merged first"
+        text = "is {method!r}, but {name!r} is an adapter: export it merged first"
+        message = Text(text, method=spec.tuning.finetuning_type, name=adapter.name)
         yield _wrong("finetuning_type", message)
     if spec.lora.create_new_adapter:
-        message = f"is not possible beside {adapter.name!r}: export it merged first, then train on that"
+        message = Text("is not possible beside {name!r}: export it merged first, then train on that", name=adapter.name)
         yield _wrong("create_new_adapter", message)
     if spec.model.model_name_or_path not in (adapter.name, adapter.base_model):
-        message = f"is {adapter.name!r}, which was trained on {adapter.base_model!r}: name that as the model"
+        text = "is {name!r}, which was trained on {base!r}: name that as the model"
+        message = Text(text, name=adapter.name, base=adapter.base_model)
         yield _wrong("adapter_name_or_path", message)
 
 
@@ -152,9 +162,11 @@ def _serving(services: Services, project_id: str, spec: DeploySpec) -> Iterator[
     if adapter is None:
         return
     if adapter.kind != "adapter":
-        yield _wrong("adapter_name_or_path", f"is {adapter.name!r}, a model of kind {adapter.kind}: must be an adapter")
+        message = Text("is {name!r}, a model of kind {kind}: must be an adapter", name=adapter.name, kind=adapter.kind)
+        yield _wrong("adapter_name_or_path", message)
     elif spec.model not in (adapter.name, adapter.base_model):
-        message = f"is {adapter.name!r}, which was trained on {adapter.base_model!r}: name that as the model"
+        text = "is {name!r}, which was trained on {base!r}: name that as the model"
+        message = Text(text, name=adapter.name, base=adapter.base_model)
         yield _wrong("adapter_name_or_path", message)
 
 
@@ -162,10 +174,10 @@ def _export(services: Services, project_id: str, spec: ExportSpec) -> Iterator[C
     model = record_of(services, project_id, spec.source.model_name_or_path)
     adapter = record_of(services, project_id, spec.source.adapter_name_or_path)
     if model is not None and model.kind == "quantized":
-        message = f"is {model.name!r}, which is quantized already: export the model it was made from"
+        message = Text("is {name!r}, which is quantized already: export the model it was made from", name=model.name)
         yield _wrong("model_name_or_path", message)
     if adapter is not None and adapter.kind != "adapter":
-        message = f"is {adapter.name!r}, a model of kind {adapter.kind}: must be an adapter"
+        message = Text("is {name!r}, a model of kind {kind}: must be an adapter", name=adapter.name, kind=adapter.kind)
         yield _wrong("adapter_name_or_path", message)
 
 
@@ -182,12 +194,13 @@ def _data(
             found = catalog.resolve_dataset(services.store, services.settings, project_id, name, dataset_dir)
             if found.record is not None and found.record.purpose not in PURPOSES[field]:
                 allowed = " or ".join(PURPOSES[field])
-                message = f"is {name!r}, uploaded with purpose {found.record.purpose}: upload it with purpose {allowed}"
+                text = "is {name!r}, uploaded with purpose {purpose}: upload it with purpose {allowed}"
+                message = Text(text, name=name, purpose=found.record.purpose, allowed=allowed)
                 yield Complaint(field=field, message=message, code="wrong_purpose")
             elif stage and found.reading:
                 kind = Layout.from_record(*found.reading).kind
                 if wrong := wrong_kind(kind, stage, stages.get(stage).rows):
-                    yield _wrong(field, f"is {name!r}, which {wrong}")
+                    yield _wrong(field, Text("is {name!r}, which {wrong}", name=name, wrong=wrong))
 
 
 def _wrong(field: str, message: str) -> Complaint:

@@ -22,6 +22,7 @@ from shared.errors import NotFound
 from shared.records import Model
 from shared.spec import ExportSpec, TrainSpec
 from shared.spec.data import Data
+from shared.tongues import Text
 
 #: Largest tokenizer.json that is looked through, bytes; the largest known have 35 MB.
 MAX_TOKENIZER_BYTES = 64 * 1024**2
@@ -60,10 +61,11 @@ def _dataset_dir(services: Services, given: str) -> Iterator[Finding]:
     roots = services.settings.import_roots
     folders = catalog.description_folders(roots, given)
     if not any((root / given).resolve() in folders for root in roots):
-        text = f"dataset_dir {given!r} is no folder below an import root with a dataset_info.json: it is not read."
+        told = "dataset_dir {given!r} is no folder below an import root with a dataset_info.json: it is not read."
+        text = Text(told, given=given)
         advice = "Leave it out: datasets are named as they were uploaded."
         if given.startswith(REMOTE):
-            text = f"dataset_dir {given!r} is a description on the Hub, which is not read."
+            text = Text("dataset_dir {given!r} is a description on the Hub, which is not read.", given=given)
             advice = "Put that dataset_info.json below an import root, or name the datasets by their Hub ids."
         yield warning("dataset_dir", Origin.REFERENCE, text, advice)
 
@@ -79,7 +81,8 @@ def _labels(spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]) -> Iter
     for param in schema.params(type(spec)):
         given = next((body[name] for name in param.names if body.get(name) is not None), None)
         if param.kind == "model" and given not in (None, wire[param.wire]):
-            text = f"{given!r} is no name of the catalog but the label of a job: taken is {wire[param.wire]!r}."
+            told = "{given!r} is no name of the catalog but the label of a job: taken is {taken!r}."
+            text = Text(told, given=given, taken=wire[param.wire])
             yield info(param.wire, Origin.REFERENCE, text, "Name the model itself to be sure which one it is.")
 
 
@@ -130,14 +133,16 @@ def _waits(services: Services, spec: TrainSpec) -> Iterator[Finding]:
     if not workers:
         yield info("num_processes", Origin.ESTIMATE, "No training worker reports itself: the job waits until one does.")
     elif wanted > most:
-        text = f"{wanted} devices are wanted, the largest training worker has {most}: the job waits for a larger one."
-        yield warning("num_processes", Origin.ESTIMATE, text, f"Set num_processes to at most {most}.")
+        told = "{wanted} devices are wanted, the largest training worker has {most}: the job waits for a larger one."
+        text = Text(told, wanted=wanted, most=most)
+        yield warning("num_processes", Origin.ESTIMATE, text, Text("Set num_processes to at most {most}.", most=most))
 
 
 def _other_base(services: Services, project_id: str, spec: ExportSpec) -> Iterator[Finding]:
     adapter = record_of(services, project_id, spec.source.adapter_name_or_path)
     named = spec.source.model_name_or_path
     if adapter is not None and adapter.base_model not in (None, named):
-        text = f"{adapter.name!r} was trained on {adapter.base_model!r}, not on {named!r}: merged, it may answer badly."
-        advice = f"Name {adapter.name!r} as model_name_or_path: its base is then found."
+        told = "{name!r} was trained on {base!r}, not on {named!r}: merged, it may answer badly."
+        text = Text(told, name=adapter.name, base=adapter.base_model, named=named)
+        advice = Text("Name {name!r} as model_name_or_path: its base is then found.", name=adapter.name)
         yield warning("adapter_name_or_path", Origin.REFERENCE, text, advice)

@@ -148,9 +148,11 @@ class Numbers(fields.List[Any]):
             with contextlib.suppress(ValueError):
                 value = [float(item) for item in value.split(",") if item.strip()]
         if not isinstance(value, list):
-            raise refuse(f"is {shown(value)}: must be a list of numbers, or with commas between", "invalid_type")
+            raise refuse(
+                "is {value}: must be a list of numbers, or with commas between", "invalid_type", value=shown(value)
+            )
         if len(value) > MAX_ITEMS:
-            raise refuse(f"has {len(value)} entries: at most {MAX_ITEMS}")
+            raise refuse("has {count} entries: at most {most}", count=len(value), most=MAX_ITEMS)
         return [StrictFloat().deserialize(item) for item in value]
 
 
@@ -182,7 +184,9 @@ class ObjectOrJson(StrictObject):
             try:
                 value = json.loads(checked_text(value))
             except (ValueError, RecursionError):
-                raise refuse(f"is {shown(value)}: must be an object, or JSON of one", "invalid_type") from None
+                raise refuse(
+                    "is {value}: must be an object, or JSON of one", "invalid_type", value=shown(value)
+                ) from None
         return super()._deserialize(value, attr, data, **kwargs)
 
 

@@ -130,11 +130,13 @@ def kind_of(layout: Layout) -> str:
     return "text" if layout.format == "alpaca" and "response" not in layout.columns else "messages"
 
 
-def wrong_kind(kind: str, stage: str, wanted: str) -> str | None:
+def wrong_kind(kind: str, stage: str, wanted: str) -> Text | None:
     """What is wrong with a dataset of rows of this kind for a stage, and what to do; None where they suit."""
     if kind == wanted:
         return None
-    return f"has rows that are {KINDS[kind]}, but stage {stage} needs {KINDS[wanted]}: {HOW_TO[wanted]}"
+    text = "has rows that are {given}, but stage {stage} needs {wanted}: {advice}"
+    given, needed, advice = Text(KINDS[kind]), Text(KINDS[wanted]), Text(HOW_TO[wanted])
+    return Text(text, given=given, stage=stage, wanted=needed, advice=advice)
 
 
 def lacking(layout: Layout) -> Text | None:

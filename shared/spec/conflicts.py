@@ -47,7 +47,7 @@ def _of_conversations(field: str, is_given: Callable[[TrainSpec], Any]) -> Check
     @rule(field)
     def check(spec: TrainSpec) -> str | None:
         wrong = is_given(spec) and spec.tuning.stage != "sft"
-        return f"is for stage sft, not for {spec.tuning.stage}: leave it out" if wrong else None
+        return Text("is for stage sft, not for {stage}: leave it out", stage=spec.tuning.stage) if wrong else None
 
     return check
 
@@ -55,7 +55,8 @@ def _of_conversations(field: str, is_given: Callable[[TrainSpec], Any]) -> Check
 @rule("packing")
 def packing_of_what_is_read_on(spec: TrainSpec) -> str | None:
     compares = spec.data.packing and stages.get(spec.tuning.stage).rows in ("pair", "labelled")
-    return f"puts answers together, which stage {spec.tuning.stage} compares: leave it out" if compares else None
+    text = "puts answers together, which stage {stage} compares: leave it out"
+    return Text(text, stage=spec.tuning.stage) if compares else None
 
 
 @rule("streaming")

@@ -149,13 +149,15 @@ class Data:
         if shares is None:
             return None
         if any(share <= 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-            return (
-                f"is {shares}: must be shares above 0 that add up to 1, a dataset that is never read must be left out"
+            return Text(
+                "is {shares}: must be shares above 0 that add up to 1, a dataset that is never read must be left out",
+                shares=shares,
             )
         for field, names in (("dataset", self.dataset), ("eval_dataset", self.eval_dataset)):
             mixed = names and not (field == "eval_dataset" and self.eval_on_each_dataset)
             if mixed and len(names) != len(shares):
-                return f"has {len(shares)} shares for {len(names)} of {field}: give one for each"
+                text = "has {given} shares for {count} of {field}: give one for each"
+                return Text(text, given=len(shares), count=len(names), field=field)
         return None
 
     @rule("streaming")
@@ -193,7 +195,11 @@ class Data:
     def a_prompt_is_learned_where_answers_have_ends(self) -> str | None:
         name = templates.settled(self.template)
         wrong = self.train_on_prompt and name is not None and templates.get(name).ends_once
-        return f"cannot be true with template {name}, which ends answers in the loss alone" if wrong else None
+        return (
+            Text("cannot be true with template {name}, which ends answers in the loss alone", name=name)
+            if wrong
+            else None
+        )
 
     @rule("tool_format")
     def a_tool_format_has_a_template(self) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.fields import Message, shown
 from shared.nearest import did_you_mean
+from shared.tongues import Text
 
 NUMBER = (int, float)
 #: Of each schedule its options and their types.
@@ -87,9 +88,15 @@ def optimizer_complaint(value: str) -> Message | None:
     if value in OPTIMIZERS:
         return None
     if value in REFUSED:
-        return Message(f"{value!r} is not supported: {REFUSED[value]}", "unsupported")
+        return Message("{value!r} is not supported: {reason}", "unsupported", value=value, reason=Text(REFUSED[value]))
     near = did_you_mean(value, list(OPTIMIZERS))
-    return Message(f"is {shown(value)}: must be one of {', '.join(OPTIMIZERS)}{near}", "invalid_choice")
+    return Message(
+        "is {value}: must be one of {allowed}{near}",
+        "invalid_choice",
+        value=shown(value),
+        allowed=", ".join(OPTIMIZERS),
+        near=near,
+    )
 
 
 def schedule_options_complaint(schedule: str, given: Mapping[str, Any]) -> str | None:

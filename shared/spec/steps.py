@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.rules import rule
 from shared.spec.schedules import optimizer_options_complaint, schedule_options_complaint
+from shared.tongues import Text
 
 if TYPE_CHECKING:
     from shared.spec.train import TrainSpec
@@ -26,7 +27,8 @@ def rate_falls(spec: TrainSpec) -> str | None:
         return None
     end = (spec.optimizer.lr_scheduler_kwargs or {}).get("lr_end", 1e-7)
     wrong = isinstance(end, int | float) and end >= spec.train.learning_rate
-    return f"ends at {end:g}: must be below learning_rate {spec.train.learning_rate:g}" if wrong else None
+    text = "ends at {end:g}: must be below learning_rate {rate:g}"
+    return Text(text, end=end, rate=spec.train.learning_rate) if wrong else None
 
 
 @rule("lr_scheduler_type")
@@ -45,7 +47,9 @@ def options_are_those_of_the_optimizer(spec: TrainSpec) -> str | None:
 def one_optimizer(spec: TrainSpec) -> str | None:
     both = spec.optimizer.use_muon and spec.train.optim not in ("adamw_torch", "adamw_torch_fused")
     return (
-        f"cannot be true with optim {spec.train.optim}: what Muon leaves is trained with adamw_torch" if both else None
+        Text("cannot be true with optim {optim}: what Muon leaves is trained with adamw_torch", optim=spec.train.optim)
+        if both
+        else None
     )
 
 
@@ -70,7 +74,7 @@ def one_order(spec: TrainSpec) -> str | None:
     given = spec.loop.train_sampling_strategy
     for name, (order, is_asked) in asked.items():
         if is_asked and given not in ("random", order):
-            return f"is {given!r}, but {name} is true: choose one"
+            return Text("is {given!r}, but {name} is true: choose one", given=given, name=name)
     return None
 
 
@@ -100,7 +104,9 @@ def accuracy_is_computed(spec: TrainSpec) -> str | None:
 def best_of_stages_that_are_validated(spec: TrainSpec) -> str | None:
     wrong = spec.loop.load_best_model_at_end and spec.tuning.stage in ("rm", "ppo")
     return (
-        f"is not possible in stage {spec.tuning.stage}, which trains a value head beside the model" if wrong else None
+        Text("is not possible in stage {stage}, which trains a value head beside the model", stage=spec.tuning.stage)
+        if wrong
+        else None
     )
 
 
