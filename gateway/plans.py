@@ -102,7 +102,7 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     found = list(missing(services(), project_id(), spec))
     absent = [complaint for complaint in found if _is_absence(complaint)]
     complaints += [complaint for complaint in found if not _is_absence(complaint)]
-    complaints += [] if absent else unfit(services(), project_id(), spec, wire)
+    complaints += [] if found else unfit(services(), project_id(), spec, wire)
     if complaints := [*complaints, *_after(envelope.then, wire)]:
         raise schema.refusal(complaints)
     told = {"object": "plan", "kind": envelope.kind, "spec": wire}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import schema, yaml
+from shared.errors import InvalidSpec
 from shared.spec import SPECS
 from tests.lf_examples.posting import FOLDER
 from tests.platform import Platform
@@ -86,16 +87,20 @@ def outcome(platform: Platform, name: str, value: Any) -> Outcome:
     wire = _wire(SPECS[kind], name)
     if wire is None:
         return Outcome(status="without effect", message=told.get(name, ""))
-    if name not in ALWAYS_SO and body["spec"][wire] == _left_out(platform, name, kind)[wire] and wire not in told:
+    if name not in ALWAYS_SO and body["spec"][wire] == _left_out(name, kind)[wire] and wire not in told:
         return Outcome(status="ignored")
     return Outcome(status="supported")
 
 
-def _left_out(platform: Platform, name: str, kind: str) -> dict[str, Any]:
-    """The spec of the same request without the argument, where that is one; else every default."""
+def _left_out(name: str, kind: str) -> dict[str, Any]:
+    """The spec of the same request without the argument; where that is none, of the base request."""
     spec = SPECS[kind]
-    body = {key: value for key, value in (BASE[kind] | BESIDE.get(name, {})).items() if key not in ("kind", name)}
-    return schema.to_wire(schema.load(spec, body, partial=True))
+    base = {key: value for key, value in BASE[kind].items() if key != "kind"}
+    try:
+        left = {key: value for key, value in (base | BESIDE.get(name, {})).items() if key != name}
+        return schema.to_wire(schema.load(spec, left, partial=True))
+    except InvalidSpec:
+        return schema.to_wire(schema.load(spec, base))
 
 
 def findings(platform: Platform, job: str) -> Iterator[tuple[str, str]]:
