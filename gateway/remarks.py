@@ -15,7 +15,7 @@ from gateway import modelfiles, surroundings
 from gateway.admission import record_of, requires
 from gateway.services import Services
 from shared import catalog, schema, vocabulary
-from shared.advice import doctor, given, wording
+from shared.advice import doctor, given, idle, wording
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.advice.wording import Own
 from shared.errors import NotFound
@@ -45,7 +45,12 @@ def beside_doctor(
     services: Services, project_id: str, spec: Any, wire: Mapping[str, Any], body: Mapping[str, Any]
 ) -> list[Finding]:
     """What only the catalog can tell, whether the job is run or planned."""
-    found = [*given.remarks(type(spec), body), *_set_back(spec, wire), *_labels(spec, wire, body)]
+    found = [
+        *given.remarks(type(spec), body),
+        *idle.remarks(spec, body),
+        *_set_back(spec, wire),
+        *_labels(spec, wire, body),
+    ]
     if isinstance(spec, TrainSpec):
         model = record_of(services, project_id, spec.model.model_name_or_path)
         found += _template(services, project_id, model, spec.data)

@@ -1,0 +1,131 @@
+"""Fields that were sent and mean nothing beside the others: accepted, since files carry them along, but said.
+
+What is asked is the body, not the spec: a default that nobody sent is no news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shared import formats, schema
+from shared.advice.finding import Finding, Origin, warning
+from shared.param import Param
+from shared.spec import ExportSpec, GenerateSpec, TrainSpec
+from shared.tongues import Text
+
+#: Optimizers that read Adam's decays.
+ADAM = "adam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """Fields that are read only where something else holds."""
+
+    fields: tuple[str, ...]
+    holds: Callable[[Any], bool]
+    #: What has to hold, as a sentence names it.
+    what: str
+
+
+TRAIN = (
+    Needs(
+        fields=("quantization_type", "double_quantization", "quantization_method"),
+        holds=lambda spec: spec.model.quantization_bit is not None,
+        what="quantization_bit",
+    ),
+    Needs(
+        fields=("use_reentrant_gc",),
+        holds=lambda spec: not spec.model.disable_gradient_checkpointing,
+        what="disable_gradient_checkpointing false",
+    ),
+    Needs(fields=("pissa_iter", "pissa_convert"), holds=lambda spec: spec.lora.pissa_init, what="pissa_init"),
+    Needs(
+        fields=("loraplus_lr_embedding",),
+        holds=lambda spec: spec.lora.loraplus_lr_ratio is not None,
+        what="loraplus_lr_ratio",
+    ),
+    Needs(
+        fields=("lora_alpha", "additional_target", "create_new_adapter"),
+        holds=lambda spec: spec.trains_adapter(),
+        what="finetuning_type lora",
+    ),
+    Needs(
+        fields=("create_new_adapter",),
+        holds=lambda spec: spec.model.adapter_name_or_path is not None,
+        what="adapter_name_or_path",
+    ),
+    Needs(fields=("buffer_size",), holds=lambda spec: spec.data.streaming, what="streaming"),
+    Needs(
+        fields=("per_device_eval_batch_size", "eval_on_start", "eval_delay", "eval_on_each_dataset", "eval_steps"),
+        holds=lambda spec: spec.validates(),
+        what="val_size or eval_dataset",
+    ),
+    Needs(
+        fields=("metric_for_best_model", "greater_is_better"),
+        holds=lambda spec: spec.loop.load_best_model_at_end or spec.loop.early_stopping_steps is not None,
+        what="load_best_model_at_end or early_stopping_steps",
+    ),
+    Needs(fields=("save_steps",), holds=lambda spec: spec.train.save_strategy == "steps", what="save_strategy steps"),
+    Needs(
+        fields=("save_total_limit", "save_only_model"),
+        holds=lambda spec: spec.train.save_strategy != "no",
+        what="save_strategy steps or epoch",
+    ),
+    Needs(
+        fields=("logging_steps",),
+        holds=lambda spec: spec.loop.logging_strategy == "steps",
+        what="logging_strategy steps",
+    ),
+    Needs(
+        fields=("adam_beta1", "adam_beta2", "adam_epsilon"),
+        holds=lambda spec: ADAM in spec.train.optim,
+        what="an optim of Adam's family",
+    ),
+    Needs(
+        fields=("do_sample", "temperature", "top_p", "top_k", "max_new_tokens", "repetition_penalty"),
+        holds=lambda spec: spec.tuning.stage == "ppo",
+        what="stage ppo",
+    ),
+)
+EXPORT = (
+    Needs(
+        fields=(
+            "export_quantization_dataset", "export_quantization_nsamples", "export_quantization_maxlen",
+        ),
+        holds=lambda spec: formats.get(spec.export.export_format).calibrated,
+        what="export_quantization_bit",
+    ),
+)  # fmt: skip
+GENERATE = (
+    Needs(
+        fields=("temperature", "top_p", "top_k", "min_p", "seed"),
+        holds=lambda spec: spec.drawing.do_sample,
+        what="do_sample true",
+    ),
+)
+TABLES: Mapping[type, tuple[Needs, ...]] = {TrainSpec: TRAIN, ExportSpec: EXPORT, GenerateSpec: GENERATE}
+
+
+def remarks(spec: Any, body: Mapping[str, Any]) -> Iterator[Finding]:
+    """One for each field of the body that says something and is not read."""
+    sent = {param.wire: param for param in schema.params(type(spec)) if _says_something(param, body)}
+    for needs in TABLES.get(type(spec), ()):
+        if not needs.holds(spec):
+            for field in needs.fields:
+                if field in sent:
+                    yield _idle(sent.pop(field), needs.what)
+    for param in sent.values():
+        owner = param.path[1] if param.path[0] == "plugged" else None
+        if owner is not None and owner not in (spec.tuning.stage, spec.tuning.finetuning_type):
+            yield _idle(param, Text("stage {stage}", stage=owner))
+
+
+def _says_something(param: Param, body: Mapping[str, Any]) -> bool:
+    return any(body.get(name) not in (None, param.default) for name in param.names)
+
+
+def _idle(param: Param, what: str) -> Finding:
+    text = Text("{field} changes nothing without {what}.", field=param.wire, what=Text(what))
+    return warning(param.wire, Origin.REFERENCE, text, Text("Leave it out, or give {what}.", what=Text(what)))
