@@ -101,7 +101,7 @@ EXPORT = (
 GENERATE = (
     Needs(
         fields=("temperature", "top_p", "top_k", "min_p", "seed"),
-        holds=lambda spec: spec.drawing.do_sample,
+        holds=lambda spec: spec.sampling.drawing.do_sample,
         what="do_sample true",
     ),
 )

@@ -102,7 +102,6 @@ def furnished(home: Path) -> Platform:
     for label, (base, kind) in MADE.items():
         _made(platform, label, base, kind)
     _made(platform, "small", "tiny", "quantized", name="small")
-    _made(platform, "scorer", "tiny", "adapter", name="scorer")
     _made(platform, "whole", "Qwen/Qwen3-4B-Instruct-2507", "merged", name="whole")
     _made(platform, "scorer", "tiny", "adapter", name="scorer", stage="rm")
     _made(platform, "whole-scorer", "tiny", "merged", name="whole-scorer", stage="rm")

@@ -15,6 +15,7 @@ LABELLED = {"stage": "kto", "dataset": "kto_en_demo"}
 TEXTS = {"stage": "pt", "dataset": "c4_demo"}
 SCORED = {"stage": "rm", "dataset": "dpo_en_demo"}
 REWARDED = {"stage": "ppo", "reward_model": "scorer"}
+SCORED_BY_A_WHOLE = {"stage": "ppo", "reward_model": "whole-scorer", "reward_model_type": "full"}
 EXPORT = {"kind": "export", "dataset": None}
 
 
@@ -55,7 +56,7 @@ class NotHere:
 #: How many rules the list has.
 NUM_RULES = 62
 #: Rules about stages and fields that are not there yet.
-PENDING = frozenset({6, 7, 22, 26, 27, 28, 29, 30, 33, 36, 38, 39, 51, 57})
+PENDING = frozenset({6, 7, 22, 26, 29, 30, 33, 36, 38, 51, 57})
 
 Answer = Refused | Told | Holds | NotHere
 
@@ -138,7 +139,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     ),
     26: (
         refused("ref_model_quantization_bit", "4, 8", **PAIRS, ref_model="tiny", ref_model_quantization_bit=3),
-        refused("reward_model_quantization_bit", "4, 8", **REWARDED, reward_model_quantization_bit=3),
+        refused("reward_model_quantization_bit", "4, 8", **SCORED_BY_A_WHOLE, reward_model_quantization_bit=3),
     ),
     27: (refused("reward_model", "", stage="ppo"),),
     28: (refused("reward_model_type", "lora", **REWARDED, reward_model_type="lora", finetuning_type="full"),),
