@@ -32,6 +32,8 @@ class Sample:
     was_cut: bool = False
     #: Answers that are read but not learned because the template writes them otherwise once others follow.
     num_rewritten: int = 0
+    #: Places where the end of text is learned instead of what stands there: the question that follows an answer.
+    ends: tuple[int, ...] = ()
     #: Whether the answer is a desirable one; None: nobody said.
     label: bool | None = None
 
@@ -74,7 +76,7 @@ class Encoder:
     end_id: int
     #: The template marks what the model writes, each answer with its end.
     marked: bool = False
-    #: The template has no ends: the end of text stands after the last answer.
+    #: The template has no ends: the end of text stands after the last answer, and is learned where an answer ends.
     ends_once: bool = False
     #: Texts that stand for pictures, sound or film, on which nothing is trained.
     refused: tuple[str, ...] = ()
@@ -127,13 +129,16 @@ class Encoder:
     def sample(self, row: Row) -> Sample:
         """Raises Unlearnable, BadTemplate."""
         turns = self.turns(row)
-        fitted = fit(turns, self.cutoff_len, from_end=self.mask_history)
         ids: list[int] = []
         marks: list[bool] = []
-        for turn in fitted:
+        ends: list[int] = []
+        for turn in fit(turns, self.cutoff_len, from_end=self.mask_history):
+            if self.ends_once and turn.prompt and marks and marks[-1]:
+                ends.append(len(ids))
             ids += turn.prompt + turn.answer
             marks += [self.train_on_prompt] * len(turn.prompt)
             marks += [turn.learned or self.train_on_prompt] * len(turn.answer)
+        marks = [mark or place in ends for place, mark in enumerate(marks)] if ends else marks
         # The first token of a sample is predicted from nothing.
         if not any(marks[1:]):
             raise Unlearnable("no token of an answer is left to learn")
@@ -142,6 +147,7 @@ class Encoder:
             supervised=marks,
             was_cut=sum(map(size, turns)) > len(ids),
             num_rewritten=sum(message["role"] == "assistant" for message in row.messages) - len(turns),
+            ends=tuple(ends),
         )
 
     def prompt(self, row: Row) -> Sample:

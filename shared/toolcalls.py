@@ -28,7 +28,7 @@ class RowError(ValueError):
 def written_calls(content: str) -> dict[str, Any]:
     """Content and calls of a message whose text is a call or a list of calls as JSON, perhaps after a thought. A text
     that is none stays the content: it may be written in the model's own way."""
-    thought, end, rest = content.rpartition(END_OF_THOUGHT)
+    _, end, rest = content.rpartition(END_OF_THOUGHT)
     try:
         value = json.loads(rest)
     except (ValueError, RecursionError):
@@ -37,7 +37,9 @@ def written_calls(content: str) -> dict[str, Any]:
     if not calls or not all(_is_call(call) for call in calls):
         return {"content": content}
     made = [_call(str(call["name"]), call.get("arguments", call.get("parameters", {}))) for call in calls]
-    return {"content": thought + end, "tool_calls": made}
+    # The empty line after a thought is part of how templates write it.
+    kept = content[: len(content) - len(rest.lstrip())] if end else ""
+    return {"content": kept, "tool_calls": made}
 
 
 def tool_calls(given: Any, place: str) -> list[dict[str, Any]] | None:

@@ -13,8 +13,10 @@ INTRODUCTION = """# Templates
 Names that `template` may have. Left out (or `default-of-model`), the model's own chat template is used, which is nearly
 always right. A named one writes, reads and learns the very text that LLaMA Factory does under that name; text only,
 where the model also takes pictures, film or sound. *Thinks*: `enable_thinking` and `preserve_thinking` have an effect.
-*Ends once*: the end of text stands after the last answer alone, so `train_on_prompt` is refused. This page is
-generated: `python -m shared.templates.reference`.
+*Ends once*: the end of text stands after the last answer alone and is learned where each answer ends, so
+`train_on_prompt` is refused. Two things are other than there: a row whose list of tools is empty is a row without tools
+(LLaMA Factory writes an empty system prompt), and the text before an answer is tokenized as a whole, as it is when the
+model is served. This page is generated: `python -m shared.templates.reference`.
 
 | name | for | system prompt | ends of an answer | tools | |
 | --- | --- | --- | --- | --- | --- |

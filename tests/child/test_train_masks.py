@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from shared.conversation import Encoder, Turn, Unlearnable, fit, share
 from shared.rows import Row
 from shared.spec import TrainSpec
 from shared.templates.render import Program
-from trainer_worker.child.batch import packed
+from trainer_worker.child import tokens
+from trainer_worker.child.batch import IGNORED, packed
+from trainer_worker.child.datasets import Samples
 from trainer_worker.child.tokenizer import encoder as make_encoder
 from trainer_worker.child.tokenizer import known
 
@@ -182,7 +185,10 @@ def test_shipped_templates_learn_the_answers_and_their_ends(name: str) -> None:
     first, second = (text[start:end] for start, end in places)
     second += "<|im_end|>" if templates.get(name).ends_once else ""
 
-    assert learned(made, USER, ANSWER, AGAIN, SECOND) == f"{first}~{second}"
+    assert learned(dataclasses.replace(made, mask_history=True), USER, ANSWER, AGAIN, SECOND) == second
+    found = learned(made, USER, ANSWER, AGAIN, SECOND)
+    assert found.startswith(first) and found.endswith(f"~{second}")
+    assert found == f"{first}~{second}" or made.ends_once
     assert "I am a test." in first and "Because nobody knows." in second
 
 
@@ -214,6 +220,23 @@ def test_a_template_brings_the_token_that_ends_a_text() -> None:
     made = make_encoder(tokenizer, spec(template="qwen", tool_format="default"))
     assert made.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert make_encoder(tokenizer, spec()).end_id == tokenizer.convert_tokens_to_ids("<|endoftext|>")
+
+
+def test_where_a_template_has_no_ends_the_end_is_learned_in_place_of_the_next_question(tmp_path: Path) -> None:
+    """As LLaMA Factory does it: what is read has one end at last, the loss has one for every answer."""
+    made = make_encoder(make_tokenizer(), spec(template="glm4"))
+    sample = made.sample(Row(messages=[USER, ANSWER, AGAIN, SECOND]))
+    text, places = made.program.marked([USER, ANSWER, AGAIN, SECOND], **made.values)
+    first = made.encode(text[: places[0][1]])
+
+    assert sample.ends == (len(first),)
+    assert sample.input_ids.count(made.end_id) == 1 and sample.input_ids[-1] == made.end_id
+    store = tokens.write(tmp_path / "store", [sample], lambda: {"end_id": made.end_id})
+    learned = Samples(store, [[0]])[0]["targets"]
+    assert learned[len(first) - 1] == made.end_id and learned[-2] == made.end_id
+    assert [learned[n] == IGNORED for n in (len(first), len(learned) - 1)] == [True, True]
+    masked = dataclasses.replace(made, mask_history=True).sample(Row(messages=[USER, ANSWER, AGAIN, SECOND]))
+    assert masked.ends == ()
 
 
 def test_what_stands_for_a_picture_is_refused_where_the_template_knows_pictures() -> None:

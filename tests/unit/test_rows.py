@@ -151,6 +151,7 @@ def test_media_that_would_be_left_out_in_silence_is_refused() -> None:
         ('[{"name": "add", "arguments": "{\\"a\\": 1}"}, {"name": "sub", "arguments": {}}]', "",
          [("add", {"a": 1}), ("sub", {})]),
         ('<think>Hm.</think>{"name": "add", "parameters": {}}', "<think>Hm.</think>", [("add", {})]),
+        ('<think>\nHm.\n</think>\n\n[{"name": "f", "arguments": {}}]', "<think>\nHm.\n</think>\n\n", [("f", {})]),
         ("add(1)", "add(1)", []),
         ('{"answer": 1}', '{"answer": 1}', []),
     ],

@@ -16,26 +16,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer_worker.child.tokens import END
+
 IGNORED = -100
 #: One or several samples: their ids, for each the next id where it is learned, and the lengths of the samples.
 Item = dict[str, Any]
 Collator = Callable[[Sequence[Item]], dict[str, Any]]
 
 
-def as_item(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> Item:
-    """Samples (ids and marks) that go together."""
+def as_item(samples: Sequence[tuple[np.ndarray, np.ndarray]], end_id: int = IGNORED) -> Item:
+    """Samples (ids and marks) that go together; `end_id` is learned where a mark says END."""
     return {
         # transformers' length grouping looks for this name.
         "input_ids": np.concatenate([ids for ids, _ in samples]),
-        "targets": np.concatenate([targets(ids, marks) for ids, marks in samples]),
+        "targets": np.concatenate([targets(ids, marks, end_id) for ids, marks in samples]),
         "lengths": [len(ids) for ids, _ in samples],
     }
 
 
-def targets(ids: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """For each position the next id where it is learned, else IGNORED."""
+def targets(ids: np.ndarray, marks: np.ndarray, end_id: int = IGNORED) -> np.ndarray:
+    """For each position the id that is to follow where one is learned, else IGNORED."""
     following = np.full(len(ids), IGNORED, dtype=np.int64)
-    following[:-1] = np.where(marks[1:], ids[1:], IGNORED)
+    following[:-1] = np.where(marks[1:] == END, end_id, np.where(marks[1:] != 0, ids[1:], IGNORED))
     return following
 
 

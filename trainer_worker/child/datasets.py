@@ -89,7 +89,7 @@ class Samples:
         return len(self.groups)
 
     def __getitem__(self, index: int) -> Item:
-        return as_item([self.store.sample(sample) for sample in self.groups[index]])
+        return as_item([self.store.sample(sample) for sample in self.groups[index]], self.store.end_id)
 
 
 class Chunks:

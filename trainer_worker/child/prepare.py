@@ -22,7 +22,7 @@ from shared import lengths
 from shared.attempt import Attempt
 
 #: Raised when samples, or what is kept of them, come out differently for the same input.
-VERSION = 3
+VERSION = 4
 #: Progress events closer together than this help nobody.
 PROGRESS_SECONDS = 1.0
 PREPARED = "prepared.json"
@@ -111,7 +111,7 @@ def _part(
         shutil.rmtree(place, ignore_errors=True)
         tally = Tally()
         samples = _samples(attempt, spec, encoder, datasets, needed, tally)
-        tokens.write(place, samples, tally.as_dict)
+        tokens.write(place, samples, lambda: tally.as_dict() | {"end_id": encoder.end_id})
     store = tokens.TokenStore(place)
     _tell(attempt, spec, name, store.meta, found)
     if name == "train" and stages.get(spec.tuning.stage).rows == "labelled":

@@ -20,6 +20,8 @@ from shared.conversation import Sample
 
 IDS, MARKS, OFFSETS, META = "ids.bin", "supervised.bin", "offsets.bin", "meta.json"
 LABELS = "labels.bin"
+#: Mark of a place where the end of text is learned instead of what stands there; 1 is what stands there, 0 nothing.
+END = 2
 #: What stands there where nobody said.
 NO_LABEL = -1
 
@@ -31,7 +33,8 @@ class TokenStore:
         #: Where each sample begins, and at last where the last one ends.
         self.offsets = np.fromfile(folder / OFFSETS, dtype=np.int64)
         self._ids = _map(folder / IDS, np.int32)
-        self._marks = _map(folder / MARKS, np.bool_)
+        self._marks = _map(folder / MARKS, np.uint8)
+        self.end_id: int = self.meta["end_id"]
         #: Of each sample: 1 desirable, 0 not, NO_LABEL.
         self.labels = np.fromfile(folder / LABELS, dtype=np.int8)
 
@@ -57,7 +60,9 @@ def write(folder: Path, samples: Iterable[Sample], meta: Callable[[], Mapping[st
         with open(beside / IDS, "wb") as ids, open(beside / MARKS, "wb") as marks:
             for sample in samples:
                 np.asarray(sample.input_ids, dtype=np.int32).tofile(ids)
-                np.asarray(sample.supervised, dtype=np.bool_).tofile(marks)
+                learned = np.asarray(sample.supervised, dtype=np.uint8)
+                learned[list(sample.ends)] = END
+                learned.tofile(marks)
                 offsets.append(offsets[-1] + len(sample.input_ids))
                 labels.append(NO_LABEL if sample.label is None else int(sample.label))
         (beside / OFFSETS).write_bytes(offsets.tobytes())
