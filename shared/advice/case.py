@@ -90,7 +90,13 @@ class Case:
     @property
     def steps_per_epoch(self) -> int | None:
         rows = self.sequences
-        return None if rows is None else max(math.ceil(rows / self.effective_batch), 1)
+        return None if rows is None else max(math.ceil(rows / self.rows_per_step), 1)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Of stage ppo a step answers several batches."""
+        buffered = self.spec.plugged["ppo"].ppo_buffer_size if self.spec.tuning.stage == "ppo" else 1
+        return self.effective_batch * int(buffered)
 
     @property
     def sequences(self) -> int | None:

@@ -45,7 +45,7 @@ def drawing(case: Case) -> Iterator[Finding]:
 def answers(case: Case) -> Iterator[Finding]:
     if case.spec.tuning.stage != "ppo":
         return
-    count = case.effective_batch * case.spec.plugged["ppo"].ppo_buffer_size
+    count = case.rows_per_step
     if count < FEW_ANSWERS:
         text = Text("A step learns from {count} answers: their advantages are mostly noise.", count=count)
         advice = Text("Raise gradient_accumulation_steps or ppo_buffer_size to {least} answers or more a step.",

@@ -183,6 +183,11 @@ def test_few_answers_a_step_are_a_warning_and_no_validation_is_none() -> None:
     assert not {"ppo_buffer_size", "val_size"} & found
 
 
+def test_a_step_of_ppo_answers_several_batches() -> None:
+    spec = train(**PPO, per_device_train_batch_size=4, ppo_buffer_size=4, num_train_epochs=1)
+    assert "about 10 steps" in said(findings(spec, num_rows=160), "num_train_epochs", "estimate")
+
+
 def test_fields_of_drawing_are_without_effect_in_other_stages() -> None:
     found = findings(train(top_p=0.9, max_new_tokens=99))
     assert {"top_p", "max_new_tokens"} <= fields(found, "info")
