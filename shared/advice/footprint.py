@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from shared import schema, stages
+from shared.advice.families import Matrix
 from shared.advice.memory import ENGINE, FLOAT32, MIXED, PURE, Trained, Training
 from shared.advice.shapes import Shape
-from shared.spec import TrainSpec
+from shared.spec import Freeze, TrainSpec
 
 #: Formats of half the size of float32, as config.json names them.
 HALVES = frozenset({"bfloat16", "float16"})
@@ -100,13 +101,24 @@ def count_trained(spec: TrainSpec, shape: Shape) -> int:
     if method == "full":
         return shape.num_weights
     if method == "freeze":
-        layers = min(abs(spec.freeze.trainable_layers), shape.num_layers)
-        blocks = sum(matrix.num_weights for matrix in shape.matrices) + shape.vectors
-        return blocks * layers // shape.num_layers
+        return _frozen_but(spec.freeze, shape)
     adapted = shape.adapted(lora.target, lora.rank)
     if lora.use_dora:
         adapted += sum(matrix.count * matrix.outputs for matrix in shape.targeted(lora.target))
     return adapted + sum(_whole(shape, name) for name in lora.additional_target)
+
+
+def _frozen_but(freeze: Freeze, shape: Shape) -> int:
+    """Weights of the layers that are trained, or of modules inside them, and of modules beside."""
+    layers, names = min(abs(freeze.trainable_layers), shape.num_layers), set(freeze.trainable_modules)
+    inside = sum(m.num_weights for m in shape.matrices if names & {"all", m.name, "mlp" if _is_mlp(m) else "self_attn"})
+    if "all" in names:
+        inside += shape.vectors - shape.hidden  # but the norm after the last layer
+    return inside * layers // shape.num_layers + sum(_whole(shape, name) for name in freeze.extra_modules)
+
+
+def _is_mlp(matrix: Matrix) -> bool:
+    return matrix.is_expert or any(word in matrix.name for word in ("gate", "up_proj", "down_proj", "fc", "4h"))
 
 
 def _whole(shape: Shape, name: str) -> int:
