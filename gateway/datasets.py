@@ -19,6 +19,7 @@ from gateway.auth import project_id
 from gateway.jobs import list_json
 from gateway.services import services
 from shared import dataset, datasetinfo, inspection, strict_json
+from shared.dataset import Report
 from shared.datasetinfo import Description, Entry
 from shared.errors import Complaint, Conflict, InvalidDataset, InvalidRequest, InvalidSpec
 from shared.ids import new_id
@@ -164,11 +165,18 @@ def _entry(filename: str) -> Entry:
 def _check(path: Path, filename: str, purpose: str, description: Description) -> dict[str, Any]:
     """Format, columns and number of rows of the file."""
     if purpose in TRAINING:
-        report = inspection.inspect(path, description, filename=filename)
+        report = _inspected(path, filename, description)
         return {"format": report.layout.format, "columns": report.as_record(), "num_rows": report.num_rows}
     if purpose == "batch":
         return {"format": "batch", "columns": {}, "num_rows": _check_batch(path)}
     return {"format": None, "columns": {}, "num_rows": 0}
+
+
+def _inspected(path: Path, filename: str, description: Description) -> Report:
+    if inspection.is_small(path, filename):
+        return dataset.inspect(path, description, filename=filename)
+    with services().inspections:
+        return inspection.inspect(path, description, filename=filename)
 
 
 def _check_batch(path: Path) -> int:

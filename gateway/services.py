@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "tunesmith"
 #: Previews that one gateway process makes at once: each takes a core and up to a gigabyte.
 MAX_PREVIEWS = 2
+#: Uploads looked at in processes of their own at once; others wait.
+MAX_INSPECTIONS = 2
 
 
 class Locks:
@@ -59,6 +61,8 @@ class Services:
     tailer: Tailer
     #: Held while a record is looked for and made where there is none: two uploads of one file are one dataset.
     locks: Locks = field(default_factory=Locks)
+    #: Held by each look at an upload that is large or binary: it takes a core and up to two gigabytes.
+    inspections: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_INSPECTIONS))
     #: Held by each preview while its process runs.
     previews: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_PREVIEWS))
 

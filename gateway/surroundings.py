@@ -24,6 +24,8 @@ from shared.spec import TrainSpec
 CONFIG = "config.json"
 #: Largest config.json that is read, bytes; the largest known have some 100 kB.
 MAX_CONFIG_BYTES = 4 * 1024**2
+#: More rows than any dataset has.
+MAX_ROWS = 2**62
 #: How long the Hub may take to answer.
 HUB_SECONDS = 3.0
 
@@ -38,7 +40,7 @@ def known(services: Services, project_id: str, spec: TrainSpec, *, asks_hub: boo
 
 
 def num_rows(services: Services, project_id: str, spec: TrainSpec) -> int | None:
-    """Rows of the training datasets together; None where one of them is not in the catalog."""
+    """Rows of the training datasets together, as many as are read of each; None where one is not in the catalog."""
     counts = []
     for name in spec.data.dataset:
         try:
@@ -47,7 +49,8 @@ def num_rows(services: Services, project_id: str, spec: TrainSpec) -> int | None
             return None
         if record is None:
             return None
-        counts.append(int(record.num_rows))
+        drawn = int(record.columns.get("num_samples") or record.num_rows)
+        counts.append(min(drawn, spec.data.max_samples or MAX_ROWS))
     return sum(counts)
 
 

@@ -18,7 +18,6 @@ from shared import dataset, reading
 from shared.datasetinfo import Description, refused
 from shared.errors import Complaint, InvalidDataset
 from shared.layout import Layout
-from shared.tongues import Text
 
 #: Address space, bytes: a record batch of Arrow is held whole, all else row by row.
 MAX_MEMORY_BYTES = 2 * 1024**3
@@ -29,21 +28,20 @@ MIN_SECONDS = 20
 SMALL_BYTES = 2 * 1024**2
 
 
+def is_small(path: Path, filename: str) -> bool:
+    """Whether `dataset.inspect` may look at it where the request is. Raises InvalidDataset."""
+    return dataset.container_of(path, filename) in reading.READERS and path.stat().st_size <= SMALL_BYTES
+
+
 def inspect(path: Path, description: Description, *, filename: str) -> dataset.Report:
-    """As dataset.inspect, apart where that is wise. Raises InvalidDataset."""
-    container = dataset.container_of(path, filename)
-    if container in reading.READERS and path.stat().st_size <= SMALL_BYTES:
-        return dataset.inspect(path, description, filename=filename)
+    """As dataset.inspect, in a process of its own. Raises InvalidDataset."""
     seconds = MIN_SECONDS + int(SECONDS_PER_BYTE * path.stat().st_size)
     order = {"path": str(path), "filename": filename, "seconds": seconds, "described": vars(description)}
     command = [sys.executable, "-P", "-m", "shared.inspection"]
     done = subprocess.run(command, input=json.dumps(order).encode(), capture_output=True, check=False)
     if done.returncode:
-        text = (
-            "is {container} that takes more memory or time than its size allows: write it in smaller batches, "
-            "or as JSONL"
-        )
-        raise refused("file", Text(text, container=container), "too_costly")
+        message = "takes more memory or time than its size allows: write it in smaller batches, or as JSONL"
+        raise refused("file", message, "too_costly")
     return _answered(json.loads(done.stdout))
 
 

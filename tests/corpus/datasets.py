@@ -379,7 +379,7 @@ FILES: dict[str, Bad] = {
     ),
     "Parquet with NUL": Bad(content=parquet([GOOD, GOOD | {"output": "a\0"}]), field="row", says="NUL", line=2),
     "Parquet that swells": Bad(
-        content=parquet([GOOD | {"output": "x" * 3_000_000}] * 40, "zstd(3)"), field="row", says="swells", line=1
+        content=parquet([GOOD | {"output": "x" * 3_000_000}] * 24, "zstd(3)"), field="row", says="swells", line=1
     ),
     "an Arrow file without an end": Bad(
         content=arrow(io.write_ipc, [GOOD])[:-10], field="row", says="cannot be read", line=1

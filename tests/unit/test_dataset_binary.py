@@ -31,6 +31,16 @@ def write(path: Path, container: str, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def test_text_that_is_small_is_looked_at_where_it_comes_in(tmp_path: Path) -> None:
+    small, large, binary = (tmp_path / name for name in ("small", "large", "binary"))
+    small.write_text(json.dumps(ROWS))
+    large.write_text("\n".join([json.dumps(ROWS[0])] * 60_000))
+    write(binary, "parquet", ROWS)
+    assert [inspection.is_small(path, "") for path in (small, large, binary)] == [True, False, False]
+    report = inspection.inspect(large, Description(), filename="")
+    assert report == dataset.inspect(large)
+
+
 def read(path: Path) -> list[Row]:
     report = dataset.inspect(path)
     return list(dataset.rows(path, report.layout, report.container))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,22 @@ def test_inputs_are_resolved_to_local_paths(ledger: Ledger) -> None:
     assert [Path(one["path"]).read_text() for one in told["datasets"]] == ["{}\n"]
     assert told["datasets"] == told["eval_datasets"]
     assert told["datasets"][0]["format"] == "alpaca" and told["datasets"][0]["digest"].startswith("sha256:")
+
+
+def test_a_described_dataset_is_told_with_how_it_is_read(ledger: Ledger) -> None:
+    folder = ledger.settings.import_roots[0] / "sets"
+    folder.mkdir(parents=True)
+    (folder / "pairs.json").write_text("[]")
+    entry = {"file_name": "pairs.json", "ranking": True, "num_samples": 5}
+    (folder / "dataset_info.json").write_text(json.dumps({"pairs": entry}))
+
+    told = TrainWork().run_json(ledger.claim(dataset=["pairs", "facts"], dataset_dir="sets"))
+
+    described, uploaded = told["datasets"]
+    assert (described["path"], described["format"]) == (str(folder / "pairs.json"), "alpaca")
+    assert (described["columns"]["ranking"], described["columns"]["num_samples"]) == (True, 5)
+    assert described["columns"]["columns"]["chosen"] == "chosen"
+    assert uploaded["name"] == "facts"
 
 
 @pytest.mark.parametrize(
