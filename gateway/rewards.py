@@ -19,6 +19,7 @@ from shared.errors import Complaint, NotFound
 from shared.records import Model
 from shared.spec import TrainSpec
 from shared.store.finish import MADE_MODEL
+from shared.tongues import Text
 
 STAGE = "rm"
 #: How transformers ends the name of a model with a score head, and peft the task of an adapter with one.
@@ -49,7 +50,8 @@ def unfit(services: Services, project_id: str, spec: TrainSpec) -> Iterator[Comp
     else:
         yield from _whole(named)
         if named.gives_scores is False and named.kind != "adapter":
-            yield _wrong("reward_model", f"is {named.name!r}, which gives no scores: train one with stage {STAGE}")
+            text = "is {name!r}, which gives no scores: train one with stage {stage}"
+            yield _wrong("reward_model", Text(text, name=named.name, stage=STAGE))
 
 
 def trained_base(services: Services, project_id: str, spec: TrainSpec) -> Known:
@@ -62,21 +64,31 @@ def trained_base(services: Services, project_id: str, spec: TrainSpec) -> Known:
 
 def _adapter(field: str, named: Known, base: Known) -> Iterator[Complaint]:
     if named.kind not in (None, "adapter"):
-        advice = "set reward_model_type to full" if field == "reward_model" else "name it in reward_model"
-        yield _wrong(field, f"is {named.name!r}, a whole model and no adapter: {advice}")
+        text = "is {name!r}, a whole model and no adapter: name it in reward_model"
+        if field == "reward_model":
+            text = "is {name!r}, a whole model and no adapter: set reward_model_type to full"
+        yield _wrong(field, Text(text, name=named.name))
     elif named.gives_scores is False:
-        yield _wrong(field, f"is {named.name!r}, which gives no scores: train an adapter with stage {STAGE}")
+        text = "is {name!r}, which gives no scores: train an adapter with stage {stage}"
+        yield _wrong(field, Text(text, name=named.name, stage=STAGE))
     elif named.base is not None and base.name not in (named.base, MADE_MODEL):
-        yield _wrong(field, f"is {named.name!r}, which was trained on {named.base!r}, not on {base.name!r}")
+        text = "is {name!r}, which was trained on {base!r}, not on {other!r}"
+        yield _wrong(field, Text(text, name=named.name, base=named.base, other=base.name))
 
 
 def _whole(named: Known) -> Iterator[Complaint]:
     if named.kind == "adapter":
-        text = f"is {named.name!r}, an adapter: set reward_model_type to lora, or name its base {named.base!r} here"
-        yield _wrong("reward_model", f"{text} and the adapter in reward_model_adapters")
+        text = (
+            "is {name!r}, an adapter: set reward_model_type to lora, or name its base {base!r} here and the adapter "
+            "in reward_model_adapters"
+        )
+        yield _wrong("reward_model", Text(text, name=named.name, base=named.base))
     elif named.kind == "quantized":
-        text = f"is {named.name!r}, which is quantized for serving: name the model it was made from"
-        yield _wrong("reward_model", f"{text}, and set reward_model_quantization_bit if it shall be loaded so")
+        text = (
+            "is {name!r}, which is quantized for serving: name the model it was made from, and set "
+            "reward_model_quantization_bit if it shall be loaded so"
+        )
+        yield _wrong("reward_model", Text(text, name=named.name))
 
 
 def look(services: Services, project_id: str, name: str) -> Known:

@@ -17,6 +17,7 @@ from shared.advice.memory import GIB, Memory, Training, estimate, host_bytes
 from shared.advice.shapes import Shape
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
+from shared.tongues import Text
 
 RESERVE = 0.10
 FITS, TIGHT, DOES_NOT_FIT = "fits", "tight", "does_not_fit"
@@ -149,22 +150,22 @@ def _is_valid(spec: TrainSpec, patch: Mapping[str, Any]) -> bool:
 def _steps(spec: TrainSpec, shape: Shape, cards: Cards) -> Iterator[Step]:
     """Changes in the order in which they are to be preferred: what costs nothing first, more cards last."""
     if spec.model.disable_gradient_checkpointing:
-        yield Step(patch={"disable_gradient_checkpointing": False}, what="turn gradient checkpointing on")
+        yield Step(patch={"disable_gradient_checkpointing": False}, what=Text("turn gradient checkpointing on"))
     yield from _smaller_batches(spec)
     if spec.model.flash_attn == "disabled" and not shape.caps_scores:
-        yield Step(patch={"flash_attn": "auto"}, what="use a fused attention kernel")
+        yield Step(patch={"flash_attn": "auto"}, what=Text("use a fused attention kernel"))
     yield from _sharding(spec, cards)
     is_lora = spec.tuning.finetuning_type == "lora"
     if is_lora and spec.model.quantization_bit != 4:
         stage = min(footprint.zero_stage(spec) or 0, 2)
         patch = {"quantization_bit": 4} | (sharded(spec, stage) if footprint.zero_stage(spec) == 3 else {})
-        yield Step(patch=patch, what="load the base in 4 bits (QLoRA)")
+        yield Step(patch=patch, what=Text("load the base in 4 bits (QLoRA)"))
     if not is_lora and not spec.tuning.pure_bf16 and cards.has_bf16:
-        yield Step(patch={"pure_bf16": True, "bf16": False}, what="train in pure bfloat16")
+        yield Step(patch={"pure_bf16": True, "bf16": False}, what=Text("train in pure bfloat16"))
     yield from _shorter(spec)
     yield from _offloads(spec, cards)
     if not is_lora:
-        yield Step(patch={"finetuning_type": "lora"}, what="train an adapter (LoRA) instead of all weights")
+        yield Step(patch={"finetuning_type": "lora"}, what=Text("train an adapter (LoRA) instead of all weights"))
     yield from _more_cards(spec, cards)
 
 
@@ -172,13 +173,14 @@ def _smaller_batches(spec: TrainSpec) -> Iterator[Step]:
     size, steps = spec.train.per_device_train_batch_size, spec.train.gradient_accumulation_steps
     for smaller in (n for n in range(size - 1, 0, -1) if size % n == 0):
         patch = {"per_device_train_batch_size": smaller, "gradient_accumulation_steps": steps * size // smaller}
-        yield Step(patch=patch, what=f"{smaller} x {steps * size // smaller} instead of {size} x {steps}")
+        told = {"smaller": smaller, "more": steps * size // smaller, "size": size, "steps": steps}
+        yield Step(patch=patch, what=Text("{smaller} x {more} instead of {size} x {steps}", **told))
 
 
 def _sharding(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
     for stage in (2, 3):
         if cards.count > 1 and (footprint.zero_stage(spec) or 0) < stage:
-            yield Step(patch=sharded(spec, stage), what=f"share by ZeRO-{stage}")
+            yield Step(patch=sharded(spec, stage), what=Text("share by ZeRO-{stage}", stage=stage))
 
 
 def sharded(spec: TrainSpec, stage: int, offload: str = "") -> dict[str, Any]:
@@ -192,14 +194,14 @@ def _shorter(spec: TrainSpec) -> Iterator[Step]:
     cutoff = spec.data.cutoff_len
     while cutoff // 2 >= SHORTEST:
         cutoff //= 2
-        yield Step(patch={"cutoff_len": cutoff}, what=f"cut texts at {cutoff} tokens")
+        yield Step(patch={"cutoff_len": cutoff}, what=Text("cut texts at {cutoff} tokens", cutoff=cutoff))
 
 
 def _offloads(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
     if footprint.offload(spec) == "none" and footprint.zero_stage(spec) != 3:
-        yield Step(patch=sharded(spec, 2, "_offload"), what="offload the optimizer to the host (ZeRO-2)")
+        yield Step(patch=sharded(spec, 2, "_offload"), what=Text("offload the optimizer to the host (ZeRO-2)"))
     if footprint.offload(spec) != "optimizer+params":
-        yield Step(patch=sharded(spec, 3, "_offload"), what="offload optimizer and weights to the host (ZeRO-3)")
+        yield Step(patch=sharded(spec, 3, "_offload"), what=Text("offload optimizer and weights to the host (ZeRO-3)"))
 
 
 def _more_cards(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
@@ -207,5 +209,5 @@ def _more_cards(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
     while count <= min(64 * cards.count, MOST_CARDS):
         is_quantized = spec.model.quantization_bit is not None
         patch = {"num_processes": count, **sharded(spec, 2 if is_quantized else 3)}
-        yield Step(patch=patch, what=f"share among {count} cards", num_cards=count)
+        yield Step(patch=patch, what=Text("share among {count} cards", count=count), num_cards=count)
         count *= 2

@@ -8,7 +8,7 @@ from shared.advice import fit, footprint
 from shared.advice.case import Case
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.advice.memory import GIB
-from shared.tongues import Text
+from shared.tongues import Text, listed
 
 PAPER, ESTIMATE, REFERENCE = Origin.PAPER, Origin.ESTIMATE, Origin.REFERENCE
 #: Bytes of a checkpoint for each weight: of one trained in full (weights and Adam), of an adapter.
@@ -26,7 +26,8 @@ def verdict(case: Case) -> Iterator[Finding]:
     made = case.fitted
     if made is None or case.shape is None:
         return
-    parts = ", ".join(f"{name} {gib:.1f}" for name, gib in made.memory.gib().items() if name != "total" and gib >= 0.05)
+    counted = {name: gib for name, gib in made.memory.gib().items() if name != "total" and gib >= 0.05}
+    parts = listed(Text("{part} {gib}", part=Text(name), gib=f"{gib:.1f}") for name, gib in counted.items())
     text = Text(
         "A device needs about {need} GiB of {there} ({cards}): {parts}.",
         need=f"{made.gib:.1f}", there=f"{made.cards.gib:.0f}", cards=made.cards.words, parts=parts,

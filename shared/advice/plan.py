@@ -16,7 +16,7 @@ from shared.advice.finding import Finding, Origin, info
 from shared.advice.memory import GIB
 from shared.advice.shapes import Shape
 from shared.spec import TrainSpec
-from shared.tongues import Text
+from shared.tongues import Text, chinese
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +148,7 @@ def nearest(case: Case) -> dict[str, Any] | None:
     return {
         "patch": dict(found.patch),
         "what": list(found.what),
+        "zh": {"what": [chinese.sentence(step) or step for step in found.what]},
         "gpus": found.fitted.cards.count,
         "per_gpu_gib": found.fitted.memory.gib(),
         "host_gib": round(found.fitted.host_gib, 1),

@@ -17,7 +17,7 @@ from shared.advice.plan import Known
 from shared.advice.training import rate
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
-from shared.tongues import Text
+from shared.tongues import Text, chinese
 
 PAPER, ESTIMATE, REFERENCE = Origin.PAPER, Origin.ESTIMATE, Origin.REFERENCE
 #: Samples below which the paper advises dropout.
@@ -37,7 +37,8 @@ class Reason:
     source: Origin
 
     def as_dict(self, field: str) -> dict[str, Any]:
-        return {"field": field, "value": self.value, "why": self.why, "source": self.source.value}
+        told = {"field": field, "value": self.value, "why": self.why, "source": self.source.value}
+        return told | ({"zh": {"why": found}} if (found := chinese.sentence(self.why)) else {})
 
 
 def recommend(given: Mapping[str, Any], known: Known, goal: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shared.param import param
 from shared.rules import rule
+from shared.tongues import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,8 @@ class Losses:
             "use_eaft_loss": self.use_eaft_loss,
         }
         given = [name for name, is_given in named.items() if is_given]
-        return (
-            f"is one of {' and '.join(given)}: choose one, each weighs the tokens in its own way" if given[1:] else None
-        )
+        text = "is one of {names}: choose one, each weighs the tokens in its own way"
+        return Text(text, names=" and ".join(given)) if given[1:] else None
 
     @rule("label_smoothing_factor")
     def smoothing_of_the_plain_loss(self) -> str | None:

@@ -32,6 +32,8 @@ SAID = {
     "Unreadable": (0,),
     "Bomb": (0,),
     "refused": (1,),
+    "Step": ("what",),
+    "Reason": ("why",),
 }
 FINDINGS = frozenset({"info", "warning", "error", "severity"})
 

@@ -78,7 +78,7 @@ def tell(console: Console, made: dict[str, Any], *, everything: bool = False) ->
         show.table(console, columns, rows, "")
     if made.get("reasons"):
         console.print()
-        rows = [(reason["field"], reason["value"], reason["why"]) for reason in made["reasons"]]
+        rows = [(reason["field"], reason["value"], show.told(reason, "why")) for reason in made["reasons"]]
         show.table(console, ("recommended", "value", "why"), rows, "")
     console.print()
     for finding in made["findings"]:
