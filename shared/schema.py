@@ -131,17 +131,20 @@ def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], li
     check_size(body)
     known = _names(spec_type)
     given: dict[str, Any] = {}
+    #: Wire name -> the name that it was sent under.
+    under: dict[str, str] = {}
     complaints: list[Complaint] = []
     for name, value in body.items():
         wire = known.get(name)
         if wire is None:
             complaints += _foreign(spec_type, name, value, hint=len(complaints) < MAX_HINTS)
         elif wire in given:
-            complaints.append(
-                Complaint(field=wire, message=Text("is given twice: {name!r} is another name for it", name=name))
+            text = Text(
+                "is given twice: {first!r} and {second!r} are names of one field", first=under[wire], second=name
             )
+            complaints.append(Complaint(field=wire, message=text))
         else:
-            given[wire] = value
+            given[wire], under[wire] = value, name
     return given, complaints
 
 

@@ -56,6 +56,8 @@ TRAIN = (
         holds=lambda spec: spec.model.adapter_name_or_path is not None,
         what="adapter_name_or_path",
     ),
+    Needs(fields=("asft_alpha",), holds=lambda spec: spec.loss.use_asft_loss, what="use_asft_loss"),
+    Needs(fields=("eaft_alpha",), holds=lambda spec: spec.loss.use_eaft_loss, what="use_eaft_loss"),
     Needs(fields=("buffer_size",), holds=lambda spec: spec.data.streaming, what="streaming"),
     Needs(
         fields=("per_device_eval_batch_size", "eval_on_start", "eval_delay", "eval_on_each_dataset", "eval_steps"),

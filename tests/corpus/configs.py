@@ -28,6 +28,7 @@ class Case:
     status: int = 422
     content_type: str | None = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+    path: str = "/v1/jobs"
 
 
 def fields(id: str, field: str, part: str, **changed: Any) -> Case:
@@ -166,7 +167,7 @@ NAMES = [
     value("self", 8, "is unknown"),
     value("lora.rank", 8, "is unknown"),
     fields("a long name", "x" * 200, "is unknown", **{"x" * 10_000: 1}),
-    fields("model under two names", "model_name_or_path", "given twice", model="other"),
+    fields("model under two names", "model_name_or_path", "and 'model' are names of one field", model="other"),
     fields("rank under two names", "lora_rank", "given twice", lora_r=8, lora_rank=4),
     fields("1,001 fields", "body", "at most 1000", **{f"field_{n}": n for n in range(1_001)}),
     fields("a secret in a wrong place", "metadata", "values texts", metadata={"token": 5}),
@@ -326,4 +327,63 @@ ENVELOPE = [
     value("name", "x" * 300, "at most 256"),
     value("name", 5, "must be text"),
 ]
-CASES = [*TYPES, *RANGES, *CHOICES, *NAMES, *MISSING, *PLACES, *COMBINATIONS, *THEN, *ENVELOPE]
+
+
+def deployment(field: str, value: Any, part: str) -> Case:
+    body = json.dumps({"model": "whole", field: value}).encode()
+    return Case(id=f"deployment: {field}={str(value)[:40]}", body=body, field=field, part=part, path="/v1/deployments")
+
+
+def generation(field: str, value: Any, part: str) -> Case:
+    changed = {"kind": "generate", "model": "whole", "dataset": "identity", field: value}
+    body = json.dumps(changed).encode()
+    return Case(id=f"generation: {field}={str(value)[:40]}", body=body, field=field, part=part)
+
+
+def export(field: str, value: Any, part: str) -> Case:
+    return fields(
+        f"export: {field}={str(value)[:40]}", field, part, **{"kind": "export", "dataset": None, field: value}
+    )
+
+
+OTHERS = [
+    deployment("model", None, "is null"),
+    deployment("model", "nowhere", "no model"),
+    deployment("model", "tiny", "only models of the catalog"),
+    deployment("model", 5, "must be text"),
+    deployment("replicas", 0, "at least 1"),
+    deployment("replicas", "2", "whole number"),
+    deployment("dtype", "float8", "must be one of"),
+    deployment("max_model_len", 1, "at least 16"),
+    deployment("gpu_memory_utilization", 0, "above 0"),
+    deployment("gpu_memory_utilization", 1.5, "at most 1"),
+    deployment("vllm_max_lora_rank", 33, "must be one of"),
+    deployment("vllm_config", {"served_model_name": "x"}, "one by one"),
+    deployment("tensor_parallel_size", 0, "at least 1"),
+    deployment("infer_backend", "sglang", "vLLM"),
+    deployment("template", "qwen33", "did you mean"),
+    deployment("stage", "dpo", "field of train"),
+    deployment("lora_rnk", 8, "is unknown"),
+    deployment("name", "a\nb", "one line"),
+    deployment("trust_remote_code", "yes", "true or false"),
+    generation("model", "nowhere", "no model"),
+    generation("dataset", "nowhere", "no dataset"),
+    generation("dataset", ["identity", "math"], "must be text"),
+    generation("temperature", 3, "at most 2"),
+    generation("top_p", 0, "above 0"),
+    generation("max_new_tokens", 0, "at least 1"),
+    generation("n", 0, "at least 1"),
+    generation("stop", [1], "list of texts"),
+    generation("num_beams", 4, "no beams"),
+    generation("lora_rank", 9, "field of train"),
+    export("export_size", 0, "at least 1"),
+    export("export_device", "cuda", "must be one of"),
+    export("export_format", "gguff", "must be one of"),
+    export("export_quantization_bit", 5, "must be one of"),
+    export("export_quantization_dataset", "nowhere", "no dataset"),
+    export("export_quantization_nsamples", 0, "at least 1"),
+    export("export_dir", "", "one line"),
+    export("lora_rank", 9, "field of train"),
+    export("adapter_name_or_path", "whole", "must be an adapter"),
+]
+CASES = [*TYPES, *RANGES, *CHOICES, *NAMES, *MISSING, *PLACES, *COMBINATIONS, *THEN, *ENVELOPE, *OTHERS]

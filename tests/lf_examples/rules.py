@@ -56,7 +56,7 @@ class NotHere:
 #: How many rules the list has.
 NUM_RULES = 62
 #: Rules about stages and fields that are not there yet.
-PENDING = frozenset({6, 7, 22, 26, 29, 30, 33, 36, 38, 51, 57})
+PENDING = frozenset({6, 7, 22, 26, 29, 33, 36, 38, 51, 57})
 
 Answer = Refused | Told | Holds | NotHere
 
@@ -144,7 +144,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     27: (refused("reward_model", "", stage="ppo"),),
     28: (refused("reward_model_type", "lora", **REWARDED, reward_model_type="lora", finetuning_type="full"),),
     29: (refused("dpo_label_smoothing", "sigmoid", **PAIRS, pref_loss="hinge", dpo_label_smoothing=0.1),),
-    30: (refused("use_llama_pro", "full", use_llama_pro=True, finetuning_type="full"),),
+    30: (refused("use_llama_pro", "freeze or lora", use_llama_pro=True, finetuning_type="full"),),
     31: (refused("use_galore", "GaLore", use_galore=True), refused("use_badam", "BAdam", use_badam=True)),
     32: (refused("use_apollo", "APOLLO", use_galore=True, use_apollo=True, finetuning_type="full"),),
     33: (

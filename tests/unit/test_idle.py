@@ -32,6 +32,8 @@ def told(kind: str, body: dict[str, Any]) -> dict[str, str]:
         ("train", {"loraplus_lr_embedding": 1e-5}, "loraplus_lr_embedding", {"loraplus_lr_ratio": 16.0}),
         ("train", {"finetuning_type": "full", "lora_alpha": 32}, "lora_alpha", {"finetuning_type": "lora"}),
         ("train", {"create_new_adapter": True}, "create_new_adapter", {"adapter_name_or_path": "a"}),
+        ("train", {"asft_alpha": 0.2}, "asft_alpha", {"use_asft_loss": True}),
+        ("train", {"eaft_alpha": 2.0}, "eaft_alpha", {"use_eaft_loss": True}),
         ("train", {"buffer_size": 4}, "buffer_size", {"streaming": True, "max_steps": 5}),
         ("train", {"eval_steps": 5}, "eval_steps", {"val_size": 0.1}),
         ("train", {"per_device_eval_batch_size": 1}, "per_device_eval_batch_size", {"eval_dataset": "e"}),
