@@ -12,11 +12,11 @@ Rule = Callable[[Any], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Learning rates of one method: the usual range, the white paper's start and that of LF's examples."""
+    """Learning rates of one method: the usual range, the white paper's start where it says one, and LF's examples'."""
 
     low: float
     high: float
-    paper: float
+    paper: float | None = None
     lf: float
 
 

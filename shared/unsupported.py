@@ -112,12 +112,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         module_dropout=0.0, oft_rank=0, oft_block_size=32, oft_target="all",
     ),
     *_all(
-        "only stage sft is supported yet", "use stage sft on the preferred answers",
-        pref_beta=0.1, pref_ftx=0.0, pref_bco_weight=0.0, pref_loss="sigmoid", dpo_label_smoothing=0.0,
-        kto_chosen_weight=1.0, kto_rejected_weight=1.0, simpo_gamma=0.5, ref_model=None, ref_model_adapters=None,
-        ref_model_quantization_bit=None, ld_alpha=None,
-    ),
-    *_all(
         "the only release of GaLore's package galore-torch is of March 2024; it works with neither DeepSpeed nor, by "
         "layer, several processes",
         LESS_MEMORY, use_galore=False, galore_target="all", galore_rank=16, galore_update_interval=200,

@@ -47,6 +47,15 @@ def config(spec: TrainSpec, *, num_processes: int, device: str, bf16: bool) -> d
     return made
 
 
+def reading(spec: TrainSpec, *, num_processes: int, device: str) -> dict[str, Any]:
+    """For a model that is read only: its weights shared as the trained one's, nothing else; buffers of DeepSpeed's
+    own sizes, since nobody fills in what follows from the width."""
+    made = config(spec, num_processes=num_processes, device=device, bf16=False)
+    zero = {key: value for key, value in made["zero_optimization"].items() if key not in BY_WIDTH}
+    zero.pop("offload_optimizer", None)
+    return made | {"zero_optimization": zero}
+
+
 def specified(spec: TrainSpec, num_processes: int, bf16: bool) -> dict[str, Any]:
     train = spec.train
     return {

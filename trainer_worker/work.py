@@ -60,7 +60,7 @@ class TrainWork:
         # Asked again here: the list may have changed since the door, and a named adapter's base is known only now.
         if spec.model.trust_remote_code and start.base.name not in run.settings.trust_remote_code:
             raise NotAllowed(f"{start.base.name} may not run code of its own here", field="trust_remote_code")
-        return {
+        return reference_paths(run, spec) | {
             "model_path": start.base.local(run.artifacts),
             "adapter_path": start.adapter.local(run.artifacts) if start.adapter else None,
             "base_name": start.base.name,
@@ -102,6 +102,23 @@ def find_start(run: Run, spec: TrainSpec) -> Start:
     if adapter is not None:
         check_adapter(spec, base, adapter)
     return Start(base=base, adapter=adapter)
+
+
+def reference_paths(run: Run, spec: TrainSpec) -> dict[str, Any]:
+    """Of a reference model that the spec names; an adapter of the catalog brings its base along."""
+    given = spec.preference
+    if given.ref_model is None:
+        return {}
+    named = resolve(run, given.ref_model)
+    adapter = resolve(run, given.ref_model_adapters) if given.ref_model_adapters else None
+    if is_adapter(named):
+        if adapter is not None:
+            raise InvalidSpec(f"{named.name} is an adapter already: name its base model", field="ref_model")
+        named, adapter = resolve(run, named.record.base_model), named  # type: ignore[union-attr]
+    return {
+        "ref_model_path": named.local(run.artifacts),
+        "ref_adapter_path": adapter.local(run.artifacts) if adapter else None,
+    }
 
 
 def check_adapter(spec: TrainSpec, base: Resolved, adapter: Resolved) -> None:

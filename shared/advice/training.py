@@ -23,7 +23,7 @@ def learning_rate(case: Case) -> Iterator[Finding]:
     if golden and method == "lora":
         yield info("learning_rate", PAPER, Text("5e-5 with adamw_torch and cosine is the golden trio."))
         yield _of_the_stage(rates.lf)
-    elif method == "full" and train.learning_rate > rates.paper:
+    elif method == "full" and rates.paper is not None and train.learning_rate > rates.paper:
         text = Text("Full training wants a rate ten times lower than LoRA: {paper}.", paper=rate(rates.paper))
         advice = Text("LLaMA Factory's own examples use {lf}.", lf=rate(rates.lf))
         yield info("learning_rate", PAPER, text, advice)
@@ -49,7 +49,9 @@ def _unusual(given: float, method: str, rates: stages.Rates) -> Finding:
         text = Text("{given} is above what is usual for {method} ({low} to {high}): training may diverge.", **usual)
     else:
         text = Text("{given} is below what is usual for {method} ({low} to {high}): training may stall.", **usual)
-    advice = Text("Start with {paper} (the paper) or {lf}.", paper=rate(rates.paper), lf=rate(rates.lf))
+    advice = Text("Start with {lf}.", lf=rate(rates.lf))
+    if rates.paper is not None:
+        advice = Text("Start with {paper} (the paper) or {lf}.", paper=rate(rates.paper), lf=rate(rates.lf))
     return warning("learning_rate", REFERENCE, text, advice)
 
 

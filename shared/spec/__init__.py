@@ -16,6 +16,7 @@ from shared.spec.model import Model
 from shared.spec.optimizer import Train
 from shared.spec.optimizer_options import OptimizerOptions
 from shared.spec.output import Output
+from shared.spec.preference import Preference
 from shared.spec.train import TrainSpec
 from shared.spec.tuning import Freeze, Tuning
 
@@ -24,5 +25,5 @@ SPECS: dict[str, type] = {"train": TrainSpec, "export": ExportSpec, "generate": 
 
 __all__ = [
     "SPECS", "Data", "DeploySpec", "Distributed", "Drawing", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Loop",
-    "Lora", "Model", "OptimizerOptions", "Output", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
+    "Lora", "Model", "OptimizerOptions", "Output", "Preference", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from shared.spec.model import Model
 from shared.spec.optimizer import Train
 from shared.spec.optimizer_options import OptimizerOptions
 from shared.spec.output import Output
+from shared.spec.preference import Preference
 from shared.spec.tuning import Freeze, Tuning
 from shared.tongues import Text
 
@@ -38,6 +39,7 @@ class TrainSpec:
     loss: Losses = group(Losses)
     optimizer: OptimizerOptions = group(OptimizerOptions)
     loop: Loop = group(Loop)
+    preference: Preference = group(Preference)
     distributed: Distributed = group(Distributed)
     #: Of the rollouts of stage ppo; other stages draw nothing.
     drawing: Drawing = group(Drawing)

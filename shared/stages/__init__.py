@@ -13,8 +13,6 @@ __all__ = ["LATER", "TABLE", "Rates", "Stage", "complaint", "get", "names"]
 #: Stages that LF knows and we do not run yet: what to do instead.
 LATER: Mapping[str, str] = {
     "rm": "train with stage sft",
-    "dpo": "train with stage sft on the chosen answers",
-    "kto": "train with stage sft on the desirable answers",
 }
 TABLE: Mapping[str, Stage] = registry.load(__name__, __path__, "STAGE")
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def make_model(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+def make_model(folder: Path, dtype: torch.dtype = torch.float32, vocab_size: int | None = None) -> Path:
     """Two layers, hidden size 64, tied embeddings as in SmolLM2; the same weights every time."""
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        vocab_size=vocab_size or len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
         bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
@@ -106,7 +107,8 @@ class Attempt:
 
 def make_attempt(
     folder: Path, model: Path, dataset: Path, *, num_processes: int = 1, resume_from: Path | None = None,
-    eval_dataset: Path | None = None, adapter: Path | None = None, reward: dict[str, Path] | None = None, **spec: Any,
+    eval_dataset: Path | None = None, adapter: Path | None = None, reward: dict[str, Path] | None = None,
+    inputs: Mapping[str, Path] | None = None, **spec: Any,
 ) -> Attempt:  # fmt: skip
     given = {
         "model_name_or_path": "tiny", "dataset": ["rows"], "learning_rate": 1e-2, "num_train_epochs": 2,
@@ -124,6 +126,7 @@ def make_attempt(
         "model_path": str(model), "adapter_path": str(adapter) if adapter else None, "base_name": "tiny-base",
         "reward": {name: str(reward[name]) if name in reward else None for name in REWARD} if reward else None,
         "datasets": [as_dataset(dataset)], "eval_datasets": [as_dataset(eval_dataset)] if eval_dataset else [],
+        **{name: str(path) for name, path in (inputs or {}).items()},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run))
     return Attempt(folder=folder)

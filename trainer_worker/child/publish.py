@@ -18,7 +18,11 @@ from transformers.trainer_utils import TrainOutput
 from trainer_worker.child import ends, pissa, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import load_config, stored_dtype
+from trainer_worker.child.report import measured_in
 from trainer_worker.child.trainer import StageTrainer, latest
+
+#: What says nothing of the whole training.
+OF_A_STEP = ("learning_rate", "grad_norm", "tokens_per_second", "num_tokens")
 
 
 def output(trainer: StageTrainer, context: Context) -> None:
@@ -60,10 +64,8 @@ def as_stored(trainer: StageTrainer, dtype: torch.dtype) -> Iterator[None]:
 
 def result(trainer: StageTrainer, outcome: TrainOutput, metrics: dict[str, float]) -> dict[str, Any]:
     speed = trainer.num_tokens / trainer.num_seconds if trainer.num_seconds else 0.0
-    last = latest(trainer.state.log_history)
-    measured = {
-        name: last[name] for name in ("loss", "reward", "objective/kl", "eval_loss", "eval_accuracy") if name in last
-    }
+    last = measured_in(latest(trainer.state.log_history))
+    measured = {name: value for name, value in last.items() if name not in OF_A_STEP}
     if trainer.best is not None and trainer.best.is_kept:
         metrics = trainer.best.state["metrics"]
     return {

@@ -21,7 +21,8 @@ PROGRESS_SECONDS = 1.0
 WISHES = ("run", "pause", "cancel")
 #: Members of a metrics event, in this order; after them what a stage measures besides, whose names have a slash.
 MEASURED = (
-    "loss", "reward", "learning_rate", "grad_norm", "tokens_per_second", "num_tokens", "eval_loss", "eval_accuracy",
+    "loss", "reward", "learning_rate", "grad_norm", "tokens_per_second", "num_tokens", "accuracy", "sft_loss",
+    "odds_ratio_loss", "kl", "eval_loss", "eval_accuracy",
 )  # fmt: skip
 
 
@@ -63,9 +64,7 @@ class Report(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        logs = logs or {}
-        others = (name for name in logs if "/" in name or name.startswith("eval_"))
-        measured = {name: logs[name] for name in dict.fromkeys((*MEASURED, *others)) if name in logs}
+        measured = measured_in(logs or {})
         if not measured:
             return
         told = {"step": state.global_step, "total_steps": state.max_steps, "epoch": state.epoch, **measured}
@@ -74,6 +73,12 @@ class Report(TrainerCallback):
             if not math.isfinite(measured.get(name, 0.0)):
                 text = f"{name} is {measured[name]} at step {state.global_step}: lower the learning rate"
                 raise Diverged(text, field="learning_rate")
+
+
+def measured_in(logs: dict[str, Any]) -> dict[str, Any]:
+    """What the Trainer logged that is told; it logs more at the end."""
+    others = (name for name in logs if "/" in name or name.startswith("eval_"))
+    return {name: logs[name] for name in dict.fromkeys((*MEASURED, *others)) if name in logs}
 
 
 class Heed(TrainerCallback):

@@ -38,6 +38,8 @@ class Made:
     autocast: Autocast
     #: What `before` made.
     beside: Any = None
+    #: Of attention.
+    kernel: str
 
 
 def make(context: Context, parts: Parts, *, padded: bool = False, before: Before | None = None) -> Made:
@@ -58,7 +60,13 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
     segments = layout.kernel == model.attention.NAME
     collator: Collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
     return Made(
-        arguments=arguments, model=adapted, collator=collator, precision=precision, autocast=autocast, beside=beside
+        arguments=arguments,
+        model=adapted,
+        collator=collator,
+        precision=precision,
+        autocast=autocast,
+        beside=beside,
+        kernel=layout.kernel,
     )
 
 

@@ -27,6 +27,8 @@ from trainer_worker.child.objective import Objective, Sum
 
 #: What the libraries leave beside the weights and nobody needs: a pickle of machine paths, an empty model card.
 LEFTOVERS = ("training_args.bin", "README.md")
+#: The second copy of an adapter that stage `dpo` or `kto` goes on with: it is where it came from.
+REFERENCE = "reference"
 #: Local checkpoints kept at least: the newest may still be on its way to the storage.
 MIN_KEPT = 2
 
@@ -199,6 +201,7 @@ class StageTrainer(Trainer):
         folder = Path(str(output_dir))
         for name in LEFTOVERS:
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / REFERENCE, ignore_errors=True)
         set_member(folder / "adapter_config.json", "base_model_name_or_path", self.context.run["base_name"])
         if self.saved_dtype is not None:
             set_member(folder / "config.json", "dtype", str(self.saved_dtype).removeprefix("torch."))

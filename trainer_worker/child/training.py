@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_worker.child import datasets, publish, setup
+from trainer_worker.child.batch import Collator
 from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
 from trainer_worker.child.datasets import Parts
@@ -17,12 +18,19 @@ from trainer_worker.child.setup import Made
 from trainer_worker.child.trainer import StageTrainer
 
 
-def run(context: Context, make_objective: Callable[[Context, Made], Objective]) -> dict[str, Any]:
-    """Train and publish; the data of the outcome `done`. Raises Stopped."""
+def run(
+    context: Context,
+    make_objective: Callable[[Context, Made], Objective],
+    batches: Callable[[Collator], Collator] = lambda inner: inner,
+) -> dict[str, Any]:
+    """Train and publish; the data of the outcome `done`. `batches` adds what the objective needs to a batch of plain
+    samples. Raises Stopped."""
     parts = datasets.load(context)
     context.emit("message", f"Loading {context.run['base_name']}")
     made = setup.make(context, parts)
-    return follow(context, StageTrainer(context, make_objective(context, made), **ingredients(made, parts)))
+    objective = make_objective(context, made)
+    parts_of_it = ingredients(made, parts) | {"data_collator": batches(made.collator)}
+    return follow(context, StageTrainer(context, objective, **parts_of_it))
 
 
 def ingredients(made: Made, parts: Parts) -> dict[str, Any]:
