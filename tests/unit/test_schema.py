@@ -80,7 +80,7 @@ def test_every_complaint_comes_back_at_once() -> None:
         "use_galore": True,
         "lora_rank": "4",
         "template": "qwenn",
-        "stage": "dpo",
+        "stage": "dop",
         "bf16": True,
         "fp16": True,
         "mask_history": True,
