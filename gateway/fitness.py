@@ -51,6 +51,7 @@ def unfit(
         yield from _data(services, project_id, {"export_quantization_dataset": texts})
     if isinstance(spec, DeploySpec):
         yield from _serving(services, project_id, spec)
+    yield from rewards.misused(services, project_id, spec)
     asked = schema.to_wire(spec).get("trust_remote_code")
     if asked and not wire["trust_remote_code"]:
         name = model_of(wire)

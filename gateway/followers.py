@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway import labels
+from gateway import labels, rewards
 from gateway.admission import kept, missing, model_of, requires
 from gateway.fitness import unfit
 from gateway.services import Services
@@ -39,7 +39,7 @@ def checked(
         message = Text("has more than {most} entries with those below", most=MAX_FOLLOWERS)
         complaints.append(Complaint(field="then", message=message))
         return []
-    return _all(services, project_id, entries, model_of(parent), complaints, "")
+    return _all(services, project_id, entries, model_of(parent), complaints, "", parent.get("stage"))
 
 
 def _all(
@@ -49,12 +49,15 @@ def _all(
     made_from: str | None,
     complaints: list[Complaint],
     place: str,
+    stage: str | None,
 ) -> list[dict[str, Any]]:
+    """`stage` is that of the job before, where it is a training."""
     made = []
     for index, entry in enumerate(entries):
         below = f"{place}then[{index}]."
         try:
             made.append(_one(services, project_id, entry, made_from, complaints, below))
+            complaints += _after_rewards(stage, made[-1], below)
         except InvalidSpec as error:
             complaints += [replace(found, field=below + found.field) for found in error.complaints]
     return made
@@ -84,11 +87,26 @@ def _one(
         "requires": requires(services, spec),
         "request": {"suffix": envelope.suffix},
         "then": _all(
-            services, project_id, envelope.then, made_from if source == MADE_MODEL else source, complaints, place
+            services,
+            project_id,
+            envelope.then,
+            made_from if source == MADE_MODEL else source,
+            complaints,
+            place,
+            wire.get("stage"),
         ),
     }
     # Left out, the ledger gives the priority of the job before.
     return made | {name: getattr(envelope, name) for name in ("name", "priority") if entry.get(name) is not None}
+
+
+def _after_rewards(stage: str | None, follower: Mapping[str, Any], place: str) -> list[Complaint]:
+    """What stage rm makes scores answers and writes none: only another training of rewards can go on with it."""
+    spec = follower["spec"]
+    if stage != rewards.STAGE or model_of(spec) != MADE_MODEL or spec.get("stage") == rewards.STAGE:
+        return []
+    text = "would be the reward model that stage rm makes, which writes no answers: name another model"
+    return [Complaint(field=place + MODEL_FIELDS[follower["kind"]], message=text, code="wrong_kind")]
 
 
 def _load(kind: str, entry: Mapping[str, Any]) -> tuple[Envelope, Any]:

@@ -17,7 +17,7 @@ from gateway.services import Services
 from shared import catalog
 from shared.errors import Complaint, NotFound
 from shared.records import Model
-from shared.spec import TrainSpec
+from shared.spec import DeploySpec, ExportSpec, GenerateSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -52,6 +52,30 @@ def unfit(services: Services, project_id: str, spec: TrainSpec) -> Iterator[Comp
         if named.gives_scores is False and named.kind != "adapter":
             text = "is {name!r}, which gives no scores: train one with stage {stage}"
             yield _wrong("reward_model", Text(text, name=named.name, stage=STAGE))
+
+
+def misused(services: Services, project_id: str, spec: Any) -> Iterator[Complaint]:
+    """A reward model where one is wanted that writes."""
+    if isinstance(spec, TrainSpec) and spec.tuning.stage == STAGE:
+        return
+    for field, name in _writers(spec).items():
+        if name and name != MADE_MODEL and look(services, project_id, name).gives_scores:
+            text = f"is {name!r}, a reward model: it scores answers and writes none; stage ppo is scored by one"
+            yield _wrong(field, text)
+
+
+def _writers(spec: Any) -> dict[str, str | None]:
+    """Models that the spec names to write, by field; a reward model itself is named by `reward_model`."""
+    if isinstance(spec, TrainSpec):
+        given, held = spec.model, spec.preference
+        named = {"model_name_or_path": given.model_name_or_path, "adapter_name_or_path": given.adapter_name_or_path}
+        return named | {"ref_model": held.ref_model, "ref_model_adapters": held.ref_model_adapters}
+    if isinstance(spec, ExportSpec):
+        source = spec.source
+        return {"model_name_or_path": source.model_name_or_path, "adapter_name_or_path": source.adapter_name_or_path}
+    if isinstance(spec, DeploySpec):
+        return {"model": spec.model, "adapter_name_or_path": spec.adapter_name_or_path}
+    return {"model": spec.model} if isinstance(spec, GenerateSpec) else {}
 
 
 def trained_base(services: Services, project_id: str, spec: TrainSpec) -> Known:

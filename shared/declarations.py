@@ -29,6 +29,8 @@ class Stage:
     rows: str
     #: By method.
     rates: Mapping[str, Rates]
+    #: What its model makes of a text: "token" (which comes next), or "score" (one number, read at its last token).
+    predicts: str = "token"
     #: Group of parameters that only this stage reads, a frozen dataclass; in a spec at `spec.plugged[name]`.
     params: type | None = None
     rules: tuple[Rule, ...] = ()

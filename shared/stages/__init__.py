@@ -11,9 +11,7 @@ from shared.fields import Message
 __all__ = ["LATER", "TABLE", "Rates", "Stage", "complaint", "get", "names"]
 
 #: Stages that LF knows and we do not run yet: what to do instead.
-LATER: Mapping[str, str] = {
-    "rm": "train with stage sft",
-}
+LATER: Mapping[str, str] = {}
 TABLE: Mapping[str, Stage] = registry.load(__name__, __path__, "STAGE")
 
 

@@ -13,6 +13,7 @@ from shared.records import NewModel
 from tests.platform import ROWS, Platform, jsonl, make_platform
 
 GOOD: dict[str, Any] = {"model_name_or_path": "base", "dataset": "sums", "stage": "sft"}
+RM: dict[str, Any] = {"model_name_or_path": "base", "dataset": "pair", "stage": "rm"}
 EXPORT: dict[str, Any] = {"kind": "export"}
 #: A row of each kind that is no plain conversation.
 OTHER_ROWS: dict[str, Any] = {
@@ -38,6 +39,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
         files: dict[str, Any] = {"uri": "store://m", "digest": "d", "size_bytes": 1, "format": "safetensors"}
         made.store.models.create(
             made.store.projects.default().id, NewModel(name=name, kind=kind, base_model=base, **files)
+        )
+    for name, kind in (("judge", "adapter"), ("whole-judge", "merged")):
+        made.store.models.create(
+            made.store.projects.default().id,
+            NewModel(name=name, kind=kind, base_model="base", config={"stage": "rm"}, **files),
         )
     for name, purpose in (("sums", "fine-tune"), ("checks", "evals"), ("notes", "user_data")):
         assert upload(made, name, ROWS, purpose)["kind"] == ("messages" if purpose != "user_data" else None)
@@ -84,6 +90,14 @@ def findings(platform: Platform, body: dict[str, Any]) -> dict[str, str]:
         (GOOD | {"eval_dataset": "labelled"}, "eval_dataset", "answers with a label"),
         (GOOD | {"dataset": "text"}, "dataset", "name the answer's column as `response`"),
         (GOOD | {"then": [{"kind": "train", "dataset": "notes"}]}, "then[0].dataset", "user_data"),
+        (GOOD | {"model_name_or_path": "judge"}, "model_name_or_path", "a reward model"),
+        (GOOD | {"model_name_or_path": "whole-judge"}, "model_name_or_path", "a reward model"),
+        (GOOD | {"adapter_name_or_path": "judge"}, "adapter_name_or_path", "a reward model"),
+        (GOOD | {"stage": "dpo", "dataset": "pair", "ref_model": "whole-judge"}, "ref_model", "a reward model"),
+        (EXPORT | {"model_name_or_path": "judge"}, "model_name_or_path", "a reward model"),
+        (RM | {"then": [{"kind": "export"}]}, "then[0].model_name_or_path", "writes no answers"),
+        (RM | {"then": [{"kind": "deploy", "name": "j"}]}, "then[0].model", "writes no answers"),
+        (RM | {"then": [{"kind": "train", "dataset": "sums"}]}, "then[0].model_name_or_path", "writes no answers"),
         (GOOD | {"then": [{"kind": "export", "model": "small"}]}, "then[0].model_name_or_path", "quantized"),
     ],
 )
@@ -100,12 +114,21 @@ def test_what_no_worker_could_do_is_refused(platform: Platform, body: dict[str, 
         GOOD | {"model_name_or_path": "ft", "seed": 1},
         GOOD | {"adapter_name_or_path": "ft", "seed": 2},
         GOOD | {"eval_dataset": "checks", "seed": 3},
+        RM | {"model_name_or_path": "judge", "then": [RM | {"kind": "train", "seed": 9}]},
         EXPORT | {"model_name_or_path": "ft"},
         EXPORT | {"model_name_or_path": "whole", "export_quantization_bit": 4},
     ],
 )
 def test_what_fits_passes(platform: Platform, body: dict[str, Any]) -> None:
     assert platform.post("/v1/jobs", body).status_code == 201
+
+
+def test_a_reward_model_is_not_deployed(platform: Platform) -> None:
+    for body, field in (({"model": "whole-judge"}, "model"), ({"model": "judge"}, "model")):
+        answer = platform.post("/v1/deployments", body | {"name": "j"})
+        assert answer.status_code == 422, answer.get_json()
+        [issue] = answer.get_json()["error"]["issues"]
+        assert issue["field"] == field and "a reward model" in issue["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/deployments"])

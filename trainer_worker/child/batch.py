@@ -114,9 +114,14 @@ class Pairs:
     """Items of two samples each: what is averaged over are pairs (p)."""
 
     inner: Collator
+    #: For a model that gives a score, which has no logits to keep.
+    scored: bool = False
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        return self.inner(items) | {"labels": torch.zeros(len(items), dtype=torch.long)}  # p
+        batch = self.inner(items) | {"labels": torch.zeros(len(items), dtype=torch.long)}  # p
+        if self.scored:
+            del batch["inputs"]["logits_to_keep"]
+        return batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
 from transformers.pytorch_utils import Conv1D
 
+from shared import stages
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from trainer_worker.child import attention
@@ -20,6 +32,8 @@ from trainer_worker.child.precision import Precision
 KERNELS = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
 
 
+#: What transformers calls the head of its decoders' classification models.
+HEAD = "score"
 #: GPT-2 and its kin call a transposed linear layer Conv1D.
 LINEAR = (torch.nn.Linear, Conv1D)
 
@@ -45,11 +59,27 @@ def stored_dtype(config: PretrainedConfig) -> torch.dtype:
 
 
 def layout(spec: TrainSpec, config: PretrainedConfig, *, padded: bool = False) -> Layout:
-    """The fastest that is right for this architecture; `padded` where samples must lie in rows of their own."""
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    """The fastest that is right for this architecture; `padded` where samples must lie in rows of their own. Raises
+    InvalidSpec where a score is wanted and the architecture has none."""
+    scores = gives_scores(spec)
+    mapping = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if scores else MODEL_FOR_CAUSAL_LM_MAPPING
+    model_class = mapping.get(type(config), None)
+    if scores and model_class is None:
+        text = f"is of architecture {config.model_type}, of which transformers has no model with a score head"
+        raise InvalidSpec(text, field="model_name_or_path")
+    # Older classification models do not pass on what our attention is told.
+    padded = padded or (scores and not takes_more(model_class.forward))
     suits = not padded and model_class is not None and attention.suits(model_class, config)
     kernel = KERNELS.get(spec.model.flash_attn) or (attention.NAME if suits else _fallback(model_class, config))
     return Layout(kernel=kernel, is_flat=suits)
+
+
+def gives_scores(spec: TrainSpec) -> bool:
+    return stages.get(spec.tuning.stage).predicts == "score"
+
+
+def takes_more(function: Any) -> bool:
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
 
 
 def load(context: Context, config: PretrainedConfig, dtype: torch.dtype, kernel: str) -> PreTrainedModel:
@@ -61,11 +91,14 @@ def load(context: Context, config: PretrainedConfig, dtype: torch.dtype, kernel:
     )
     if given.quantization_bit and context.device.type == "cuda":
         options["device_map"] = {"": context.device.index or 0}
+    auto_class: Any = AutoModelForCausalLM
+    if gives_scores(context.spec):
+        auto_class, config.num_labels = AutoModelForSequenceClassification, 1
     common = {"dtype": dtype, "attn_implementation": kernel, "trust_remote_code": given.trust_remote_code}
     if context.spec.architecture.train_from_scratch:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **common)
+        model: PreTrainedModel = auto_class.from_config(config, **common)
     else:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto_class.from_pretrained(
             context.run["model_path"], config=config, revision=given.model_revision, **common, **options
         )
     model.config.use_cache = False
@@ -120,7 +153,7 @@ def linear_names(model: Any) -> list[str]:
     which a server with a layer less or more in its names would not find."""
     head = model.get_output_embeddings()
     linear = (name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head)
-    return sorted({name.rpartition(".")[2] for name in linear})
+    return sorted({name.rpartition(".")[2] for name in linear} - {HEAD})
 
 
 def check_names(model: torch.nn.Module, names: list[str], field: str) -> None:

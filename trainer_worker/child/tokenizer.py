@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from shared import vocabulary
+from shared import stages, vocabulary
 from shared.conversation import Encoder
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
@@ -22,7 +22,18 @@ def load(model_path: str, spec: TrainSpec) -> PreTrainedTokenizerBase:
     tokenizer.chat_template = worded.chat_template
     # Some templates end answers with another token: served, the model shall stop there.
     tokenizer.eos_token = worded.eos_token
+    if stages.get(spec.tuning.stage).predicts == "score":
+        set_padding_apart(tokenizer)
     return tokenizer
+
+
+def set_padding_apart(tokenizer: PreTrainedTokenizerBase) -> None:
+    """transformers reads a score at the last token that is no padding: that must not look like the end of a text."""
+    if tokenizer.pad_token_id not in (None, tokenizer.eos_token_id):
+        return
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    candidates = [tokenizer.unk_token, *special, tokenizer.bos_token]
+    tokenizer.pad_token = next((text for text in candidates if text and text != tokenizer.eos_token), None)
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase, spec: TrainSpec) -> Encoder:

@@ -11,7 +11,7 @@ from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from trainer_worker.child.blocks import added_blocks, check_added
 from trainer_worker.child.context import Context
-from trainer_worker.child.model import check_names, set_frozen, set_trained
+from trainer_worker.child.model import HEAD, check_names, gives_scores, set_frozen, set_trained
 from trainer_worker.child.precision import Precision
 
 #: `model.layers.7.mlp.up_proj.weight`: the layer's number, and what lies inside it.
@@ -26,8 +26,10 @@ def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.
     layers = chosen_layers(spec, model.config.get_text_config().num_hidden_layers)
     if spec.freeze.use_llama_pro:
         check_added(model, layers, context)
+    # A head that gives scores is new: without being trained it would stay random.
+    extra = [*spec.freeze.extra_modules, *([HEAD] if gives_scores(spec) else [])]
     for name, weight in model.named_parameters():
-        weight.requires_grad_(is_trained(name, layers, names, spec.freeze.extra_modules))
+        weight.requires_grad_(is_trained(name, layers, names, extra))
     set_trained(model, precision)
     set_frozen(model, precision)
     return model

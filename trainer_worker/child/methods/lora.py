@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from peft.tuners.lora import LoraLayer
 from torch import float32, nn
 from transformers import PreTrainedModel
@@ -14,7 +23,7 @@ from shared.spec import TrainSpec
 from trainer_worker.child import pissa
 from trainer_worker.child.blocks import added_blocks
 from trainer_worker.child.context import Context
-from trainer_worker.child.model import check_names, linear_names, set_trained, upcast_norms
+from trainer_worker.child.model import HEAD, check_names, gives_scores, linear_names, set_trained, upcast_norms
 from trainer_worker.child.precision import Precision
 
 
@@ -44,21 +53,33 @@ def new(model: PreTrainedModel, context: Context, precision: Precision) -> PeftM
 
 def continued(model: PreTrainedModel, context: Context, precision: Precision) -> PeftModel:
     """The adapter's own rank and targets hold; the spec's do not. Raises InvalidSpec for another kind of adapter."""
-    adapted = PeftModel.from_pretrained(
-        model, context.run["adapter_path"], is_trainable=True, autocast_adapter_dtype=precision.trained == float32
-    )
-    config = adapted.active_peft_config
+    path, in_float32 = context.run["adapter_path"], precision.trained == float32
+    config = PeftConfig.from_pretrained(path)
     if not isinstance(config, LoraConfig):
         raise InvalidSpec(f"is no LoRA adapter but {config.peft_type}", field="adapter_name_or_path")
+    if gives_scores(context.spec) and config.task_type != TaskType.SEQ_CLS:
+        adapted = with_new_head(model, path, config, in_float32)
+    else:
+        adapted = PeftModel.from_pretrained(model, path, is_trainable=True, autocast_adapter_dtype=in_float32)
     if config.r != context.spec.lora.rank:
         text = f"Training goes on with the adapter's own rank {config.r}, not with lora_rank {context.spec.lora.rank}"
         context.emit("finding", text, "warning", field="lora_rank")
     return adapted
 
 
+def with_new_head(model: PreTrainedModel, path: str, config: LoraConfig, in_float32: bool) -> PeftModel:
+    """An adapter of a stage that predicts tokens, as one that gives scores."""
+    config.task_type, config.inference_mode = TaskType.SEQ_CLS, False
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=in_float32)
+    head = {name: weight for name, weight in get_peft_model_state_dict(adapted).items() if HEAD in name.split(".")}
+    set_peft_model_state_dict(adapted, load_peft_weights(path, device="cpu") | head)
+    return adapted
+
+
 def adapter_config(spec: TrainSpec, model: PreTrainedModel) -> LoraConfig:
     return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        # peft trains and saves the head of SEQ_CLS with the adapter.
+        task_type=TaskType.SEQ_CLS if gives_scores(spec) else TaskType.CAUSAL_LM,
         r=spec.lora.rank,
         lora_alpha=spec.lora.alpha or 2 * spec.lora.rank,
         lora_dropout=spec.lora.dropout,
