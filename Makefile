@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint locks clean
+.PHONY: help setup demo up test lint bench locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -27,6 +27,9 @@ lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
+	@$(BIN)/python bench/stages.py $(ARGS)
 
 locks: ## Write deploy/locks from what is installed in .venvs
 	$(BIN)/python deploy/locks/freeze.py
