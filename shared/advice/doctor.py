@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from shared.advice import adapter, exporting, hardware, method, reading, rewarded, scale, silent, training
+from shared.advice import adapter, exporting, hardware, method, preferring, reading, rewarded, scale, silent, training
 from shared.advice.cards import Cards
 from shared.advice.case import Case, billions_of
 from shared.advice.finding import Finding, Severity
@@ -22,7 +22,7 @@ Check = Callable[[Any], Iterator[Finding]]
 #: What is asked of a training.
 TRAINING: tuple[Check, ...] = (
     *hardware.CHECKS, *scale.CHECKS, *training.CHECKS, *adapter.CHECKS, *method.CHECKS, *silent.CHECKS,
-    *rewarded.CHECKS,
+    *rewarded.CHECKS, *preferring.CHECKS,
 )  # fmt: skip
 ORDER = [Severity.ERROR, Severity.WARNING, Severity.INFO]
 

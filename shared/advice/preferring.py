@@ -32,7 +32,9 @@ def unused(case: Case) -> Iterator[Finding]:
     }
     for field, is_given in strayed.items():
         if is_given:
-            text = Text("{field} or one of its kind is given, which stage {stage} does not read.", field=field, stage=stage)
+            text = Text(
+                "{field} or one of its kind is given, which stage {stage} does not read.", field=field, stage=stage
+            )
             yield warning(field, REFERENCE, text, Text("Leave it out, or choose the stage that it is for."))
 
 

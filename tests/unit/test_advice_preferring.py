@@ -21,8 +21,8 @@ def said(**body: Any) -> dict[str, str]:
     [
         ({"stage": "dpo", "lora_dropout": 0.1}, "lora_dropout", "warning: Stage dpo trains without dropout"),
         ({"stage": "sft", "pref_ftx": 0.1}, "pref_beta", "warning: pref_beta or one of its kind"),
-        ({"stage": "kto", "pref_loss": "ipo"}, "pref_loss", "which stage kto does not read"),
-        ({"stage": "dpo", "kto_rejected_weight": 2.0}, "kto_chosen_weight", "which stage dpo does not read"),
+        ({"stage": "kto", "pref_loss": "ipo"}, "pref_loss", "stage kto does not read it"),
+        ({"stage": "dpo", "kto_rejected_weight": 2.0}, "kto_chosen_weight", "stage dpo does not read it"),
         ({"stage": "dpo", "finetuning_type": "full"}, "ref_model", "info: A second, frozen copy"),
         ({"stage": "kto", "per_device_train_batch_size": 1}, "per_device_train_batch_size", "on 1 answers at a time"),
     ],
