@@ -33,7 +33,7 @@ def unused(case: Case) -> Iterator[Finding]:
     for field, is_given in strayed.items():
         if is_given:
             text = Text(
-                "{field} or one of its kind is given, which stage {stage} does not read.", field=field, stage=stage
+                "{field} or one of its kind is given: stage {stage} does not read it.", field=field, stage=stage
             )
             yield warning(field, REFERENCE, text, Text("Leave it out, or choose the stage that it is for."))
 
