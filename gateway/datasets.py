@@ -151,8 +151,7 @@ def _printable(text: str) -> str:
 
 def _entry(filename: str) -> Entry:
     """How the upload is described: by an entry of a `dataset_info.json`, or by fields of the form."""
-    text = request.form.get("dataset_info")
-    if text:
+    if text := _description():
         if twice := [name for name in DESCRIBED if name in request.form]:
             raise _refused(twice[0], "is given beside dataset_info, which says it too: give one of them")
         return datasetinfo.chosen(strict_json.loads(text, what="dataset_info"), request.form.get("name"), filename)
@@ -160,6 +159,17 @@ def _entry(filename: str) -> Entry:
     read = {name: _json(name) for name in ("columns", "tags", "ranking", "num_samples")}
     description = datasetinfo.described_by_fields({**given, **read})
     return Entry(name=Path(filename).stem, description=description)
+
+
+def _description() -> str | None:
+    """The `dataset_info` of the upload, sent as a field or as a file of its own."""
+    part = request.files.get("dataset_info")
+    if part is None:
+        return request.form.get("dataset_info")
+    try:
+        return part.stream.read(datasetinfo.MAX_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _refused("dataset_info", "is not UTF-8: save the file as UTF-8", "encoding") from error
 
 
 def _check(path: Path, filename: str, purpose: str, description: Description) -> dict[str, Any]:
@@ -207,6 +217,8 @@ def _check_fields(known: Collection[str]) -> None:
             raise _refused("file", "comes in a part without a name: send it as the multipart field `file`")
         if name not in known:
             raise _refused(name[:100], Text("is unknown{near}", near=did_you_mean(name, known)), "unknown_field")
+        if name in request.files and name not in ("file", "dataset_info"):
+            raise _refused(name, "is sent as a file: send it as a text field")
         if count > 1:
             raise _refused(name, Text("is given {count} times: once is meant", count=count))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 from pathlib import Path
@@ -51,3 +52,20 @@ def test_a_bad_file_is_refused_with_field_line_and_reason(platform: Platform, na
 
 def test_the_table_is_large_enough() -> None:
     assert len(FILES) >= 120
+
+
+def test_a_description_may_be_a_file_of_its_own(platform: Platform) -> None:
+    entries = {"other": {"file_name": "x.json"}, "book": {"file_name": "a.txt", "columns": {"prompt": "text"}}}
+    data = {
+        "file": (io.BytesIO(b"One line.\nAnother.\n"), "a.txt"),
+        "dataset_info": (io.BytesIO(json.dumps(entries).encode()), "dataset_info.json"),
+    }
+    made = platform.client.post("/v1/datasets", data=data, headers=platform.headers()).get_json()
+    assert (made["name"], made["kind"], made["num_rows"]) == ("book", "text", 2)
+    assert platform.client.delete(f"/v1/datasets/{made['id']}", headers=platform.headers()).status_code == 200
+
+
+def test_a_field_that_comes_as_a_file_is_not_passed_over(platform: Platform) -> None:
+    data = {"file": (io.BytesIO(b'{"text": "a"}'), "a.jsonl"), "columns": (io.BytesIO(b"{}"), "columns.json")}
+    answer = platform.client.post("/v1/datasets", data=data, headers=platform.headers())
+    assert (answer.status_code, answer.get_json()["error"]["param"]) == (422, "columns")
