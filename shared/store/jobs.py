@@ -19,6 +19,7 @@ from shared.store.moves import JOB_COLUMNS, lock, lock_project, move, save
 from shared.store.newjob import NewJob, find_twin, insert_job
 from shared.store.paging import one, page
 from shared.store.tables import jobs
+from shared.tongues import Text
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -175,7 +176,7 @@ def _one_of(kind: type[Choice], value: str, field: str) -> Choice:
     try:
         return kind(value)
     except ValueError as error:
-        message = f"{field} is {value!r}: use one of {', '.join(kind)}"
+        message = Text("{field} is {value!r}: use one of {allowed}", field=field, value=value, allowed=", ".join(kind))
         raise InvalidRequest(message, complaints=[Complaint(field=field, message=message)]) from error
 
 

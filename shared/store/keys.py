@@ -20,6 +20,7 @@ from shared.store.moves import lock_project
 from shared.store.names import check_name
 from shared.store.paging import one
 from shared.store.tables import api_keys, projects
+from shared.tongues import Text
 
 ROLES = ("admin", "user", "viewer")
 DEFAULT_PROJECT = "default"
@@ -71,7 +72,7 @@ class Keys:
     def create(self, project_id: str, name: str, role: str, *, secret: str | None = None) -> tuple[ApiKey, str]:
         """The key's record and its secret, which nobody can look up later; `secret` is one made elsewhere."""
         if role not in ROLES:
-            message = f"role is {role!r}: use one of {', '.join(ROLES)}"
+            message = Text("role is {role!r}: use one of {allowed}", role=role, allowed=", ".join(ROLES))
             raise InvalidRequest(message, complaints=[Complaint(field="role", message=message)])
         secret = SECRET_PREFIX + secrets.token_urlsafe(32) if secret is None else secret
         if not secret.startswith(SECRET_PREFIX) or len(secret) < MIN_SECRET_CHARACTERS:

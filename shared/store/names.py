@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import count
 
 from shared.errors import Complaint, InvalidRequest
+from shared.tongues import Text
 
 #: PostgreSQL refuses an index entry over 2,704 bytes, and a character may take 4.
 MAX_NAME_CHARACTERS = 500
@@ -14,7 +15,7 @@ MAX_NAME_CHARACTERS = 500
 def check_name(name: str) -> None:
     """Raises: InvalidRequest"""
     if not 0 < len(name) <= MAX_NAME_CHARACTERS:
-        message = f"name has {len(name)} characters: use 1 to {MAX_NAME_CHARACTERS}"
+        message = Text("name has {count} characters: use 1 to {most}", count=len(name), most=MAX_NAME_CHARACTERS)
         raise InvalidRequest(message, complaints=[Complaint(field="name", message=message)])
 
 

@@ -22,6 +22,7 @@ from shared.records import NewEvent
 from shared.store.columns import now, record, to_json
 from shared.store.moves import JOB_COLUMNS, save
 from shared.store.tables import job_labels, job_secrets, jobs
+from shared.tongues import Text
 
 PREFIXES = {Kind.TRAIN: "ftjob-", Kind.EXPORT: "export-", Kind.GENERATE: "generate-", Kind.EVALUATE: "evaluate-"}
 #: A create with the same fingerprint within this many seconds is the same job.
@@ -81,7 +82,8 @@ def find_twin(connection: Connection, project_id: str, new: NewJob) -> Job | Non
 def insert_job(connection: Connection, project_id: str, new: NewJob) -> Job:
     """The queued job with its first events, labels and secrets."""
     if not -MAX_PRIORITY <= new.priority <= MAX_PRIORITY:
-        message = f"priority is {new.priority}: use a number from {-MAX_PRIORITY} to {MAX_PRIORITY}"
+        text = "priority is {priority}: use a number from {low} to {high}"
+        message = Text(text, priority=new.priority, low=-MAX_PRIORITY, high=MAX_PRIORITY)
         raise InvalidRequest(message, complaints=[Complaint(field="priority", message=message)])
     job = Job(
         id=new_id(PREFIXES[new.kind]),

@@ -7,12 +7,15 @@ same function. What comes from elsewhere (an argument, an attribute) is found wh
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.tongues.chinese import PLACEHOLDER
 
+#: Numbers of a sentence, which both tongues have.
+FIGURE = re.compile(r"(?<![A-Za-z_])\d+(?:[.,]\d+)*")
 ROOT = Path(__file__).resolve().parents[2]
 #: Callable -> places of its arguments that are sentences.
 SAID = {
@@ -87,26 +90,33 @@ def _followed(node: ast.expr, owner: ast.AST, tree: ast.Module, seen: frozenset[
     elif isinstance(node, ast.IfExp):
         yield from _followed(node.body, owner, tree, seen)
         yield from _followed(node.orelse, owner, tree, seen)
-    elif isinstance(node, ast.BoolOp):
+    elif isinstance(node, ast.BoolOp | ast.Dict):
         for value in node.values:
             yield from _followed(value, owner, tree, seen)
+    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        yield from _followed(node.value, owner, tree, seen)
     elif isinstance(node, ast.Name) and node.id not in seen:
-        for value in _given(node.id, owner) or _given(node.id, tree):
+        for value in _given(node.id, ast.walk(owner)) or _given(node.id, tree.body):
             yield from _followed(value, owner, tree, seen | {node.id})
 
 
-def _given(name: str, where: ast.AST) -> list[ast.expr]:
+def _given(name: str, statements: Iterable[ast.AST]) -> list[ast.expr]:
     """What is assigned to the name there, one by one where it is one of several."""
     found: list[ast.expr] = []
-    for node in ast.walk(where):
+    for node in statements:
         targets = node.targets if isinstance(node, ast.Assign) else []
-        targets = [node.target] if isinstance(node, ast.NamedExpr) else targets
+        targets = [node.target] if isinstance(node, ast.NamedExpr | ast.AnnAssign) else targets
         for target in targets:
-            if isinstance(target, ast.Name) and target.id == name:
-                found.append(node.value)
+            if isinstance(target, ast.Name) and target.id == name and node.value is not None:  # type: ignore[attr-defined]
+                found.append(node.value)  # type: ignore[attr-defined]
             elif isinstance(target, ast.Tuple):
                 names = [item.id if isinstance(item, ast.Name) else "" for item in target.elts]
-                found += [value for at, item in enumerate(names) if item == name for value in _items(node.value, at)]
+                found += [
+                    value
+                    for at, item in enumerate(names)
+                    if item == name
+                    for value in _items(node.value, at)  # type: ignore[attr-defined]
+                ]
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from shared.fields import Message
 from shared.spec import TrainSpec
 from shared.tongues import Text, chinese, listed
 from shared.unsupported import UNSUPPORTED
-
-FIGURE = re.compile(r"(?<![A-Za-z_])\d+(?:[.,]\d+)*")
+from tests.unit.sentences import FIGURE
 
 
 def test_a_text_is_its_english_sentence() -> None:
