@@ -60,8 +60,8 @@ def misused(services: Services, project_id: str, spec: Any) -> Iterator[Complain
         return
     for field, name in _writers(spec).items():
         if name and name != MADE_MODEL and look(services, project_id, name).gives_scores:
-            text = f"is {name!r}, a reward model: it scores answers and writes none; stage ppo is scored by one"
-            yield _wrong(field, text)
+            text = "is {name!r}, a reward model: it scores answers and writes none; stage ppo is scored by one"
+            yield _wrong(field, Text(text, name=name))
 
 
 def _writers(spec: Any) -> dict[str, str | None]:

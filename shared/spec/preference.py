@@ -17,6 +17,7 @@ class Preference:
         exclusive_minimum=True,
         maximum=100.0,
         advice="0.1; simpo: 2 to 2.5; smaller lets the model move further.",
+        picture="The leash: the tighter it is held, the nearer the model stays to where it began.",
         since=2,
     )
     pref_ftx: float = param(

@@ -8,6 +8,7 @@ from typing import Any
 from shared.declarations import Rates, Stage
 from shared.param import param
 from shared.rules import rule
+from shared.tongues import Text
 
 #: LF's six, and those of TRL that compare one pair at a time.
 LOSSES = (
@@ -60,7 +61,8 @@ class Dpo:
     @rule("dpo_label_smoothing")
     def smoothing_of_losses_that_have_it(self) -> str | None:
         wrong = self.dpo_label_smoothing > 0 and self.pref_loss not in SMOOTHED
-        return f"is for pref_loss {', '.join(SMOOTHED)}, not for {self.pref_loss}: leave it out" if wrong else None
+        text = "is for pref_loss {losses}, not for {given}: leave it out"
+        return Text(text, losses=", ".join(SMOOTHED), given=self.pref_loss) if wrong else None
 
     @rule("dpo_label_smoothing")
     def exo_needs_smoothing(self) -> str | None:
@@ -70,19 +72,22 @@ class Dpo:
     @rule("ld_alpha")
     def length_counts_where_sums_are_compared(self) -> str | None:
         wrong = self.ld_alpha is not None and self.pref_loss in REFERENCE_FREE
-        return f"is for losses that sum over tokens; {self.pref_loss} takes the mean: leave it out" if wrong else None
+        text = "is for losses that sum over tokens; {given} takes the mean: leave it out"
+        return Text(text, given=self.pref_loss) if wrong else None
 
     @rule("pref_bco_weight")
     def bco_compares_with_a_reference(self) -> str | None:
         wrong = self.pref_bco_weight > 0 and self.pref_loss in REFERENCE_FREE
-        return f"needs the reference that pref_loss {self.pref_loss} does without: leave it out" if wrong else None
+        text = "needs the reference that pref_loss {given} does without: leave it out"
+        return Text(text, given=self.pref_loss) if wrong else None
 
 
 @rule("ref_model")
 def no_reference_for_losses_without(spec: Any) -> str | None:
     loss = spec.plugged["dpo"].pref_loss
     wrong = spec.preference.ref_model is not None and loss in REFERENCE_FREE
-    return f"is given, but pref_loss {loss} compares with no reference: leave it out" if wrong else None
+    text = "is given, but pref_loss {loss} compares with no reference: leave it out"
+    return Text(text, loss=loss) if wrong else None
 
 
 STAGE = Stage(
