@@ -22,6 +22,10 @@ HALVES = frozenset({"bfloat16", "float16"})
 NF4_DOUBLE, NF4, INT8 = 0.516, 0.5625, 1.03
 #: Bytes that our loss keeps of a logit, in units of the activations' format: itself, its gradient, a slice.
 LOGIT_COPIES = 3
+#: States of an optimizer for each weight, by a word of its name; Adam's are two.
+MOMENTS = {"ademamix": 3.0, "lion": 1.0, "rmsprop": 1.0, "adagrad": 1.0, "sgd": 0.0, "adafactor": 0.0125}
+#: Optimizers whose step holds another copy of what it works on.
+COPYING = frozenset({"adamw_torch", "adagrad", "rmsprop", "adafactor"})
 #: Losses of preference learning that need no second model.
 NO_REFERENCE = frozenset({"orpo", "simpo"})
 #: Modules of `additional_target` by what they are.
@@ -40,7 +44,7 @@ def training(
         shape=shape,
         num_trained=num_trained,
         trained=with_optimizer(trained, spec.train.optim),
-        num_frozen=shape.num_weights - (0 if method == "lora" else num_trained),
+        num_frozen=shape.num_weights - (0 if method == "lora" or spec.freeze.use_llama_pro else num_trained),
         frozen_bytes=_quantized_bytes(spec) or frozen,
         outside_bytes=frozen,
         element=element,
@@ -84,16 +88,11 @@ def formats(spec: TrainSpec, shape: Shape, has_bf16: bool) -> tuple[Trained, flo
 def with_optimizer(trained: Trained, name: str) -> Trained:
     """Bytes of the optimizer's state, from Adam's two moments in the format of the weights that it steps."""
     master = 4.0 if trained == ENGINE else 0.0
-    moments = trained.optimizer - master
-    if "8bit" in name:
-        return replace(trained, optimizer=master + 2, step=0)
-    if "adafactor" in name:
-        return replace(trained, optimizer=master + 0.05)
-    if "sgd" in name:
-        return replace(trained, optimizer=master, step=0)
-    if any(word in name for word in ("lion", "muon", "rmsprop", "adagrad")):
-        return replace(trained, optimizer=master + moments / 2)
-    return replace(trained, step=trained.step - 4 if master else 0) if "fused" in name else trained
+    each = 1.0 if "8bit" in name else (trained.optimizer - master) / 2
+    count = next((count for word, count in MOMENTS.items() if word in name), 2.0)
+    # Of PyTorch's own optimizers those that step weight by weight hold a copy; fused and 8-bit ones do not.
+    copies = trained.step if name in COPYING else trained.step - (4 if master else trained.step)
+    return replace(trained, optimizer=master + count * each, step=copies)
 
 
 def count_trained(spec: TrainSpec, shape: Shape) -> int:
@@ -109,7 +108,7 @@ def count_trained(spec: TrainSpec, shape: Shape) -> int:
 
 
 def _frozen_but(freeze: Freeze, shape: Shape) -> int:
-    """Weights of the layers that are trained, or of modules inside them, and of modules beside."""
+    """Weights of the layers that are trained (of LLaMA Pro: added), or of modules inside them, and of those beside."""
     layers, names = min(abs(freeze.trainable_layers), shape.num_layers), set(freeze.trainable_modules)
     inside = sum(m.num_weights for m in shape.matrices if names & {"all", m.name, "mlp" if _is_mlp(m) else "self_attn"})
     if "all" in names:

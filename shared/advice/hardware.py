@@ -111,7 +111,7 @@ def attention(case: Case) -> Iterator[Finding]:
 
 def longest(case: Case) -> Iterator[Finding]:
     shape, cutoff = case.shape, case.spec.data.cutoff_len
-    if shape is not None and 0 < shape.max_length < cutoff:
+    if shape is not None and 0 < shape.max_length < cutoff and case.spec.architecture.rope_scaling is None:
         text = Text("cutoff_len {cutoff} is above the {most} tokens that the model was made for.", cutoff=cutoff,
                     most=shape.max_length)  # fmt: skip
         yield warning("cutoff_len", REFERENCE, text, Text("Lower it, or stretch the positions with rope_scaling."))

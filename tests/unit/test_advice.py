@@ -263,6 +263,8 @@ def test_reference_and_reward_models_count_where_they_are_held() -> None:
         ({"bf16": True, "optim": "adamw_8bit"}, 4, 2, 2),
         ({"bf16": True, "optim": "sgd"}, 4, 0, 2),
         ({"bf16": True, "optim": "adafactor"}, 4, 0.05, 2),
+        ({"bf16": True, "optim": "lion_8bit"}, 4, 1, 2),
+        ({"bf16": True, "optim": "paged_ademamix_32bit"}, 4, 12, 2),
         ({"bf16": False, "finetuning_type": "full"}, 4, 8, 4),
     ],
 )
