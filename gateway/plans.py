@@ -34,7 +34,11 @@ blueprint = Blueprint("plans", __name__, url_prefix="/v1/plans", description="Wh
 
 #: What may be told of the samples' lengths: tokens and shares.
 LENGTHS = ("p50", "p95", "p99", "length_mean", "length_max", "share_cut", "share_unanswered", "num_unusable")
+#: Of them what depends on cutoff_len.
+CUT = ("share_cut", "share_unanswered")
 MAX_LENGTH = 1e9
+#: A cutoff_len that cuts nothing, tokens.
+UNCUT = 131_072
 
 
 def _lengths(value: dict[str, Any]) -> Message | None:
@@ -109,8 +113,9 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     said = [*_absent(absent), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
     if not isinstance(spec, TrainSpec):
         return told | {"findings": [finding.as_dict() for finding in (*said, *doctor.findings(spec))]}
-    made = told | plan.make(spec, _known(spec, beside, cards, shape), said)
-    return made | recommended
+    known = _known(spec, beside, cards, shape)
+    known = dataclasses.replace(known, lengths=recommended.pop("lengths", known.lengths))
+    return told | plan.make(spec, known, said) | recommended
 
 
 def _is_absence(complaint: Complaint) -> bool:
@@ -134,15 +139,16 @@ def _recommended(
     names = {name: made.wire for made in schema.params(TrainSpec) for name in made.names}
     given = {names[name]: value for name, value in rest.items() if name in names}
     body, reasons = presets.recommend(given, known, str(beside.goal))
-    return schema.load(TrainSpec, body), {"recommended": body, "reasons": reasons}
+    return schema.load(TrainSpec, body), {"recommended": body, "reasons": reasons, "lengths": known.lengths}
 
 
 def _measured(spec: TrainSpec) -> dict[str, Any]:
-    """The lengths of the first dataset's samples, where model and data are there to count them."""
+    """The lengths of the first dataset's samples before any is cut, where model and data are there to count them."""
+    whole = schema.changed(spec, {"cutoff_len": UNCUT})
     with suppress(TunesmithError):
         record = services().store.datasets.get(project_id(), spec.data.dataset[0])
-        answer = previews.measured(services(), project_id(), record, spec, [])
-        return dict(answer["lengths"])
+        lengths = previews.measured(services(), project_id(), record, whole, [])["lengths"]
+        return {name: lengths[name] for name in LENGTHS if name in lengths and name not in CUT}
     return {}
 
 

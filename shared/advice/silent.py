@@ -144,6 +144,22 @@ def engine(case: Case) -> Iterator[Finding]:
             yield warning("deepspeed", REFERENCE, text, Text('Write "auto" there.'))
 
 
+def cut(case: Case) -> Iterator[Finding]:
+    """Where percentiles are known and shares are not."""
+    cutoff, lengths = case.spec.data.cutoff_len, case.lengths
+    if "share_cut" in lengths:
+        return
+    for mark, share in (("p50", 50), ("p95", 5), ("p99", 1)):
+        if (length := lengths.get(mark, 0)) > cutoff:
+            text = Text(
+                "More than {share} % of the samples are longer than cutoff_len {cutoff} and cut ({mark}: {length}).",
+                share=share, cutoff=cutoff, mark=mark.upper(), length=int(length),
+            )  # fmt: skip
+            advice = Text("Choose it from the P95 to P99 of the data's lengths.")
+            yield warning("cutoff_len", PAPER, text, advice)
+            return
+
+
 def ray(case: Case) -> Iterator[Finding]:
     """LF turns Ray on by its environment, so that its files carry fields of Ray alone."""
     given = case.spec.distributed
@@ -154,5 +170,5 @@ def ray(case: Case) -> Iterator[Finding]:
 
 
 CHECKS = (
-    warmup, moments, amount, packed, held_out, formats, dropout, scale, clipping, resuming, engine, ray,
+    warmup, moments, amount, packed, held_out, formats, dropout, scale, clipping, resuming, engine, ray, cut,
 )  # fmt: skip

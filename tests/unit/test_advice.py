@@ -181,6 +181,7 @@ EIGHT: dict[str, Any] = {"model": "Llama-3.1-8B"}
         ({"max_grad_norm": 0.0}, {}, "max_grad_norm"),
         ({"deepspeed": {"train_batch_size": 7, "zero_optimization": {"stage": 2}}}, {}, "deepspeed"),
         ({"ray_num_workers": 4}, {}, "use_ray"),
+        ({"cutoff_len": 1024}, {"lengths": {"p50": 90, "p95": 700, "p99": 1500}}, "cutoff_len"),
     ],
 )  # fmt: skip
 def test_what_others_let_through_is_a_warning(body: dict[str, Any], known: dict[str, Any], field: str) -> None:
