@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, interleave_datasets, load_dataset
+from datasets.arrow_writer import ArrowWriter
 from training import as_dataset, make_attempt, make_dataset, make_model, train_here
 
 from shared import datafiles
@@ -193,3 +195,20 @@ def test_a_folder_holds_files_of_one_type(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("instruction,output\na,b\n")
     with pytest.raises(InvalidDataset, match="several types"):
         list(datafiles.rows(as_dataset(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow", "rows.jsonl.gz", "rows.csv"])
+def test_every_type_of_file_makes_the_same_samples(tmp_path: Path, model: Path, name: str) -> None:
+    rows = [{"instruction": f"What is {n}?", "output": f"A number, {n}."} for n in range(30)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    path, table = tmp_path / name, Dataset.from_list(rows)
+    if name.endswith("gz"):
+        path.write_bytes(gzip.compress("\n".join(json.dumps(row) for row in rows).encode()))
+    elif name.endswith("arrow"):
+        with ArrowWriter(path=str(path)) as writer:
+            writer.write_table(table.data.table)
+            writer.finalize()
+    else:
+        getattr(table, f"to_{path.suffix[1:]}")(str(path))
+    wanted = prepared(tmp_path / "a" / "job", model, tmp_path / "rows.json")
+    assert ids(prepared(tmp_path / "b" / "job", model, path)) == ids(wanted)
