@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from shared import dataset, lengths, schema, vocabulary
+from shared import dataset, lengths, schema, stages, vocabulary
 from shared.conversation import Encoder, Sample, fit, size
 from shared.errors import Complaint, InvalidSpec, TunesmithError, Unavailable
 from shared.layout import Layout
@@ -28,6 +28,8 @@ from shared.vocabulary import Vocabulary
 
 #: Rows that are measured; of larger datasets every n-th.
 MAX_MEASURED = 2_000
+#: More than any row has, to see how long it is when nothing is cut.
+MAX_TOKENS = 2**40
 #: For reading and measuring rows.
 SECONDS = 8.0
 #: Address space of the process, bytes: the largest vocabularies take about one.
@@ -84,47 +86,62 @@ def preview(order: Mapping[str, Any]) -> dict[str, Any]:
     stride = max(1, (order["num_rows"] or 0) // MAX_MEASURED)
     deadline, complete = time.monotonic() + SECONDS, True
     layout, container = Layout.from_record(order["format"], order["columns"]), order["columns"].get("container")
+    kind = samples_of(spec, layout)
     for index, row in enumerate(dataset.rows(Path(order["path"]), layout, container)):
         if index in wanted:
             wanted.discard(index)
-            shown.append({"row": index, "samples": [_sample(made, known, variant) for variant in variants(row)]})
+            shown.append({"row": index, "samples": _samples(made, known, row, kind)})
         if time.monotonic() > deadline:
             complete = False
             if not wanted or time.monotonic() > deadline + SECONDS:
                 break
         elif index % stride == 0:
-            _measure(made, row, tally)
+            _measure(made, row, kind, tally)
     return {"rows": shown, "lengths": {**tally.as_dict(), "every": stride, "complete": complete}}
 
 
-def variants(row: Row) -> Iterator[Row]:
-    """The samples that are made of a row: of a preference pair both conversations."""
-    yield replace(row, rejected=None)
-    if row.rejected is not None:
-        yield replace(row, messages=[*row.messages[:-1], row.rejected], rejected=None)
+def samples_of(spec: TrainSpec, layout: Layout) -> str:
+    """What the stage makes of a row, as `Encoder.samples` has it; of a dataset that is for another stage, what its
+    own would."""
+    stage = stages.get(spec.tuning.stage)
+    return stage.samples if stage.rows == layout.kind else layout.kind
 
 
-def _measure(made: Encoder, row: Row, tally: Tally) -> None:
+def _measure(made: Encoder, row: Row, kind: str, tally: Tally) -> None:
     try:
-        for variant in variants(row):
-            turns = made.turns(variant)
-            length = sum(map(size, turns))
-            kept = fit(turns, made.cutoff_len, from_end=made.mask_history)
-            tally.lengths.append(length)
-            tally.num_tokens += sum(map(size, kept))
-            tally.num_learned += sum(len(turn.answer) for turn in kept if turn.learned)
-            tally.num_cut += length > made.cutoff_len
-            tally.num_unanswered += not any(turn.answer for turn in kept if turn.learned)
+        if kind == "messages":
+            _measure_turns(made, row, tally)
+            return
+        whole = replace(made, cutoff_len=MAX_TOKENS, whole_texts=True).samples(row, kind)
+        for sample, kept in zip(whole, made.samples(row, kind), strict=True):
+            tally.lengths.append(len(sample.input_ids))
+            tally.num_tokens += len(kept.input_ids)
+            tally.num_learned += sum(kept.supervised)
+            tally.num_cut += len(sample.input_ids) > made.cutoff_len
     except TunesmithError:
         tally.num_unusable += 1
 
 
-def _sample(made: Encoder, known: Vocabulary, row: Row) -> dict[str, Any]:
-    """One sample as the model gets it; `problem` instead where the row cannot be trained on."""
+def _measure_turns(made: Encoder, row: Row, tally: Tally) -> None:
+    turns = made.turns(row)
+    length = sum(map(size, turns))
+    kept = fit(turns, made.cutoff_len, from_end=made.mask_history)
+    tally.lengths.append(length)
+    tally.num_tokens += sum(map(size, kept))
+    tally.num_learned += sum(len(turn.answer) for turn in kept if turn.learned)
+    tally.num_cut += length > made.cutoff_len
+    tally.num_unanswered += not any(turn.answer for turn in kept if turn.learned)
+
+
+def _samples(made: Encoder, known: Vocabulary, row: Row, kind: str) -> list[dict[str, Any]]:
+    """Samples as the model gets them, of a pair both; `problem` instead where the row cannot be trained on."""
     try:
-        sample = made.sample(row)
+        return [_shown(known, sample) for sample in made.samples(row, kind)]
     except TunesmithError as error:
-        return {"problem": error.message}
+        return [{"problem": error.message}]
+
+
+def _shown(known: Vocabulary, sample: Sample) -> dict[str, Any]:
     return {
         "text": known.decode(sample.input_ids),
         "input_ids": sample.input_ids,

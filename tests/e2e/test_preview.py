@@ -143,3 +143,25 @@ def test_an_endless_template_ends(platform: Platform) -> None:
 
 def test_an_unknown_dataset_is_not_found(platform: Platform) -> None:
     assert platform.post("/v1/datasets/nothing/preview", {"model": "tiny-model"}).status_code == 404
+
+
+KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "text": ({"text": "Once."}, ["Once.<|im_end|>"]),
+    "pair": ({"prompt": "Why?", "chosen": "So.", "rejected": "No."}, ["So.<|im_end|>", "No.<|im_end|>"]),
+    "labelled": ({"prompt": "Why?", "completion": "So.", "label": False}, ["So.<|im_end|>"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_every_kind_are_shown_as_their_stage_reads_them(platform: Platform, kind: str) -> None:
+    row, learned = KINDS[kind]
+    data = {"file": (io.BytesIO(jsonl([row])), f"{kind}.jsonl")}
+    assert platform.client.post("/v1/datasets", data=data, headers=platform.headers()).status_code == 201
+
+    told = platform.post(f"/v1/datasets/{kind}/preview", {"model": "tiny-model", "rows": [0]}).get_json()
+
+    samples = told["rows"][0]["samples"]
+    shown = ["".join(part["text"] for part in sample["segments"] if part["learned"]) for sample in samples]
+    assert shown == learned
+    assert told["lengths"]["num_rows"] == len(samples)
+    assert told["lengths"]["length_max"] == max(sample["num_tokens"] for sample in samples)
