@@ -20,6 +20,8 @@ from shared.spec import Freeze, TrainSpec
 HALVES = frozenset({"bfloat16", "float16"})
 #: Bytes of a weight in 4 bits with and without quantized scales (arXiv 2305.14314), and in 8.
 NF4_DOUBLE, NF4, INT8 = 0.516, 0.5625, 1.03
+#: Bytes of a weight of a further model by the bits it is loaded in.
+QUANTIZED = {4: NF4_DOUBLE, 8: INT8}
 #: Bytes that our loss keeps of a logit, in units of the activations' format: itself, its gradient, a slice.
 LOGIT_COPIES = 3
 #: States of an optimizer for each weight, by a word of its name; Adam's are two.
@@ -146,18 +148,16 @@ def other_bytes(spec: TrainSpec, made: Training) -> float:
     stage, is_lora = spec.tuning.stage, spec.tuning.finetuning_type == "lora"
     if stage not in ("dpo", "kto", "ppo"):
         return 0.0
-    given, whole = schema.to_wire(spec), made.shape.num_weights * 2.0
+    given, count = schema.to_wire(spec), made.shape.num_weights
     held = 0.0
-    if given.get("pref_loss") not in NO_REFERENCE and (given.get("ref_model") or not is_lora):
-        held += whole * _share(given.get("ref_model_quantization_bit"))  # an adapter is switched off instead
+    compares = stage != "dpo" or given.get("pref_loss") not in NO_REFERENCE
+    if compares and (given.get("ref_model") or not is_lora):
+        # Not an adapter that is switched off: in the format of what is trained, unless it is quantized.
+        held += count * QUANTIZED.get(given.get("ref_model_quantization_bit") or 0, made.trained.weight)
     if stage == "ppo" and given.get("reward_model_type") != "lora":
-        held += whole * _share(given.get("reward_model_quantization_bit"))
+        stored = 2.0 if made.shape.dtype in HALVES else 4.0
+        held += count * QUANTIZED.get(given.get("reward_model_quantization_bit") or 0, stored)
     return held
-
-
-def _share(bits: int | None) -> float:
-    """Of 16 bits."""
-    return {4: NF4_DOUBLE, 8: INT8}.get(bits or 16, 2.0) / 2
 
 
 def zero_stage(spec: TrainSpec) -> int | None:

@@ -252,7 +252,8 @@ def test_reference_and_reward_models_count_where_they_are_held() -> None:
     for method, kind in (("lora", "lora"), ("lora", "full"), ("full", "full")):
         spec = train(**asked, finetuning_type=method, reward_model_type=kind)
         held[method, kind] = footprint.training(spec, LLAMA_8B, num_devices=1).other_bytes / whole
-    assert held == {("lora", "lora"): 0, ("lora", "full"): 1, ("full", "full"): 2}
+    # The reference is held as what is trained is, in float32.
+    assert held == {("lora", "lora"): 0, ("lora", "full"): 1, ("full", "full"): 3}
 
 
 @pytest.mark.parametrize(
@@ -290,3 +291,24 @@ def test_what_is_trained_is_counted(body: dict[str, Any], count: int) -> None:
 def test_a_quantized_base_keeps_its_embeddings_whole() -> None:
     made = footprint.training(train(quantization_bit=4), LLAMA_8B, num_devices=1)
     assert base_bytes(made) == pytest.approx(0.516 * LLAMA_8B.num_linear + 2 * 2 * 128256 * 4096, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("body", "rows", "copies"),
+    [
+        ({"stage": "dpo"}, 2, 0),
+        ({"stage": "dpo", "finetuning_type": "full"}, 2, 2),
+        ({"stage": "dpo", "finetuning_type": "full", "bf16": False, "pure_bf16": True}, 2, 1),
+        ({"stage": "dpo", "ref_model": "other", "ref_model_quantization_bit": 8}, 2, 1.03 / 2),
+        ({"stage": "dpo", "finetuning_type": "full", "pref_loss": "simpo"}, 2, 0),
+        ({"stage": "dpo", "ref_model": "other"}, 2, 2),
+        ({"stage": "kto", "finetuning_type": "full"}, 2, 2),
+        ({"stage": "rm"}, 2, 0),
+        ({"stage": "sft"}, 1, 0),
+    ],
+)
+def test_preferences_take_two_sequences_and_where_nothing_can_be_switched_off_a_reference(
+    body: dict[str, Any], rows: int, copies: float
+) -> None:
+    made = footprint.training(train(per_device_train_batch_size=1, **body), LLAMA_8B, num_devices=1)
+    assert (made.rows, made.other_bytes) == (rows, pytest.approx(copies * 2 * LLAMA_8B.num_weights))
