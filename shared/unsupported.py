@@ -162,7 +162,7 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         "8-bit floating point matrices need cards since Hopper and packages of their own (torchao, Transformer Engine)",
         "use bf16", fp8=False, fp8_backend="auto", fp8_enable_fsdp_float8_all_gather=False,
     ),
-    *_all("compiling takes minutes at each new length of a batch, and does not go with checkpointing and adapters",
+    *_all("compiling takes minutes, again at each new length of a batch, of which a training has many",
           "use enable_liger_kernel", torch_compile=False, torch_compile_backend=None, torch_compile_mode=None),
     *_all("it halves the batch after an out-of-memory error, and the job would be another one than was asked for",
           "use POST /v1/plans, or lower per_device_train_batch_size and raise gradient_accumulation_steps as much",
