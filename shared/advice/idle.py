@@ -11,6 +11,7 @@ from typing import Any
 
 from shared import formats, schema
 from shared.advice.finding import Finding, Origin, warning
+from shared.advice.preferring import PREFERRING
 from shared.param import Param
 from shared.spec import ExportSpec, GenerateSpec, TrainSpec
 from shared.tongues import Text
@@ -58,6 +59,11 @@ TRAIN = (
     ),
     Needs(fields=("asft_alpha",), holds=lambda spec: spec.loss.use_asft_loss, what="use_asft_loss"),
     Needs(fields=("eaft_alpha",), holds=lambda spec: spec.loss.use_eaft_loss, what="use_eaft_loss"),
+    Needs(
+        fields=("simpo_gamma",),
+        holds=lambda spec: spec.tuning.stage != "dpo" or spec.plugged["dpo"].pref_loss == "simpo",
+        what="pref_loss simpo",
+    ),
     Needs(fields=("buffer_size",), holds=lambda spec: spec.data.streaming, what="streaming"),
     Needs(
         fields=("per_device_eval_batch_size", "eval_on_start", "eval_delay", "eval_on_each_dataset", "eval_steps"),
@@ -111,7 +117,7 @@ TABLES: Mapping[type, tuple[Needs, ...]] = {TrainSpec: TRAIN, ExportSpec: EXPORT
 
 
 def remarks(spec: Any, body: Mapping[str, Any]) -> Iterator[Finding]:
-    """One for each field of the body that says something and is not read."""
+    """One for each field of the body that says something and is not read. Of preferences the doctor speaks."""
     sent = {param.wire: param for param in schema.params(type(spec)) if _says_something(param, body)}
     for needs in TABLES.get(type(spec), ()):
         if not needs.holds(spec):
@@ -120,7 +126,7 @@ def remarks(spec: Any, body: Mapping[str, Any]) -> Iterator[Finding]:
                     yield _idle(sent.pop(field), needs.what)
     for param in sent.values():
         owner = param.path[1] if param.path[0] == "plugged" else None
-        if owner is not None and owner not in (spec.tuning.stage, spec.tuning.finetuning_type):
+        if owner is not None and owner not in (spec.tuning.stage, spec.tuning.finetuning_type, *PREFERRING):
             yield _idle(param, Text("stage {stage}", stage=owner))
 
 

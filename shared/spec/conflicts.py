@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shared import stages
 from shared.rules import rule
 from shared.spec import steps
+from shared.stages.dpo import REFERENCE_FREE
 from shared.tongues import Text
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ def pissa_of_readable_weights(spec: TrainSpec) -> str | None:
 def pissa_of_whole_weights(spec: TrainSpec) -> str | None:
     both = spec.lora.pissa_init and spec.zero_stage() == 3
     return "needs whole matrices, which ZeRO-3 splits: use zero_stage 2, or leave pissa_init out" if both else None
+
+
+@rule("pissa_init")
+def pissa_beside_a_reference(spec: TrainSpec) -> str | None:
+    """Its start takes the principal part out of the base: without the adapter that is no longer the reference."""
+    stage = spec.tuning.stage
+    compares = stage == "kto" or (stage == "dpo" and spec.plugged["dpo"].pref_loss not in REFERENCE_FREE)
+    wrong = spec.lora.pissa_init and compares and spec.preference.ref_model is None
+    text = "changes the base, with which stage {stage} compares: leave it out, or name the model in ref_model too"
+    return Text(text, stage=stage) if wrong else None
 
 
 def _of_conversations(field: str, is_given: Callable[[TrainSpec], Any]) -> Check:
@@ -123,6 +134,7 @@ RULES: tuple[Check, ...] = (
     a_stream_ends_after_steps,
     pissa_of_readable_weights,
     pissa_of_whole_weights,
+    pissa_beside_a_reference,
     _of_conversations("use_dft_loss", lambda spec: spec.loss.use_dft_loss),
     _of_conversations("use_asft_loss", lambda spec: spec.loss.use_asft_loss),
     _of_conversations("use_eaft_loss", lambda spec: spec.loss.use_eaft_loss),

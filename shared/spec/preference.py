@@ -16,6 +16,7 @@ class Preference:
         minimum=0.0,
         exclusive_minimum=True,
         maximum=100.0,
+        deprecated=("dpo_beta", "kto_beta", "orpo_beta"),
         advice="0.1; simpo: 2 to 2.5; smaller lets the model move further.",
         picture="The leash: the tighter it is held, the nearer the model stays to where it began.",
         since=2,
@@ -25,6 +26,7 @@ class Preference:
         "Weight of an added loss of stage sft on the preferred answers.",
         minimum=0.0,
         maximum=100.0,
+        deprecated=("dpo_ftx", "kto_ftx"),
         advice="0.1 to 1 where the preferred answers become less likely themselves.",
         since=2,
     )
@@ -33,6 +35,7 @@ class Preference:
         "Reference model. Left out: the model as it is before the training.",
         type=str,
         kind="model",
+        deprecated=("ref_model_checkpoint",),
         advice="Leave it out; it must read the same tokens.",
         since=2,
     )

@@ -28,6 +28,7 @@ class Dpo:
         "What a pair costs: `sigmoid` is DPO itself; `orpo` and `simpo` need no reference model.",
         choices=LOSSES,
         advice="sigmoid; simpo or orpo where memory is tight.",
+        deprecated=("dpo_loss",),
         since=2,
     )
     pref_bco_weight: float = param(

@@ -41,12 +41,17 @@ def test_a_file_that_writes_out_every_default_of_lf_is_accepted(platform: Platfo
         ("num_layer_trainable", 3, "freeze_trainable_layers"),
         ("name_module_trainable", "mlp", "freeze_trainable_modules"),
         ("sft_packing", True, "packing"),
+        ("dpo_beta", 0.2, "pref_beta"),
+        ("dpo_ftx", 0.5, "pref_ftx"),
+        ("dpo_loss", "hinge", "pref_loss"),
+        ("ref_model_checkpoint", "whole", "ref_model"),
     ],
 )
 def test_a_name_that_lf_had_before_is_taken_with_a_warning(
     platform: Platform, old: str, value: Any, field: str
 ) -> None:
-    made = platform.post("/v1/jobs", {**arguments.BASE["train"], old: value}).get_json()
+    beside = arguments.PAIRS if field.startswith(("pref", "ref")) else {}
+    made = platform.post("/v1/jobs", {**arguments.BASE["train"], **beside, old: value}).get_json()
     assert made["spec"][field] in (value, [value])
     events = platform.get(f"/v1/jobs/{made['id']}/events?limit=1000").get_json()["data"]
     assert [event for event in events if event["data"].get("field") == field and old in event["message"]]

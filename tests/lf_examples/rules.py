@@ -55,8 +55,8 @@ class NotHere:
 
 #: How many rules the list has.
 NUM_RULES = 62
-#: Rules about stages and fields that are not there yet.
-PENDING = frozenset({6, 7, 22, 26, 29, 33, 36, 38, 51, 57})
+#: Answers about fields that are not there yet: rule and field.
+PENDING = frozenset({(6, "init_special_tokens"), (7, "add_tokens"), (51, "resize_vocab"), (57, "resize_vocab")})
 
 Answer = Refused | Told | Holds | NotHere
 
@@ -141,16 +141,16 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
         refused("ref_model_quantization_bit", "4, 8", **PAIRS, ref_model="tiny", ref_model_quantization_bit=3),
         refused("reward_model_quantization_bit", "4, 8", **SCORED_BY_A_WHOLE, reward_model_quantization_bit=3),
     ),
-    27: (refused("reward_model", "", stage="ppo"),),
+    27: (refused("reward_model", "is required with stage ppo", stage="ppo"),),
     28: (refused("reward_model_type", "lora", **REWARDED, reward_model_type="lora", finetuning_type="full"),),
     29: (refused("dpo_label_smoothing", "sigmoid", **PAIRS, pref_loss="hinge", dpo_label_smoothing=0.1),),
     30: (refused("use_llama_pro", "freeze or lora", use_llama_pro=True, finetuning_type="full"),),
     31: (refused("use_galore", "GaLore", use_galore=True), refused("use_badam", "BAdam", use_badam=True)),
     32: (refused("use_apollo", "APOLLO", use_galore=True, use_apollo=True, finetuning_type="full"),),
     33: (
-        refused("pissa_init", "", **LABELLED, pissa_init=True),
-        refused("pissa_init", "", **PAIRS, pissa_init=True),
-        refused("pissa_init", "", **REWARDED, pissa_init=True),
+        refused("pissa_init", "compares", **LABELLED, pissa_init=True),
+        refused("pissa_init", "compares", **PAIRS, pissa_init=True),
+        refused("pissa_init", "the reference share", **REWARDED, pissa_init=True),
     ),
     34: (
         refused("loraplus_lr_ratio", "LoRA", loraplus_lr_ratio=16.0, finetuning_type="full"),
@@ -162,21 +162,21 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     # While training
     36: (
         refused("predict_with_generate", "generate", predict_with_generate=True, **TEXTS),
-        refused("neat_packing", "", **PAIRS, neat_packing=True),
-        refused("train_on_prompt", "", **PAIRS, train_on_prompt=True),
-        refused("mask_history", "", **SCORED, mask_history=True),
-        refused("packing", "", **PAIRS, packing=True),
-        refused("packing", "", **REWARDED, packing=True),
+        refused("neat_packing", "stage sft", **PAIRS, neat_packing=True),
+        refused("train_on_prompt", "stage sft", **PAIRS, train_on_prompt=True),
+        refused("mask_history", "stage sft", **SCORED, mask_history=True),
+        refused("packing", "compares", **PAIRS, packing=True),
+        refused("packing", "stage ppo", **REWARDED, packing=True),
     ),
     37: (refused("do_predict", "generate", do_predict=True),),
     38: (
-        refused("load_best_model_at_end", "", **SCORED, val_size=0.1, load_best_model_at_end=True),
-        refused("load_best_model_at_end", "", **REWARDED, load_best_model_at_end=True),
+        refused("load_best_model_at_end", "stage rm", **SCORED, val_size=0.1, load_best_model_at_end=True),
+        refused("load_best_model_at_end", "stage ppo", **REWARDED, load_best_model_at_end=True),
     ),
     39: (
         refused("do_train", "a training job trains", **REWARDED, do_train=False),
-        refused("shift_attn", "", **REWARDED, shift_attn=True),
-        refused("report_to", "", **REWARDED, report_to="mlflow"),
+        refused("shift_attn", "LongLoRA", **REWARDED, shift_attn=True),
+        refused("report_to", "names mlflow", **REWARDED, report_to="mlflow"),
     ),
     40: (holds("num_processes", 2, num_processes=2), not_here("the worker starts one process a device by torchrun")),
     41: (not_here("the worker starts DeepSpeed by torchrun itself"),),
@@ -211,8 +211,8 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     51: (
         told("resize_vocab", "additional_target", resize_vocab=True, add_tokens="<a>"),
         told("bf16", "float32"),
-        told("quantization_bit", "", quantization_bit=4),
-        told("ref_model", "", **PAIRS, val_size=0.1, finetuning_type="full"),
+        told("quantization_bit", "merges inexactly", quantization_bit=4),
+        told("ref_model", "as its reference", **PAIRS, val_size=0.1, finetuning_type="full"),
     ),
     52: (not_here("the trainer sets labels, columns and unused parameters by stage and method"),),
     53: (
@@ -254,5 +254,8 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
         refused("model_name_or_path", "quantized already", **EXPORT, model_name_or_path="small",
                 adapter_name_or_path="ft:saves/tiny/lora/sft"),
     ),
-    62: (refused("task", "lm-evaluation-harness", task="mmlu_test"), refused("save_dir", "", save_dir="results")),
+    62: (
+        refused("task", "lm-evaluation-harness", task="mmlu_test"),
+        refused("save_dir", "benchmarks", save_dir="results"),
+    ),
 }  # fmt: skip
