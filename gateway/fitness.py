@@ -149,9 +149,6 @@ def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
         text = "is {method!r}, but {name!r} is an adapter: export it merged first"
         message = Text(text, method=spec.tuning.finetuning_type, name=adapter.name)
         yield _wrong("finetuning_type", message)
-    if spec.lora.create_new_adapter:
-        message = Text("is not possible beside {name!r}: export it merged first, then train on that", name=adapter.name)
-        yield _wrong("create_new_adapter", message)
     if spec.model.model_name_or_path not in (adapter.name, adapter.base_model):
         text = "is {name!r}, which was trained on {base!r}: name that as the model"
         message = Text(text, name=adapter.name, base=adapter.base_model)

@@ -29,11 +29,6 @@ FSDP = "weights are sharded by DeepSpeed here, not by FSDP"
 UNSUPPORTED: Mapping[str, Refused] = dict([
     # Model
     *_all("it names a folder inside a repository", "register the adapter under a name of its own", adapter_folder=None),
-    *_all(
-        LATER, "leave the vocabulary as it is",
-        resize_vocab=False, add_tokens=None, add_special_tokens=None, new_special_tokens_config=None,
-        init_special_tokens="noise_init",
-    ),
     *_all(LATER, "leave it out; special tokens in data are read as such", split_special_tokens=False),
     *_all(
         "LongLoRA's shifted attention rewrites the attention of Llama alone, for transformers of 2023; no kernel here "

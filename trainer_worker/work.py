@@ -64,6 +64,7 @@ class TrainWork:
             "model_path": start.base.local(run.artifacts),
             "adapter_path": start.adapter.local(run.artifacts) if start.adapter else None,
             "base_name": start.base.name,
+            "makes": makes(spec, start),
             "datasets": datasets(run, spec.data.dataset, spec.data.dataset_dir),
             "eval_datasets": datasets(run, spec.data.eval_dataset, spec.data.dataset_dir),
             "reward": reward(run, spec),
@@ -71,11 +72,12 @@ class TrainWork:
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
         spec = schema.from_stored(TrainSpec, run.job.spec)
-        base = find_start(run, spec).base.name
+        start = find_start(run, spec)
+        base = start.base.name
         sealed = run.artifacts.put_folder(run.output, run.uri(OUTPUT))
         model = NewModel(
             name=model_name(run, base),
-            kind=methods.get(spec.tuning.finetuning_type).makes,
+            kind=makes(spec, start),
             base_model=base,
             job_id=run.job.id,
             uri=sealed.uri,
@@ -121,14 +123,17 @@ def reference_paths(run: Run, spec: TrainSpec) -> dict[str, Any]:
     }
 
 
+def makes(spec: TrainSpec, start: Start) -> str:
+    """An adapter works on its base as it is; one that was trained beside a changed base is published merged into it."""
+    merges = start.adapter is not None and spec.lora.create_new_adapter
+    return "merged" if merges or spec.changes_base() else methods.get(spec.tuning.finetuning_type).makes
+
+
 def check_adapter(spec: TrainSpec, base: Resolved, adapter: Resolved) -> None:
     """Raises InvalidSpec when the adapter cannot be trained on."""
     if spec.tuning.finetuning_type != "lora":
         text = f"{adapter.name} is an adapter: export it merged first, then train that with another method than lora"
         raise InvalidSpec(text, field="finetuning_type")
-    if spec.lora.create_new_adapter:
-        text = f"an adapter beside {adapter.name} would need it at every use: export it merged, then train on that"
-        raise InvalidSpec(text, field="create_new_adapter")
     if adapter.record is not None and adapter.record.base_model != base.name:
         text = f"{adapter.name} was trained on {adapter.record.base_model}, not on {base.name}"
         raise InvalidSpec(text, field="adapter_name_or_path")

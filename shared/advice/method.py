@@ -36,4 +36,26 @@ def additional(case: Case) -> Iterator[Finding]:
         yield info("additional_target", REFERENCE, text, "Export it merged before you deploy it.")
 
 
-CHECKS = (pissa, additional)
+def tokens(case: Case) -> Iterator[Finding]:
+    given, spec = case.spec.new_tokens, case.spec
+    if given.init_special_tokens != "noise_init" and given.new_special_tokens_config is None:
+        text = f"{given.init_special_tokens} needs descriptions: new embeddings begin as the mean of all and noise."
+        yield warning("init_special_tokens", REFERENCE, text, "Give new_special_tokens_config.")
+    if given.new_special_tokens_config is not None and given.add_special_tokens:
+        text = "The tokens of new_special_tokens_config are added, those of add_special_tokens are not."
+        yield warning("add_special_tokens", REFERENCE, text, "Name all of them in new_special_tokens_config.")
+    if given.grows and spec.tuning.finetuning_type == "freeze" and not spec.freeze.extra_modules:
+        text = "The embeddings of new tokens stay as they begin: only chosen layers are trained."
+        yield warning("freeze_extra_modules", REFERENCE, text, "Name the embeddings, e.g. embed_tokens.")
+    if given.grows and spec.trains_adapter() and not spec.lora.additional_target:
+        text = "The embeddings are trained in full beside the adapter, because new tokens have none yet."
+        yield info("additional_target", REFERENCE, text)
+
+
+def merged(case: Case) -> Iterator[Finding]:
+    if case.spec.changes_base():
+        text = "The adapter is trained beside a changed base: it is published merged into it, as one whole model."
+        yield info("finetuning_type", REFERENCE, text)
+
+
+CHECKS = (pissa, additional, tokens, merged)

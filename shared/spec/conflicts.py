@@ -111,14 +111,33 @@ def everything_from_scratch(spec: TrainSpec) -> str | None:
     return Text(text, method=spec.tuning.finetuning_type) if wrong else None
 
 
-@rule("rope_scaling", code="unsupported")
-def positions_go_with_the_model(spec: TrainSpec) -> str | None:
-    wrong = spec.architecture.rope_scaling is not None and spec.trains_adapter()
-    text = (
-        "cannot go with an adapter: it would be served on its base, whose positions are not stretched; set "
-        "finetuning_type to freeze or full, or stretch a model first and train the adapter on that"
+@rule("resize_vocab")
+def rows_of_readable_weights(spec: TrainSpec) -> str | None:
+    both = spec.new_tokens.grows and spec.model.quantization_bit is not None
+    return (
+        "cannot add rows to a quantized model: leave quantization_bit out, or train without new tokens"
+        if both
+        else None
     )
-    return text if wrong else None
+
+
+@rule("resize_vocab")
+def rows_of_whole_tables(spec: TrainSpec) -> str | None:
+    both = spec.new_tokens.grows and spec.zero_stage() == 3
+    return "adds rows to whole tables, which ZeRO-3 splits: use zero_stage 2" if both else None
+
+
+@rule("zero_stage")
+def merged_of_whole_weights(spec: TrainSpec) -> str | None:
+    both = spec.changes_base() and spec.zero_stage() == 3
+    return "3 splits the weights into which the adapter is to be merged: use zero_stage 2" if both else None
+
+
+@rule("rope_scaling")
+def stretched_and_readable(spec: TrainSpec) -> str | None:
+    both = spec.architecture.rope_scaling is not None and spec.model.quantization_bit is not None
+    text = "changes the base, so that the result is published merged, which a quantized one cannot be: leave one out"
+    return text if both else None
 
 
 RULES: tuple[Check, ...] = (
@@ -145,5 +164,8 @@ RULES: tuple[Check, ...] = (
     added_blocks_among_others,
     number_of_added_blocks,
     everything_from_scratch,
-    positions_go_with_the_model,
+    rows_of_readable_weights,
+    rows_of_whole_tables,
+    merged_of_whole_weights,
+    stretched_and_readable,
 )

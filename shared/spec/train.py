@@ -17,6 +17,7 @@ from shared.spec.loop import Loop
 from shared.spec.lora import Lora
 from shared.spec.losses import Losses
 from shared.spec.model import Model
+from shared.spec.new_tokens import NewTokens
 from shared.spec.optimizer import Train
 from shared.spec.optimizer_options import OptimizerOptions
 from shared.spec.output import Output
@@ -31,6 +32,7 @@ NO_VALIDATION = "there is nothing to validate on: give val_size or eval_dataset"
 class TrainSpec:
     model: Model = group(Model)
     architecture: Architecture = group(Architecture)
+    new_tokens: NewTokens = group(NewTokens)
     data: Data = group(Data)
     tuning: Tuning = group(Tuning)
     lora: Lora = group(Lora, prefix="lora_")
@@ -91,6 +93,12 @@ class TrainSpec:
 
     def trains_adapter(self) -> bool:
         return methods.get(self.tuning.finetuning_type).makes == "adapter"
+
+    def changes_base(self) -> bool:
+        """Whether an adapter is trained beside another base than the catalog's: then it is published merged."""
+        given = self.architecture.rope_scaling is not None or self.new_tokens.grows
+        merges = self.model.adapter_name_or_path is not None and self.lora.create_new_adapter
+        return self.trains_adapter() and (given or merges)
 
     def validates(self) -> bool:
         return self.data.val_size > 0 or bool(self.data.eval_dataset)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from torch.nn import functional
-from training import Attempt, as_dataset, make_tokenizer
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from training import Attempt, as_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from shared import datafiles, schema
 from shared.conversation import Encoder
@@ -26,12 +27,12 @@ def model(attempt: Attempt, base: Path) -> PreTrainedModel:
 
 def loss(attempt: Attempt, base: Path, dataset: Path) -> float:
     """Mean over the answers' tokens, one sample at a time: what the trained model's own eval_loss must be."""
-    return plain_loss(model(attempt, base), read(dataset))
+    return plain_loss(model(attempt, base), read(dataset), encoder(attempt))
 
 
-def plain_loss(network: PreTrainedModel, rows: list[Row]) -> float:
+def plain_loss(network: PreTrainedModel, rows: list[Row], speaks: Encoder) -> float:
     total, count = 0.0, 0
-    for sample in (encoder().sample(row) for row in rows):
+    for sample in (speaks.sample(row) for row in rows):
         labels = [token if mark else -100 for token, mark in zip(sample.input_ids, sample.supervised, strict=True)]
         count += sum(label != -100 for label in labels)
         with torch.no_grad():
@@ -40,9 +41,10 @@ def plain_loss(network: PreTrainedModel, rows: list[Row]) -> float:
     return total / count
 
 
-def encoder() -> Encoder:
-    spec = schema.load(TrainSpec, {"model": "m", "dataset": "d", "cutoff_len": 128})
-    return tokenizers.encoder(make_tokenizer(), spec)
+def encoder(attempt: Attempt) -> Encoder:
+    """By the tokenizer that was published."""
+    spec = schema.from_stored(TrainSpec, json.loads((attempt.folder / "run.json").read_text())["spec"])
+    return tokenizers.encoder(AutoTokenizer.from_pretrained(attempt.output), spec)
 
 
 def read(dataset: Path) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from published import plain_loss, read
+from published import encoder, plain_loss, read
 from training import make_attempt, make_dataset, train_here
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -49,7 +49,7 @@ def test_a_quantized_base_learns_as_pinned_and_its_adapter_works_beside_it(
     assert attempt.losses == pytest.approx(PINNED[kind], rel=1e-3)
     own = attempt.outcome["data"]["metrics"]["eval_loss"]
     quantized = PeftModel.from_pretrained(loaded(tiny, KINDS[kind]), attempt.output).eval()
-    assert plain_loss(quantized, read(held_out)) == pytest.approx(own, rel=1e-3)
+    assert plain_loss(quantized, read(held_out), encoder(attempt)) == pytest.approx(own, rel=1e-3)
 
 
 def test_every_format_rounds_the_base_in_its_own_way(tmp_path: Path, tiny: Path, rows: Path) -> None:

@@ -116,7 +116,8 @@ def make_attempt(
     }  # fmt: skip
     if eval_dataset:
         given["eval_dataset"] = ["held out"]
-    wire = schema.to_wire(schema.load(TrainSpec, given | spec))
+    loaded = schema.load(TrainSpec, given | spec)
+    wire = schema.to_wire(loaded)
     for name in ("output", "scratch", "logs"):
         (folder / name).mkdir(parents=True)
     run = {
@@ -124,6 +125,7 @@ def make_attempt(
         "num_processes": num_processes, "output_dir": str(folder / "output"), "scratch_dir": str(folder / "scratch"),
         "cache_dir": str(folder.parent / "cache"), "resume_from": str(resume_from) if resume_from else None,
         "model_path": str(model), "adapter_path": str(adapter) if adapter else None, "base_name": "tiny-base",
+        "makes": "merged" if loaded.changes_base() or (adapter and loaded.lora.create_new_adapter) else "adapter",
         "reward": {name: str(reward[name]) if name in reward else None for name in REWARD} if reward else None,
         "datasets": [as_dataset(dataset)], "eval_datasets": [as_dataset(eval_dataset)] if eval_dataset else [],
         **{name: str(path) for name, path in (inputs or {}).items()},

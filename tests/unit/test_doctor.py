@@ -155,6 +155,11 @@ def test_every_finding_can_be_sent() -> None:
         ({"pissa_init": True, "lora_rank": 8}, "pissa_convert", "plain one of rank 16"),
         ({"pissa_init": True, "lora_rank": 32}, "pissa_init", "Rank 64 is above 32"),
         ({"additional_target": "embed_tokens"}, "additional_target", "Export it merged"),
+        ({"init_special_tokens": "desc_init", "add_special_tokens": "<a>"}, "init_special_tokens", "descriptions"),
+        ({"add_special_tokens": "<a>", "new_special_tokens_config": {"<b>": "ends"}}, "add_special_tokens", "are not"),
+        ({"add_tokens": "<a>", "finetuning_type": "freeze"}, "freeze_extra_modules", "stay as they begin"),
+        ({"add_tokens": "<a>"}, "additional_target", "trained in full"),
+        ({"rope_scaling": "yarn"}, "finetuning_type", "published merged"),
     ],
 )
 def test_what_a_kind_of_lora_brings_with_it_is_said(body: dict[str, Any], field: str, words: str) -> None:

@@ -150,7 +150,12 @@ def test_the_models_own_template_is_no_template() -> None:
         ({"use_llama_pro": True, "finetuning_type": "full"}, "use_llama_pro"),
         ({"use_llama_pro": True, "freeze_trainable_layers": -1}, "freeze_trainable_layers"),
         ({"train_from_scratch": True}, "train_from_scratch"),
-        ({"rope_scaling": "yarn"}, "rope_scaling"),
+        ({"rope_scaling": "yarn", "quantization_bit": 4}, "rope_scaling"),
+        ({"rope_scaling": "yarn", "zero_stage": 3}, "zero_stage"),
+        ({"resize_vocab": True, "quantization_bit": 4}, "resize_vocab"),
+        ({"add_tokens": "<a>", "zero_stage": 3, "finetuning_type": "full"}, "resize_vocab"),
+        ({"new_special_tokens_config": "config/tokens.yaml"}, "new_special_tokens_config"),
+        ({"new_special_tokens_config": {"<a>": 3}}, "new_special_tokens_config"),
         ({"shift_attn": True}, "shift_attn"),
         ({"deepspeed": "ds_z2_config.json", "zero_stage": 2}, "zero_stage"),
         ({"warmup_ratio": 0.1, "warmup_steps": 5}, "warmup_ratio"),
@@ -184,6 +189,22 @@ def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any], fie
 )
 def test_an_export_that_cannot_be_made_is_refused(body: dict[str, Any], field: str) -> None:
     assert complaint({"model_name_or_path": "m", **body}, ExportSpec) == field
+
+
+@pytest.mark.parametrize(
+    ("body", "changes"),
+    [
+        ({}, False),
+        ({"adapter_name_or_path": "x"}, False),
+        ({"adapter_name_or_path": "x", "create_new_adapter": True}, True),
+        ({"rope_scaling": "yarn"}, True),
+        ({"add_special_tokens": "<a>,<b>"}, True),
+        ({"new_special_tokens_config": {"<a>": "begins"}}, True),
+        ({"resize_vocab": True, "finetuning_type": "full"}, False),
+    ],
+)
+def test_an_adapter_beside_a_changed_base_is_published_merged(body: dict[str, Any], changes: bool) -> None:
+    assert schema.load(TrainSpec, {**SMALL, **body}).changes_base() is changes
 
 
 def test_options_of_a_schedule_may_be_json_in_a_text() -> None:

@@ -139,7 +139,6 @@ def test_training_on_an_adapter_goes_on_with_it_on_its_base(ledger: Ledger, body
         ({"model": "other", "adapter_name_or_path": ADAPTER}, "adapter_name_or_path"),
         ({"model": ADAPTER, "adapter_name_or_path": ADAPTER}, "model_name_or_path"),
         ({"model": ADAPTER, "finetuning_type": "full"}, "finetuning_type"),
-        ({"adapter_name_or_path": ADAPTER, "create_new_adapter": True}, "create_new_adapter"),
     ],
 )
 def test_an_adapter_that_cannot_be_trained_on_is_refused(ledger: Ledger, body: dict[str, Any], field: str) -> None:
@@ -191,6 +190,23 @@ def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger
     assert model.config["lora_rank"] == 4 and model.config["metrics"] == {"loss": 0.5}
     # Files of LF name it so.
     assert model.config["output_dir"] == "saves/mine/sft"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"adapter_name_or_path": ADAPTER, "create_new_adapter": True},
+        {"model": ADAPTER, "create_new_adapter": True},
+        {"add_tokens": "<a>"},
+    ],
+)
+def test_an_adapter_beside_a_changed_base_becomes_a_whole_model(ledger: Ledger, body: dict[str, Any]) -> None:
+    run = ledger.claim(**body)
+    (run.output / "model.safetensors").write_text("weights")
+
+    (model,) = TrainWork().finish(run, DONE).models
+
+    assert TrainWork().run_json(run)["makes"] == model.kind == "merged" and model.base_model == "tiny"
 
 
 @pytest.mark.parametrize("method", ["full", "freeze"])

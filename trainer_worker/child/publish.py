@@ -1,7 +1,8 @@
 """What a finished training leaves in its output folder, and what its outcome says.
 
-For LoRA the adapter, for the other methods the whole model in the format of the base's files; beside it the tokenizer
-with the chat template that was trained with, so that whoever serves the model speaks to it as it was taught.
+For LoRA the adapter (merged where the base was changed), for the other methods the whole model in the format of the
+base's files; beside it the tokenizer with the chat template that was trained with, so that whoever serves the model
+speaks to it as it was taught.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers.trainer_utils import TrainOutput
 
 from trainer_worker.child import ends, pissa, tokenizer
@@ -29,18 +32,40 @@ def output(trainer: StageTrainer, context: Context) -> None:
     """The best model where that was asked for, else the last. Every rank must come here."""
     context.emit("phase", "saving the model", phase="save")
     folder, best = Path(context.run["output_dir"]), trainer.best
-    if best is None or not best.is_kept:
-        weights(trainer, context, folder)
-    elif context.is_first:
-        shutil.copytree(best.folder, folder, dirs_exist_ok=True)
+    if best is not None and best.is_kept:
         context.emit("message", f"The model of step {best.state['step']} is the best: it is published", **best.state)
+    if context.spec.tuning.finetuning_type == "lora" and context.run.get("makes") == "merged":
+        if context.is_first:
+            merged(trainer, context, folder)
+    else:
+        separate(trainer, context, folder)
     if context.is_first:
-        if (start := context.scratch / pissa.FOLDER).exists():
-            pissa.convert(folder, start)
         words = tokenizer.load(context.run["model_path"], context.spec)
         words.save_pretrained(folder)
         ends.publish(folder, words, context)
     trainer.accelerator.wait_for_everyone()
+
+
+def separate(trainer: StageTrainer, context: Context, folder: Path) -> None:
+    """The adapter beside its base, or the whole model that was trained as such."""
+    best = trainer.best
+    if best is None or not best.is_kept:
+        weights(trainer, context, folder)
+    elif context.is_first:
+        shutil.copytree(best.folder, folder, dirs_exist_ok=True)
+    if context.is_first and (start := context.scratch / pissa.FOLDER).exists():
+        pissa.convert(folder, start)
+
+
+def merged(trainer: StageTrainer, context: Context, folder: Path) -> None:
+    """One model of adapter and base, where the base is another than the catalog's: the adapter alone fits no model."""
+    best = trainer.best
+    if best is not None and best.is_kept:
+        set_peft_model_state_dict(trainer.model, load_file(best.folder / pissa.WEIGHTS))
+    context.emit("message", "The adapter is merged: the model beside which it was trained is no other's")
+    trainer.model = trainer.model.merge_and_unload()
+    with as_stored(trainer, stored_dtype(load_config(context))):
+        trainer._save(str(folder))
 
 
 def weights(trainer: StageTrainer, context: Context, folder: Path) -> None:

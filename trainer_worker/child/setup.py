@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from trainer_worker import deepspeed
-from trainer_worker.child import architecture, memory, model
+from trainer_worker.child import architecture, memory, model, tokenizer, words
 from trainer_worker.child.arguments import training_arguments
 from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
@@ -51,6 +51,9 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
     arguments = training_arguments(context, start_engine(context, precision) if has_deepspeed else None)
     set_seed(context.spec.train.seed)
     base = model.load(context, config, loaded_dtype(context, precision), layout.kernel)
+    if context.spec.new_tokens.grows:
+        path = context.run["model_path"]
+        words.grow(base, tokenizer.load(path, context.spec), len(tokenizer.own(path, context.spec)), context)
     autocast = partial(precision.context, context.device)
     beside = before(base, autocast) if before is not None else None
     method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")

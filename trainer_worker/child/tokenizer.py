@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from shared import stages, vocabulary
@@ -9,13 +11,13 @@ from shared.conversation import Encoder
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from shared.vocabulary import Vocabulary
+from trainer_worker.child import words
 
 
 def load(model_path: str, spec: TrainSpec) -> PreTrainedTokenizerBase:
     """Raises InvalidSpec when neither the model nor the spec has a chat template and the stage needs one."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        model_path, revision=spec.model.model_revision, trust_remote_code=spec.model.trust_remote_code
-    )
+    tokenizer = own(model_path, spec)
+    words.add(tokenizer, spec)
     if tokenizer.eos_token_id is None:
         raise InvalidSpec("the model's tokenizer has no end-of-text token", field="model_name_or_path")
     worded = vocabulary.with_template(known(tokenizer), spec)
@@ -36,8 +38,18 @@ def set_padding_apart(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.pad_token = next((text for text in candidates if text and text != tokenizer.eos_token), None)
 
 
+def own(model_path: str, spec: TrainSpec) -> PreTrainedTokenizerBase:
+    """The model's, as it came."""
+    return AutoTokenizer.from_pretrained(
+        model_path, revision=spec.model.model_revision, trust_remote_code=spec.model.trust_remote_code
+    )
+
+
 def encoder(tokenizer: PreTrainedTokenizerBase, spec: TrainSpec) -> Encoder:
-    return vocabulary.encoder(known(tokenizer), spec)
+    """New special tokens stand within answers: unlike the model's own they end none."""
+    found = known(tokenizer)
+    ends = tuple(token for token in found.special if token not in spec.new_tokens.special)
+    return vocabulary.encoder(replace(found, special=ends), spec)
 
 
 def known(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:

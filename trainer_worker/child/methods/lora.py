@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
-from trainer_worker.child import pissa
+from trainer_worker.child import pissa, words
 from trainer_worker.child.blocks import added_blocks
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import HEAD, check_names, gives_scores, linear_names, set_trained, upcast_norms
@@ -32,7 +32,13 @@ def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.
         weight.requires_grad_(False)
     if context.spec.model.upcast_layernorm and precision.compute is not None:
         upcast_norms(model)
-    make = continued if context.run.get("adapter_path") else new
+    if context.run.get("adapter_path") and context.spec.lora.create_new_adapter:
+        model = PeftModel.from_pretrained(model, context.run["adapter_path"]).merge_and_unload()
+        model.requires_grad_(False)
+        context.emit("message", "The adapter before is merged into the base; a new one is trained")
+        make = new
+    else:
+        make = continued if context.run.get("adapter_path") else new
     adapted = make(model, context, precision)
     set_trained(adapted, precision)
     if precision.compute is not None and not context.spec.lora.use_dora:
@@ -85,11 +91,20 @@ def adapter_config(spec: TrainSpec, model: PreTrainedModel) -> LoraConfig:
         lora_dropout=spec.lora.dropout,
         target_modules=linear_names(model) if "all" in spec.lora.target else list(spec.lora.target),
         layers_to_transform=expanded_layers(spec, model),
-        modules_to_save=list(spec.lora.additional_target) or None,
+        modules_to_save=whole_modules(spec, model) or None,
+        # The output reads new words by the rows that are trained for them.
+        ensure_weight_tying=spec.new_tokens.grows,
         use_rslora=spec.lora.use_rslora,
         use_dora=spec.lora.use_dora,
         init_lora_weights=pissa.init_name(spec.lora.pissa_iter) if spec.lora.pissa_init else True,
     )
+
+
+def whole_modules(spec: TrainSpec, model: PreTrainedModel) -> list[str]:
+    """As LF: new tokens have rows that nobody has trained yet, so the embeddings are unless others are named."""
+    if spec.new_tokens.grows and not spec.lora.additional_target:
+        return words.embedding_names(model)
+    return list(spec.lora.additional_target)
 
 
 def expanded_layers(spec: TrainSpec, model: PreTrainedModel) -> list[int] | None:
