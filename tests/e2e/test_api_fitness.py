@@ -78,7 +78,6 @@ def findings(platform: Platform, body: dict[str, Any]) -> dict[str, str]:
         (GOOD | {"model_name_or_path": "ft", "adapter_name_or_path": "ft"}, "model_name_or_path", "'base'"),
         (GOOD | {"model_name_or_path": "other", "adapter_name_or_path": "ft"}, "adapter_name_or_path", "'base'"),
         (GOOD | {"model_name_or_path": "ft", "finetuning_type": "full"}, "finetuning_type", "merged"),
-        (GOOD | {"adapter_name_or_path": "ft", "create_new_adapter": True}, "create_new_adapter", "merged"),
         (EXPORT | {"model_name_or_path": "small"}, "model_name_or_path", "quantized already"),
         (EXPORT | {"model_name_or_path": "base", "adapter_name_or_path": "whole"}, "adapter_name_or_path", "merged"),
         (
