@@ -133,6 +133,16 @@ def merged_of_whole_weights(spec: TrainSpec) -> str | None:
     return "3 splits the weights into which the adapter is to be merged: use zero_stage 2" if both else None
 
 
+@rule("stage")
+def merged_of_stages_that_make_models(spec: TrainSpec) -> str | None:
+    wrong = spec.changes_base() and spec.tuning.stage in ("rm", "ppo")
+    text = (
+        "{stage} keeps an adapter and its head on the catalog's own base: leave out create_new_adapter, new tokens and "
+        "rope_scaling, or change the model in a training before"
+    )
+    return Text(text, stage=spec.tuning.stage) if wrong else None
+
+
 @rule("rope_scaling")
 def stretched_and_readable(spec: TrainSpec) -> str | None:
     both = spec.architecture.rope_scaling is not None and spec.model.quantization_bit is not None
@@ -167,5 +177,6 @@ RULES: tuple[Check, ...] = (
     rows_of_readable_weights,
     rows_of_whole_tables,
     merged_of_whole_weights,
+    merged_of_stages_that_make_models,
     stretched_and_readable,
 )

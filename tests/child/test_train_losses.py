@@ -20,6 +20,10 @@ from trainer_worker.child.noise import Noise, lengths_of
 
 #: Losses of the twelve steps of make_attempt's spec, on one thread, torch 2.13, transformers 5.17.
 PINNED: dict[str, list[float]] = {
+    "asft": [0.0162285, 0.02247961, 0.01771208, 0.01809393, 0.01828772, 0.0183028, 0.01897588, 0.01872911,
+        0.01938712, 0.01954855, 0.01965729, 0.01986426],
+    "asft full": [0.0162285, 0.02022443, 0.02142454, 0.02242707, 0.02380498, 0.02482998, 0.02666667,
+        0.02736049, 0.02976811, 0.03005514, 0.03068298, 0.03134414],
     "dft": [0.0162285, 0.01927093, 0.02139637, 0.0218342, 0.02187736, 0.02122981, 0.02094981, 0.02226856,
         0.02258218, 0.02256997, 0.02236481, 0.02222017],
     "eaft": [5.776899, 5.640912, 5.544037, 5.520182, 5.516945, 5.544156, 5.548873, 5.505912, 5.537095, 5.482669,
@@ -32,6 +36,8 @@ PINNED: dict[str, list[float]] = {
 KINDS: dict[str, dict[str, Any]] = {
     "dft": {"use_dft_loss": True},
     "eaft": {"use_eaft_loss": True, "eaft_alpha": 2.0},
+    "asft": {"use_asft_loss": True, "asft_alpha": 0.5},
+    "asft full": {"use_asft_loss": True, "finetuning_type": "full", "learning_rate": 1e-3},
     "smoothed": {"label_smoothing_factor": 0.1},
     "neftune": {"neftune_noise_alpha": 5.0},
 }

@@ -152,6 +152,7 @@ def test_the_models_own_template_is_no_template() -> None:
         ({"train_from_scratch": True}, "train_from_scratch"),
         ({"rope_scaling": "yarn", "quantization_bit": 4}, "rope_scaling"),
         ({"rope_scaling": "yarn", "zero_stage": 3}, "zero_stage"),
+        ({"rope_scaling": "yarn", "stage": "rm"}, "stage"),
         ({"resize_vocab": True, "quantization_bit": 4}, "resize_vocab"),
         ({"add_tokens": "<a>", "zero_stage": 3, "finetuning_type": "full"}, "resize_vocab"),
         ({"new_special_tokens_config": "config/tokens.yaml"}, "new_special_tokens_config"),

@@ -16,7 +16,7 @@ import torch
 
 from trainer_worker.child.loss import nll
 from trainer_worker.child.noise import Noise
-from trainer_worker.child.token_losses import TokenLosses
+from trainer_worker.child.token_losses import TokenLosses, asft
 
 Batch = Mapping[str, Any]
 #: Enters the number format in which models compute.
@@ -82,6 +82,9 @@ class NextToken(Stateless):
     noise: Noise | None = None
     #: Of the loss by which a mixture of experts spreads its tokens over them; None: it has none.
     router_weight: float | None = None
+    #: Under ASFT the logits of the model as it was (n v), and the weight of the distance to it.
+    anchor: Callable[[Batch], torch.Tensor] | None = None
+    anchor_weight: float = 0.0
 
     def __call__(self, model: torch.nn.Module, batch: Batch, *, validating: bool) -> Measured:
         with nullcontext() if self.noise is None or validating else self.noise.on(batch["inputs"]):
@@ -92,7 +95,10 @@ class NextToken(Stateless):
             sums["accuracy"] = (logits.argmax(dim=1) == targets).sum(), len(targets)
         if validating:
             return Measured(loss=nll(logits, targets).sum(), num_units=len(targets), sums=sums)
-        loss = self.token_losses(logits, targets).sum()
+        if self.anchor is None:
+            loss = self.token_losses(logits, targets).sum()
+        else:
+            loss = asft(logits, targets, self.anchor(batch), self.anchor_weight).sum()
         if self.router_weight is not None:
             # The mean over the step's tokens is taken of all, so each batch's share counts by its tokens.
             loss = loss + self.router_weight * len(targets) * output.aux_loss
