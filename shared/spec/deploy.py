@@ -32,6 +32,18 @@ class DeploySpec:
         choices=templates.names(),
         check=templates.complaint,
     )
+    enable_thinking: bool | None = param(
+        None,
+        "Whether a model that thinks does so before it answers, where a request does not say. Left out: as trained.",
+        type=bool,
+        since=2,
+    )
+    preserve_thinking: bool | None = param(
+        None,
+        "Whether the thoughts of earlier answers are read, where a request does not say. Left out: as trained.",
+        type=bool,
+        since=2,
+    )
     replicas: int = param(1, "vLLM processes that serve it.", minimum=1, maximum=64, source="ours")
     dtype: str = param(
         "auto",

@@ -80,6 +80,12 @@ def test_an_adapter_of_a_rank_that_vllm_lacks_is_refused() -> None:
         command(files=replace(FILES, adapter=Path("/adapter"), adapter_rank=1024))
 
 
+def test_thinking_is_told_to_the_template_where_the_deployment_says_so() -> None:
+    assert "--default-chat-template-kwargs" not in command()
+    told = value(command(replace(SPEC, enable_thinking=False)), "--default-chat-template-kwargs")
+    assert json.loads(told) == {"enable_thinking": False}
+
+
 def test_what_was_left_out_is_left_to_vllm() -> None:
     made = command()
     assert not {"--max-num-seqs", "--chat-template", "--trust-remote-code", "--enable-lora"} & set(made)
