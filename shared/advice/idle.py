@@ -66,6 +66,11 @@ TRAIN = (
     ),
     Needs(fields=("buffer_size",), holds=lambda spec: spec.data.streaming, what="streaming"),
     Needs(
+        fields=("mix_strategy", "interleave_probs"),
+        holds=lambda spec: max(len(spec.data.dataset), len(spec.data.eval_dataset)) > 1,
+        what="several datasets",
+    ),
+    Needs(
         fields=("per_device_eval_batch_size", "eval_on_start", "eval_delay", "eval_on_each_dataset", "eval_steps"),
         holds=lambda spec: spec.validates(),
         what="val_size or eval_dataset",
