@@ -18,6 +18,7 @@ from training import Attempt, make_attempt, make_model, train, train_here
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from shared.errors import InvalidSpec
+from trainer_worker.child import memory
 from trainer_worker.child.ppo import equations, rollout
 
 #: Drawn from the whole distribution, as ppo assumes.
@@ -203,6 +204,30 @@ def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
     assert same_weights(rest, unbroken)
 
 
+def test_an_adapter_that_is_trained_on_is_its_own_reference(
+    tmp_path: Path, tiny: Path, rows: Path, rewards: dict[str, Any]
+) -> None:
+    """The model at the start is the base with that adapter, not the base."""
+    first = train_here(make_attempt(tmp_path / "sft", tiny, rows, max_steps=3))
+
+    attempt = train_here(make_attempt(tmp_path / "a", tiny, rows, adapter=first.output, **SPEC, **rewards["lora"]))
+
+    assert column(attempt, "objective/kl")[0] == 0.0
+    assert any(abs(divergence) > 0.0 for divergence in column(attempt, "objective/kl"))
+
+
+def test_recomputed_activations_change_nothing(tmp_path: Path, tiny: Path, rows: Path, rewards: dict[str, Any]) -> None:
+    kept = train_here(make_attempt(tmp_path / "kept", tiny, rows, **SPEC, **rewards["lora"]))
+    budget, memory.BUDGET = memory.BUDGET, dict.fromkeys(memory.BUDGET, 0.0)  # as if there were no memory
+    try:
+        again = train_here(make_attempt(tmp_path / "again", tiny, rows, **SPEC, **rewards["lora"]))
+    finally:
+        memory.BUDGET = budget
+
+    assert again.of("message")[-1]["gradient_checkpointing"] and not kept.of("message")[-1]["gradient_checkpointing"]
+    assert again.losses == pytest.approx(kept.losses, rel=1e-5)
+
+
 def test_what_is_published_answers_and_does_not_judge(
     tmp_path: Path, tiny: Path, rows: Path, rewards: dict[str, Any]
 ) -> None:
@@ -266,7 +291,8 @@ def test_two_processes_learn_one_model(
     """Without a choice in drawing both halves of the batch get the answers that one process gives them."""
     spec = SPEC | {"learning_rate": 1e-3} | rewards[method] | {"top_k": 1, "ppo_score_norm": True, "ppo_epochs": 1}
     alone = train_here(make_attempt(tmp_path / "alone", tiny, rows, **spec, per_device_train_batch_size=4))
-    two = train(make_attempt(tmp_path / "two", tiny, rows, num_processes=2, **spec, per_device_train_batch_size=2), 2)
+    halves = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "num_processes": 2}
+    two = train(make_attempt(tmp_path / "two", tiny, rows, **spec, **halves), 2)
 
     assert two.outcome["type"] == "done"
     assert two.losses == pytest.approx(alone.losses, rel=1e-3, abs=1e-6)
@@ -281,6 +307,27 @@ def test_half_precision_learns(tmp_path: Path, rows: Path) -> None:
 
     assert column(attempt, "objective/kl")[0] == 0.0
     assert attempt.outcome["type"] == "done"
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_reward_model_scores_nearly_the_same(
+    tmp_path: Path, tiny: Path, rows: Path, whole: Path, bits: int
+) -> None:
+    spec = SPEC | {"max_steps": 1, "reward_model_type": "full", "reward": {"model_path": whole}}
+    exact = train_here(make_attempt(tmp_path / "exact", tiny, rows, **spec))
+    near = train_here(make_attempt(tmp_path / "near", tiny, rows, **spec, reward_model_quantization_bit=bits))
+
+    assert column(near, "reward") != column(exact, "reward")
+    assert column(near, "reward") == pytest.approx(column(exact, "reward"), abs=0.5)
+
+
+def test_a_quantized_base_is_shared_with_its_reward_adapter(
+    tmp_path: Path, tiny: Path, rows: Path, rewards: dict[str, Any]
+) -> None:
+    attempt = train_here(make_attempt(tmp_path / "a", tiny, rows, quantization_bit=4, **SPEC, **rewards["lora"]))
+
+    assert attempt.outcome["type"] == "done"
+    assert column(attempt, "objective/kl")[0] == 0.0
 
 
 def test_what_gives_no_scores_is_refused(tmp_path: Path, tiny: Path, rows: Path) -> None:

@@ -35,7 +35,9 @@ class Scorer:
         self._head = getattr(inner, HEAD).float()
 
     def to(self, device: torch.device) -> None:
-        self.model.to(device)
+        # A quantized model was loaded where it is, and refuses to be moved.
+        if getattr(self.model, "quantization_method", None) is None:
+            self.model.to(device)
 
     # b: answers, t: tokens of prompt and answer, h: width of the model
     def __call__(self, rollouts: Rollouts) -> torch.Tensor:  # -> b
