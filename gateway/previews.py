@@ -17,9 +17,10 @@ from flask_smorest import Blueprint
 from gateway import body, modelfiles, openapi
 from gateway.auth import project_id
 from gateway.services import Services, services
-from shared import preview, request, schema, vocabulary
+from shared import preview, request, schema, stages, vocabulary
 from shared.advice import reading
 from shared.errors import Complaint, InvalidSpec, NotFound, Unavailable
+from shared.layout import Layout, wrong_kind
 from shared.records import Dataset
 from shared.spec import TrainSpec
 from shared.tongues import Text
@@ -28,6 +29,10 @@ blueprint = Blueprint("previews", __name__, url_prefix="/v1/datasets", descripti
 
 #: Rows shown at once, and where nothing is asked for.
 MAX_ROWS, DEFAULT_ROWS = 20, 3
+#: Stage that is meant where the body names none, by the kind of rows.
+STAGES = {"messages": "sft", "pair": "dpo", "labelled": "kto", "text": "pt"}
+#: How several datasets are mixed: nothing to one alone.
+OF_SEVERAL = frozenset({"mix_strategy", "interleave_probs", "eval_dataset", "eval_on_each_dataset"})
 #: How long a request waits for others' previews.
 WAIT_SECONDS = 10.0
 
@@ -42,24 +47,30 @@ def create(name: str) -> Response:
     """
     record = services().store.datasets.get(project_id(), name)
     given = body.spec_object()
-    rows = _rows(given.pop("rows", None), record)
+    rows = given.pop("rows", None)
     spec = _spec(record, given)
-    answer = measured(services(), project_id(), record, spec, rows)
+    answer = measured(services(), project_id(), record, spec, _rows(rows, record))
     findings = [finding.as_dict() for finding in reading.remarks(spec, answer["lengths"])]
     told = {"object": "dataset.preview", "dataset": record.id, "model": spec.model.model_name_or_path}
     return jsonify({**told, "template": spec.data.template, **answer, "findings": findings})
 
 
 def _spec(record: Dataset, given: Mapping[str, Any]) -> TrainSpec:
-    """The spec of a training on this dataset alone. Raises InvalidSpec."""
-    _, rest = request.split_envelope({**given, "kind": "train"})
-    return schema.load(TrainSpec, {**rest, "dataset": [record.id]})
-
-
-def _rows(given: Any, record: Dataset) -> list[int]:
+    """The spec of a training on this dataset alone, of a stage that its rows are for. Raises InvalidSpec."""
     if record.format is None or record.format == "batch":
         text = "was uploaded with purpose {purpose}: only training data can be previewed"
         raise _refused("dataset", Text(text, purpose=record.purpose))
+    _, rest = request.split_envelope({**given, "kind": "train"})
+    kind = Layout.from_record(record.format, record.columns).kind
+    stage = STAGES[kind]
+    alone = {name: value for name, value in rest.items() if name not in OF_SEVERAL}
+    spec = schema.load(TrainSpec, {"stage": stage, **alone, "dataset": [record.id]})
+    if wrong := wrong_kind(kind, spec.tuning.stage, stages.get(spec.tuning.stage).rows):
+        raise _refused("dataset", wrong, "wrong_kind")
+    return spec
+
+
+def _rows(given: Any, record: Dataset) -> list[int]:
     if given is None:
         return list(range(min(DEFAULT_ROWS, record.num_rows)))
     whole = isinstance(given, list) and all(type(row) is int and 0 <= row < record.num_rows for row in given)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import dataset, lengths, schema, stages, vocabulary
-from shared.conversation import Encoder, Sample, fit, size
+from shared.conversation import Encoder, Sample, Unlearnable
 from shared.errors import Complaint, InvalidSpec, TunesmithError, Unavailable
 from shared.layout import Layout
 from shared.rows import Row
@@ -82,15 +82,15 @@ def preview(order: Mapping[str, Any]) -> dict[str, Any]:
     spec = schema.from_stored(TrainSpec, order["spec"])
     known = vocabulary.read(Path(order["model_folder"]))
     made = vocabulary.encoder(known, spec)
+    kind = stages.get(spec.tuning.stage).samples
     wanted, shown, tally = set(order["rows"]), [], Tally()
     stride = max(1, (order["num_rows"] or 0) // MAX_MEASURED)
     deadline, complete = time.monotonic() + SECONDS, True
     layout, container = Layout.from_record(order["format"], order["columns"]), order["columns"].get("container")
-    kind = samples_of(spec, layout)
     for index, row in enumerate(dataset.rows(Path(order["path"]), layout, container)):
         if index in wanted:
             wanted.discard(index)
-            shown.append({"row": index, "samples": _samples(made, known, row, kind)})
+            shown.append({"row": index, **_shown(made, known, row, kind)})
         if time.monotonic() > deadline:
             complete = False
             if not wanted or time.monotonic() > deadline + SECONDS:
@@ -100,48 +100,34 @@ def preview(order: Mapping[str, Any]) -> dict[str, Any]:
     return {"rows": shown, "lengths": {**tally.as_dict(), "every": stride, "complete": complete}}
 
 
-def samples_of(spec: TrainSpec, layout: Layout) -> str:
-    """What the stage makes of a row, as `Encoder.samples` has it; of a dataset that is for another stage, what its
-    own would."""
-    stage = stages.get(spec.tuning.stage)
-    return stage.samples if stage.rows == layout.kind else layout.kind
-
-
 def _measure(made: Encoder, row: Row, kind: str, tally: Tally) -> None:
     try:
-        if kind == "messages":
-            _measure_turns(made, row, tally)
-            return
-        whole = replace(made, cutoff_len=MAX_TOKENS, whole_texts=True).samples(row, kind)
-        for sample, kept in zip(whole, made.samples(row, kind), strict=True):
-            tally.lengths.append(len(sample.input_ids))
-            tally.num_tokens += len(kept.input_ids)
-            tally.num_learned += sum(kept.supervised)
-            tally.num_cut += len(sample.input_ids) > made.cutoff_len
+        samples = replace(made, cutoff_len=MAX_TOKENS).samples(row, kind)
     except TunesmithError:
         tally.num_unusable += 1
+        return
+    sizes = [len(sample.input_ids) for sample in samples]
+    tally.lengths += sizes
+    if max(sizes) > made.cutoff_len and not made.whole_texts:
+        tally.num_cut += len(samples)
+        try:
+            samples = made.samples(row, kind)
+        except Unlearnable:
+            tally.num_unanswered += len(samples)
+            return
+    tally.num_tokens += sum(len(sample.input_ids) for sample in samples)
+    tally.num_learned += sum(sum(sample.supervised) for sample in samples)
 
 
-def _measure_turns(made: Encoder, row: Row, tally: Tally) -> None:
-    turns = made.turns(row)
-    length = sum(map(size, turns))
-    kept = fit(turns, made.cutoff_len, from_end=made.mask_history)
-    tally.lengths.append(length)
-    tally.num_tokens += sum(map(size, kept))
-    tally.num_learned += sum(len(turn.answer) for turn in kept if turn.learned)
-    tally.num_cut += length > made.cutoff_len
-    tally.num_unanswered += not any(turn.answer for turn in kept if turn.learned)
-
-
-def _samples(made: Encoder, known: Vocabulary, row: Row, kind: str) -> list[dict[str, Any]]:
-    """Samples as the model gets them, of a pair both; `problem` instead where the row cannot be trained on."""
+def _shown(made: Encoder, known: Vocabulary, row: Row, kind: str) -> dict[str, Any]:
+    """The samples of a row as the model gets them (of a pair the better first), or why it cannot be trained on."""
     try:
-        return [_shown(known, sample) for sample in made.samples(row, kind)]
+        return {"samples": [_sample(known, sample) for sample in made.samples(row, kind)]}
     except TunesmithError as error:
-        return [{"problem": error.message}]
+        return {"samples": [], "problem": error.message}
 
 
-def _shown(known: Vocabulary, sample: Sample) -> dict[str, Any]:
+def _sample(known: Vocabulary, sample: Sample) -> dict[str, Any]:
     return {
         "text": known.decode(sample.input_ids),
         "input_ids": sample.input_ids,
@@ -151,6 +137,7 @@ def _shown(known: Vocabulary, sample: Sample) -> dict[str, Any]:
         "num_learned": sum(sample.supervised),
         "was_cut": sample.was_cut,
         "num_rewritten": sample.num_rewritten,
+        "label": sample.label,
     }
 
 

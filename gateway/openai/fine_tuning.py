@@ -11,7 +11,7 @@ from gateway import body, openapi
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.jobs import find_jobs, list_json
-from gateway.openai.hyperparameters import hyperparameters, job_body
+from gateway.openai.hyperparameters import hyperparameters, job_body, method
 from gateway.services import services
 from shared.errors import NotFound
 from shared.job import Event, Job, Kind, Status
@@ -127,7 +127,6 @@ def _event_id(job_id: str) -> str:
 
 
 def job_json(job: Job) -> dict[str, Any]:
-    told = hyperparameters(job)
     return {
         "id": job.id,
         "object": "fine_tuning.job",
@@ -141,8 +140,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "validation_file": job.request.get("validation_file"),
         "result_files": [],
         "seed": job.spec["seed"],
-        "hyperparameters": told,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": told}},
+        "hyperparameters": hyperparameters(job),
+        "method": method(job),
         "trained_tokens": job.result.get("num_tokens"),
         "error": _error(job),
         "estimated_finish": None,

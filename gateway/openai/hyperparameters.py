@@ -1,8 +1,8 @@
 """OpenAI's fine-tuning request as a job of ours, and back. Pure functions of the two.
 
-`learning_rate_multiplier` counts in BASE_LEARNING_RATE, LF's own rate for LoRA SFT; the rate itself is told in the
-job's spec. What OpenAI has no word for (rank, cutoff, template ...) comes under LF's names, in `x_train` or beside
-OpenAI's hyperparameters.
+`learning_rate_multiplier` counts in the rate of LF's own LoRA examples for the method's stage; the rate itself is told
+in the job's spec. What OpenAI has no word for (rank, cutoff, template ...) comes under LF's names, in `x_train` or
+beside OpenAI's hyperparameters.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shared import schema
+from shared import schema, stages
 from shared.errors import Complaint, InvalidRequest
 from shared.fields import shown
 from shared.job import Job
 from shared.tongues import Text
 
-BASE_LEARNING_RATE = 1e-4
+#: OpenAI's methods -> our stages.
+METHODS: Mapping[str, str] = {"supervised": "sft", "dpo": "dpo"}
 #: Larger than any that makes sense; whole numbers of JSON may be larger than a float can hold.
 MAX_NUMBER = 1e9
 #: What "auto" means.
 AUTO: dict[str, Any] = {"n_epochs": 3, "batch_size": 8, "learning_rate_multiplier": 1.0}
+#: OpenAI's names of fields that LF calls otherwise.
+OWN_NAMES = {"beta": "pref_beta"}
 FIELDS = frozenset(
     {"model", "training_file", "validation_file", "suffix", "seed", "metadata", "integrations", "method"}
     | {"hyperparameters", "x_train"}
@@ -36,15 +39,16 @@ class UnsupportedMethod(InvalidRequest):
 def job_body(given: Mapping[str, Any]) -> dict[str, Any]:
     """The body of the native job. Raises InvalidSpec, UnsupportedMethod."""
     _check(given)
-    told = _told(given)
-    own = {name: value for name, value in told.items() if name not in AUTO}
+    method, told = _told(given)
+    own = {OWN_NAMES.get(name, name): value for name, value in told.items() if name not in AUTO}
     made: dict[str, Any] = {
         "kind": "train",
+        "stage": METHODS[method],
         "model_name_or_path": given["model"],
         "dataset": [given["training_file"]],
         "num_train_epochs": _number(told, "n_epochs"),
         "per_device_train_batch_size": _number(told, "batch_size"),
-        "learning_rate": BASE_LEARNING_RATE * _number(told, "learning_rate_multiplier"),
+        "learning_rate": base_learning_rate(METHODS[method]) * _number(told, "learning_rate_multiplier"),
         "lr_scheduler_type": "cosine",
         "logging_steps": 1,
     }
@@ -53,15 +57,26 @@ def job_body(given: Mapping[str, Any]) -> dict[str, Any]:
     return made | own | dict(given.get("x_train") or {})
 
 
+def base_learning_rate(stage: str) -> float:
+    return float(stages.get(stage).rates["lora"].lf)
+
+
 def hyperparameters(job: Job) -> dict[str, Any]:
     """What the client sees: numbers, as the spec has them."""
     spec = job.spec
     epochs = spec["num_train_epochs"]
-    return {
+    told = {
         "n_epochs": int(epochs) if float(epochs).is_integer() else epochs,
         "batch_size": spec["per_device_train_batch_size"],
-        "learning_rate_multiplier": spec["learning_rate"] / BASE_LEARNING_RATE,
+        "learning_rate_multiplier": spec["learning_rate"] / base_learning_rate(spec["stage"]),
     }
+    return told | ({"beta": spec["pref_beta"]} if spec["stage"] == "dpo" else {})
+
+
+def method(job: Job) -> dict[str, Any]:
+    """The job's method in OpenAI's words; stages that it has no word for are told as supervised."""
+    kind = next((name for name, stage in METHODS.items() if stage == job.spec["stage"]), "supervised")
+    return {"type": kind, kind: {"hyperparameters": hyperparameters(job)}}
 
 
 def _check(given: Mapping[str, Any]) -> None:
@@ -83,21 +98,21 @@ def _check(given: Mapping[str, Any]) -> None:
         raise schema.refusal(complaints)
 
 
-def _told(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of the method, else the old ones at the top; "auto" is as good as left out."""
+def _told(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method and its hyperparameters, else the old ones at the top; "auto" is as good as left out."""
     method = given.get("method") or {"type": "supervised"}
     kind = method.get("type", "supervised")
-    if kind != "supervised":
-        message = f"method.type is {shown(kind)}: only 'supervised' is offered so far"
+    if not isinstance(kind, str) or kind not in METHODS:
+        message = f"method.type is {shown(kind)}: must be one of {', '.join(METHODS)}"
         raise UnsupportedMethod(message, field="method.type")
-    inner = _object(method.get("supervised"), "method.supervised")
-    unknown = [f"method.{name}" for name in method if name not in ("type", "supervised")]
-    unknown += [f"method.supervised.{name}" for name in inner if name != "hyperparameters"]
+    inner = _object(method.get(kind), f"method.{kind}")
+    unknown = [f"method.{name}" for name in method if name not in ("type", kind)]
+    unknown += [f"method.{kind}.{name}" for name in inner if name != "hyperparameters"]
     if unknown:
         raise schema.refusal([Complaint(field=name, message="is unknown", code="unknown_field") for name in unknown])
-    told = _object(inner.get("hyperparameters"), "method.supervised.hyperparameters")
+    told = _object(inner.get("hyperparameters"), f"method.{kind}.hyperparameters")
     told = told or given.get("hyperparameters") or {}
-    return {name: value for name, value in told.items() if value != "auto"}
+    return kind, {name: value for name, value in told.items() if value != "auto"}
 
 
 def _object(value: Any, field: str) -> dict[str, Any]:

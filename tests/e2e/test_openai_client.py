@@ -80,6 +80,26 @@ def test_a_job_lives_through_the_client(client: openai.OpenAI, platform: Platfor
     assert client.models.delete("ft:tiny:sums").deleted
 
 
+def test_preferences_are_learned_by_dpo(client: openai.OpenAI, platform: Platform) -> None:
+    said = {"role": "assistant", "content": "So."}
+    row = {
+        "input": {"messages": [{"role": "user", "content": "Why?"}]},
+        "preferred_output": [said],
+        "non_preferred_output": [{**said, "content": "No."}],
+    }
+    file = client.files.create(file=("pairs.jsonl", jsonl([row] * 8)), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        model="org/tiny model",
+        training_file=file.id,
+        method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.3, "learning_rate_multiplier": "auto"}}},
+    )
+    assert job.method is not None and job.method.dpo is not None and job.method.dpo.hyperparameters is not None
+    assert (job.method.type, job.method.dpo.hyperparameters.beta) == ("dpo", 0.3)
+    spec = platform.get(f"/v1/jobs/{job.id}").get_json()["spec"]
+    assert (spec["stage"], spec["pref_beta"], spec["learning_rate"]) == ("dpo", 0.3, 5e-6)
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+
+
 def run_by_hand(platform: Platform, job_id: str) -> None:
     """What a worker writes into the ledger for a training."""
     claim = platform.store.attempts.claim_next(worker_id="w", kinds=[Kind.TRAIN], num_devices=1, storage_id=None)
@@ -118,7 +138,9 @@ def test_a_model_with_a_slash_and_a_space_is_found(client: openai.OpenAI) -> Non
 def test_what_is_not_offered_is_refused_by_its_name(client: openai.OpenAI, training_file: str) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.fine_tuning.jobs.create(
-            model="org/tiny model", training_file=training_file, method={"type": "dpo", "dpo": {}}
+            model="org/tiny model",
+            training_file=training_file,
+            method={"type": "reinforcement"},  # type: ignore[typeddict-item]
         )
     assert (refused.value.code, refused.value.param) == ("unsupported_method", "method.type")
     with pytest.raises(openai.UnprocessableEntityError) as wrong:

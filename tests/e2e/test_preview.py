@@ -141,6 +141,37 @@ def test_an_endless_template_ends(platform: Platform) -> None:
     assert "problem" in json.dumps(answer.get_json()) or answer.status_code != 200
 
 
+def upload(platform: Platform, name: str, content: bytes) -> None:
+    data = {"file": (io.BytesIO(content), name)}
+    assert platform.client.post("/v1/datasets", data=data, headers=platform.headers()).status_code == 201
+
+
+def test_both_answers_of_a_pair_are_shown(platform: Platform) -> None:
+    rows = [{"prompt": f"Why {n}?", "chosen": "So.", "rejected": "Because it is so."} for n in range(4)]
+    upload(platform, "pairs.jsonl", jsonl(rows))
+    answer = platform.post("/v1/datasets/pairs/preview", {"model": "tiny-model", "rows": [1]}).get_json()
+
+    better, worse = answer["rows"][0]["samples"]
+    assert [part["text"] for part in better["segments"]][-1] == "So.<|im_end|>"
+    assert [part["text"] for part in worse["segments"]][-1] == "Because it is so.<|im_end|>"
+    assert answer["lengths"]["num_rows"] == 8
+
+
+def test_plain_text_is_learned_whole(platform: Platform) -> None:
+    upload(platform, "texts.txt", b"Once upon a time.\nThe end.\n")
+    path, spec = "/v1/datasets/texts/preview", {"model": "tiny-model", "cutoff_len": 9, "packing": False}
+    (first, second) = platform.post(path, spec).get_json()["rows"]
+
+    assert (first["samples"][0]["text"], first["samples"][0]["was_cut"]) == ("Once upon", True)
+    assert (second["samples"][0]["text"], all(second["samples"][0]["learned"])) == ("The end.<|im_end|>", True)
+
+
+def test_rows_of_another_stage_are_refused_with_what_to_do(platform: Platform) -> None:
+    answer = ask(platform, stage="pt")
+    assert answer.status_code == 422
+    assert "stage pt needs plain text" in answer.get_json()["error"]["message"]
+
+
 def test_an_unknown_dataset_is_not_found(platform: Platform) -> None:
     assert platform.post("/v1/datasets/nothing/preview", {"model": "tiny-model"}).status_code == 404
 

@@ -41,8 +41,7 @@ def run(args: Namespace, console: Console) -> int:
         show.as_json(console, found)
         return 0
     for row in found["rows"]:
-        for sample in row["samples"]:
-            _show(console, row["row"], sample)
+        _show(console, row)
     lengths = found["lengths"]
     marks = ", ".join(f"{name} {lengths[name]}" for name in ("p50", "p95", "p99", "length_max"))
     console.print(f"[bold]{lengths['num_rows']} samples measured[/]: {marks} tokens")
@@ -52,13 +51,15 @@ def run(args: Namespace, console: Console) -> int:
     return 0
 
 
-def _show(console: Console, row: int, sample: dict[str, Any]) -> None:
-    if "problem" in sample:
-        console.print(f"[bold]row {row}[/] [red]cannot be trained on:[/] {escape(sample['problem'])}", soft_wrap=True)
-        return
-    cut = ", cut" if sample["was_cut"] else ""
-    console.print(f"[bold]row {row}[/]: {sample['num_tokens']} tokens, {sample['num_learned']} learned{cut}")
-    text = Text()
-    for part in sample["segments"]:
-        text.append(part["text"], style="green" if part["learned"] else "dim")
-    console.print(text, soft_wrap=True)
+def _show(console: Console, row: dict[str, Any]) -> None:
+    if "problem" in row:
+        problem = escape(row["problem"])
+        console.print(f"[bold]row {row['row']}[/] [red]cannot be trained on:[/] {problem}", soft_wrap=True)
+    for sample in row["samples"]:
+        cut = ", cut" if sample["was_cut"] else ""
+        counts = f"{sample['num_tokens']} tokens, {sample['num_learned']} learned{cut}"
+        console.print(f"[bold]row {row['row']}[/]: {counts}")
+        text = Text()
+        for part in sample["segments"]:
+            text.append(part["text"], style="green" if part["learned"] else "dim")
+        console.print(text, soft_wrap=True)
