@@ -9,12 +9,16 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+import httpx
+
 from gateway.services import Services
 from shared import catalog
 from shared.errors import NotFound, Unavailable
 
-#: How long the Hub may take to answer, seconds.
-HUB_SECONDS = 10
+#: How long the Hub may be silent, seconds.
+HUB_SECONDS = 3.0
+#: Largest file that is taken from it; the largest tokenizers have 35 MB.
+MAX_FILE_BYTES = 64 * 1024**2
 
 
 def fetch(services: Services, project_id: str, name: str, files: Collection[str], into: Path) -> Path:
@@ -43,16 +47,27 @@ def _from_storage(services: Services, uri: str, files: Collection[str], into: Pa
 def _from_hub(services: Services, hub_id: str, files: Collection[str], into: Path) -> Path:
     if not services.settings.hub:
         raise NotFound(f"{hub_id!r} is on the Hub, which is switched off (TUNESMITH_HUB)", field="model")
-    from huggingface_hub import hf_hub_download  # imports slowly, and most models are in the catalog
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    for name in files:
-        try:
-            hf_hub_download(hub_id, name, local_dir=into, etag_timeout=HUB_SECONDS)
-        except LocalEntryNotFoundError as error:
-            raise Unavailable(f"the Hub cannot be reached for {hub_id!r}: register the model from a folder") from error
-        except EntryNotFoundError:
-            continue
-        except HfHubHTTPError as error:
-            raise NotFound(f"the Hub does not give {hub_id!r}: {type(error).__name__}", field="model") from error
+    base = f"{services.settings.hub_url.rstrip('/')}/{hub_id}/resolve/main"
+    try:
+        with httpx.Client(timeout=HUB_SECONDS, follow_redirects=True) as client:
+            for name in files:
+                _download(client, f"{base}/{name}", into / name)
+    except httpx.HTTPError as error:
+        text = f"the Hub cannot be reached for {hub_id!r} ({type(error).__name__}): register the model from a folder"
+        raise Unavailable(text) from error
     return into
+
+
+def _download(client: httpx.Client, url: str, path: Path) -> None:
+    """One file, where the model has it and it is of a size that a tokenizer or a config can have."""
+    with client.stream("GET", url) as answer:
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return
+        if answer.is_error:
+            raise NotFound(f"the Hub answers {answer.status_code} for {url}", field="model")
+        size = 0
+        with path.open("wb") as file:
+            for piece in answer.iter_bytes():
+                file.write(piece)
+                if (size := size + len(piece)) > MAX_FILE_BYTES:
+                    raise NotFound(f"{url} is larger than {MAX_FILE_BYTES} bytes", field="model")

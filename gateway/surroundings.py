@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx
-
 from gateway import modelfiles
 from gateway.admission import MAX_LINEAGE, record_of
 from gateway.services import Services
@@ -26,8 +24,6 @@ CONFIG = "config.json"
 MAX_CONFIG_BYTES = 4 * 1024**2
 #: More rows than any dataset has.
 MAX_ROWS = 2**62
-#: How long the Hub may take to answer.
-HUB_SECONDS = 3.0
 
 
 def known(services: Services, project_id: str, spec: TrainSpec, *, asks_hub: bool = False) -> Known:
@@ -77,24 +73,8 @@ def _config(services: Services, project_id: str, name: str, *, asks_hub: bool) -
         found = catalog.resolve_model(services.store, services.settings, project_id, name)
     except (NotFound, OSError):
         return None
-    hub_id = found.hub_id
-    if record is not None and catalog.is_on_hub(record.uri):
-        hub_id = catalog.location(record.uri, services.artifacts)
-    if hub_id is not None:
-        return _from_hub(hub_id) if asks_hub and services.settings.hub else None
-    return _from_files(services, project_id, name)
-
-
-def _from_hub(hub_id: str) -> dict[str, Any] | None:
-    """From the cache of this machine, else by one short request: a plan does not wait for a Hub that is not there."""
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache  # imports slowly, and most models are in the catalog
-
-    with suppress(httpx.HTTPError, OSError, ValueError):
-        if isinstance(cached := try_to_load_from_cache(hub_id, CONFIG), str):
-            return _object(Path(cached).read_bytes())
-        answer = httpx.get(hf_hub_url(hub_id, CONFIG), timeout=HUB_SECONDS, follow_redirects=True)
-        return _object(answer.content) if answer.is_success else None
-    return None
+    on_hub = found.hub_id is not None or (record is not None and catalog.is_on_hub(record.uri))
+    return _from_files(services, project_id, name) if asks_hub or not on_hub else None
 
 
 def _object(content: bytes) -> dict[str, Any] | None:

@@ -46,6 +46,8 @@ class Settings:
     trust_remote_code: list[str] = field(default_factory=list)
     #: Whether model and dataset names may be looked up on the Hugging Face Hub.
     hub: bool = True
+    #: Address of the Hub, or of a mirror of it; left out, HF_ENDPOINT counts, which the children's libraries read.
+    hub_url: str = "https://huggingface.co"
     #: Largest body of an upload, bytes.
     max_upload_bytes: int = 2 * 1024**3
     #: Largest body of any other request, bytes.
@@ -85,6 +87,7 @@ class Settings:
         environ = os.environ if environ is None else environ
         hints = get_type_hints(cls)
         texts = {f.name: _given(environ, f"TUNESMITH_{f.name.upper()}") for f in fields(cls)}
+        texts["hub_url"] = texts["hub_url"] or environ.get("HF_ENDPOINT")
         given = {name: text for name, text in texts.items() if text is not None}
         return cls(**{name: _convert(name, text, hints[name]) for name, text in given.items()})
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +175,41 @@ def test_rows_of_another_stage_are_refused_with_what_to_do(platform: Platform) -
     answer = ask(platform, stage="pt")
     assert answer.status_code == 422
     assert "stage pt needs plain text" in answer.get_json()["error"]["message"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    """A Hub that has one model, its files where the real one has them."""
+    folder = tmp_path / "org" / "tiny" / "resolve" / "main"
+    folder.mkdir(parents=True)
+    write_tokenizer(folder)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_model_of_the_hub_is_previewed_with_its_tokenizer(tmp_path: Path, hub: str) -> None:
+    made = make_platform(tmp_path / "home", hub=True, hub_url=hub)
+    upload(made, "rows.jsonl", jsonl(ROWS))
+
+    answer = ask(made, model="org/tiny", rows=[2]).get_json()
+    assert answer["rows"][0]["samples"][0]["segments"][-1]["text"] == "xx<|im_end|>"
+
+    lacking = ask(made, model="org/other").get_json()["error"]
+    assert lacking["param"] == "model_name_or_path" and "tokenizer.json" in lacking["message"]
+
+
+def test_a_hub_that_is_not_there_is_told_soon(tmp_path: Path) -> None:
+    made = make_platform(tmp_path, hub=True, hub_url="http://127.0.0.1:9")
+    upload(made, "rows.jsonl", jsonl(ROWS))
+    began = time.monotonic()
+
+    answer = ask(made, model="org/tiny")
+
+    assert (answer.status_code, time.monotonic() - began < 3) == (503, True)
+    assert "register the model from a folder" in answer.get_json()["error"]["message"]
 
 
 def test_an_unknown_dataset_is_not_found(platform: Platform) -> None:

@@ -25,6 +25,13 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         Settings.from_env({"TUNESMITH_DATABASE_URL_FILE": str(tmp_path / "nothing")})
 
 
+def test_the_hubs_own_variable_names_its_mirror() -> None:
+    assert Settings.from_env({"HF_ENDPOINT": "https://mirror"}).hub_url == "https://mirror"
+    both = {"HF_ENDPOINT": "https://mirror", "TUNESMITH_HUB_URL": "https://ours"}
+    assert Settings.from_env(both).hub_url == "https://ours"
+    assert Settings.from_env({}).hub_url == "https://huggingface.co"
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("PORT", "eighty"), ("HUB", "maybe"), ("LEASE_SECONDS", ""), ("KEEPER_SECONDS", "31")]
 )
