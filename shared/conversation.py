@@ -18,6 +18,7 @@ from typing import Any
 from shared.errors import TunesmithError
 from shared.rows import Row
 from shared.templates.render import Program
+from shared.tongues import Text
 
 Messages = Sequence[Mapping[str, Any]]
 Encode = Callable[[str], list[int]]
@@ -205,7 +206,10 @@ class Encoder:
     def _check(self, messages: Messages) -> None:
         for placeholder in self.refused:
             if any(placeholder in str(message.get("content")) for message in messages):
-                raise Unlearnable(f"has {placeholder}: this template's pictures, sound and film are not trained on")
+                text = Text(
+                    "has {placeholder}: on pictures, sound and film nothing is trained", placeholder=placeholder
+                )
+                raise Unlearnable(text)
 
     def _answers(self, messages: Messages, tools: list[Any] | None, text: str) -> list[Answer]:
         found: list[Answer] = []
