@@ -27,7 +27,7 @@ from shared.errors import TunesmithError
 from shared.settings import Settings
 
 FACTS = Path(__file__).resolve().parent.parent / "gateway" / "demo" / "facts.jsonl"
-#: The wrong answer of a pair is that to the question so many rows on.
+#: The wrong answer of a pair is that to the question so many rows on, or the next that is another.
 APART = 37
 COMMON = {
     "model_name_or_path": base.NAME, "finetuning_type": "lora", "lora_rank": 8, "bf16": True, "cutoff_len": 256,
@@ -114,8 +114,8 @@ def upload(client: Client) -> None:
 
 def datasets() -> dict[str, list[dict[str, Any]]]:
     facts = [[message["content"] for message in json.loads(line)["messages"]] for line in FACTS.open()]
-    others = [facts[(place + APART) % len(facts)][1] for place in range(len(facts))]
-    told = list(zip(facts, others, strict=True))
+    answers = [answer for _, answer in facts]
+    told = [(fact, another(answers, place)) for place, fact in enumerate(facts)]
     return {
         "texts": [{"text": f"{question} {answer}"} for question, answer in facts],
         "messages": [{"instruction": question, "output": answer} for question, answer in facts],
@@ -126,6 +126,11 @@ def datasets() -> dict[str, list[dict[str, Any]]]:
             for right in [place % 2 == 0]
         ],
     }
+
+
+def another(answers: list[str], place: int) -> str:
+    turned = (answers[(place + APART + n) % len(answers)] for n in range(len(answers)))
+    return next(answer for answer in turned if answer != answers[place])
 
 
 def measure(client: Client, name: str, reward_model: str | None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,14 @@ def test_a_weight_scales_the_loss_of_its_answers(tmp_path: Path, tiny: Path, lab
 
 
 def test_an_answer_is_compared_with_that_of_the_row_before(tmp_path: Path, tiny: Path, labelled: Path) -> None:
-    import json
-
     attempt = train_here(kto(tmp_path / "a", tiny, labelled, max_steps=1))
     store = TokenStore(Path(json.loads((attempt.folder / PREPARED).read_text())["train"]))
     items = Labelled(store, [0, 3, 5], 128)
 
     own, mismatched = items[1], items[1]["mismatched"]
-    answer = store.sample(0)[0][store.sample(0)[1]]
+    answer = store.sample(0)[0][store.sample(0)[1].astype(bool)]
     assert mismatched["input_ids"][-len(answer) :].tolist() == answer.tolist()
-    num_prompt = int((~store.sample(3)[1]).sum())
+    num_prompt = int((store.sample(3)[1] == 0).sum())
     assert mismatched["input_ids"][:num_prompt].tolist() == own["input_ids"][:num_prompt].tolist()
     assert [items[index]["label"] for index in range(3)] == [0, 1, 1]
 
