@@ -7,6 +7,7 @@ format that the trained one has: rounded otherwise, the two would differ before 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -63,16 +64,16 @@ def own(context: Context, made: Made, path: str, adapter: str | None) -> Referen
     spec, bits = context.spec, context.spec.preference.ref_model_quantization_bit
     text = "Loading the reference model beside the trained one"
     context.emit("message", text, quantization_bit=bits)
-    options: dict[str, Any] = {"quantization_config": models.quantization(spec, bits)} if bits else {}
-    if bits and context.device.type == "cuda":
-        options["device_map"] = {"": context.device.index or 0}
+    is_base = path == context.run["model_path"]
     reference: Any = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=made.precision.frozen if bits else made.precision.trained,
         attn_implementation=made.kernel,
-        trust_remote_code=spec.model.trust_remote_code,
-        **({"revision": spec.model.model_revision} if path == context.run["model_path"] else {}),
-        **options,
+        # The administrator's list was asked for the base alone.
+        trust_remote_code=spec.model.trust_remote_code and is_base,
+        # As the trained one was changed while it was loaded: stretched positions, for example.
+        **({"revision": spec.model.model_revision, "config": copy.deepcopy(made.model.config)} if is_base else {}),
+        **models.quantized(context, bits),
     )
     check_vocabulary(made.model, reference)
     if adapter is not None:
