@@ -2,7 +2,8 @@
 
 The rows are the demo's facts: as texts, conversations, pairs of the right answer and that to another question, and
 answers labelled right or wrong. A platform that runs already is used, else one is started for the time of the run.
-Reward models made here score stage ppo. `--only NAME` runs one stage, `--out FILE` keeps the figures as JSON.
+Reward models made here score stage ppo. `--only NAME` runs one stage, `--steps N` says how long, `--out FILE` keeps
+the figures as JSON.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ COMMON = {
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pt": ("texts", {"learning_rate": 1e-3}),
     "sft": ("messages", {"learning_rate": 1e-3}),
-    "rm": ("pairs", {"learning_rate": 5e-4, "val_size": 0.2, "eval_steps": 24, "suffix": "bench-rm"}),
-    "dpo": ("pairs", {"learning_rate": 2e-4, "val_size": 0.2, "eval_steps": 24}),
+    "rm": ("pairs", {"learning_rate": 5e-4, "val_size": 0.2, "suffix": "bench-rm"}),
+    "dpo": ("pairs", {"learning_rate": 2e-4, "val_size": 0.2}),
     "dpo simpo": ("pairs", {"learning_rate": 2e-4, "pref_loss": "simpo", "pref_beta": 2.0, "val_size": 0.2}),
-    "dpo full": ("pairs", {"learning_rate": 1e-5, "finetuning_type": "full", "val_size": 0.2, "eval_steps": 24}),
-    "kto": ("labelled", {"learning_rate": 2e-4, "val_size": 0.2, "eval_steps": 24}),
+    "dpo full": ("pairs", {"learning_rate": 1e-5, "finetuning_type": "full", "val_size": 0.2}),
+    "kto": ("labelled", {"learning_rate": 2e-4, "val_size": 0.2}),
     "ppo": ("messages", {
         "learning_rate": 1e-5, "reward_model_type": "lora", "max_new_tokens": 16, "max_steps": 4, "logging_steps": 1,
     }),
@@ -61,6 +62,7 @@ class BenchFailed(TunesmithError):
 def main() -> int:
     parser = ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=STAGES, action="append", help="run this stage; may be given several times")
+    parser.add_argument("--steps", type=int, default=COMMON["max_steps"], help="of each training but that of ppo")
     parser.add_argument("--out", type=Path, help="write the figures to this file as JSON")
     args = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -83,7 +85,8 @@ def run(args: Namespace, client: Client, console: Console) -> list[dict[str, Any
     upload(client)
     found: list[dict[str, Any]] = []
     for name in args.only or STAGES:
-        made = measure(client, name, next((one["model"] for one in found if one["name"] == "rm"), None))
+        reward_model = next((one["model"] for one in found if one["name"] == "rm"), None)
+        made = measure(client, name, args.steps, reward_model)
         if made is not None:
             found.append(made)
             console.print(line(made))
@@ -133,9 +136,10 @@ def another(answers: list[str], place: int) -> str:
     return next(answer for answer in turned if answer != answers[place])
 
 
-def measure(client: Client, name: str, reward_model: str | None) -> dict[str, Any] | None:
+def measure(client: Client, name: str, steps: int, reward_model: str | None) -> dict[str, Any] | None:
     """One training; None where it needs a reward model and none was made. Raises BenchFailed."""
-    rows, body = STAGES[name]
+    rows, own = STAGES[name]
+    body = {"max_steps": steps, "eval_steps": steps} | own
     stage = name.split()[0]
     if stage == "ppo":
         if reward_model is None:
@@ -166,7 +170,7 @@ def line(made: dict[str, Any]) -> str:
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    made = Table(title=f"{base.NAME}, {COMMON['max_steps']} steps of 4")
+    made = Table(title=f"{base.NAME}, LoRA unless said, batches of {COMMON['per_device_train_batch_size']}")
     for name in ("stage", "steps", "s", "tok/s", "loss", "measured (first -> last)"):
         made.add_column(name)
     for one in found:
