@@ -92,3 +92,17 @@ def close_weights(first: Attempt, second: Attempt) -> bool:
         a.keys() == b.keys() and all(torch.allclose(a[key], b[key], rtol=1e-2, atol=2e-3) for key in a)
         for a, b in pairs
     )
+
+
+def test_muon_and_the_best_model_with_two_processes_are_those_of_one(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    spec = {
+        "finetuning_type": "full", "use_muon": True, "learning_rate": 1e-3, "val_size": 0.25, "eval_steps": 2,
+        "load_best_model_at_end": True, "max_steps": 6,
+    }  # fmt: skip
+    one = train_here(make_attempt(tmp_path / "one", tiny, rows, **spec))
+
+    two = train(make_attempt(tmp_path / "two", tiny, rows, **spec, **TWO), 2)
+
+    # Muon multiplies in bfloat16.
+    assert two.losses == pytest.approx(one.losses, rel=1e-2)
+    assert close_weights(two, one)
