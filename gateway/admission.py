@@ -72,7 +72,7 @@ def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
     wire = schema.to_wire(spec)
     for param in schema.params(type(spec)):
         if param.kind in ("model", "dataset"):
-            yield param, _listed(wire[param.wire])
+            yield param, names_in(param.wire, wire[param.wire])
 
 
 def requires(services: Services, spec: Any) -> dict[str, Any]:
@@ -118,11 +118,14 @@ def _needs(kind: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         declared = schema.params(SPECS[entry["kind"]]) if entry["kind"] in SPECS else ()
         for param in declared:
             if param.kind == kind:
-                yield from _listed(entry["spec"].get(param.wire))
+                yield from names_in(param.wire, entry["spec"].get(param.wire))
         yield from _needs(kind, entry.get("then") or ())
 
 
-def _listed(value: Any) -> list[str]:
+def names_in(field: str, value: Any) -> list[str]:
+    """What a field names; several adapters are one text with commas, as in LF."""
+    if field == "adapter_name_or_path" and isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

@@ -95,7 +95,7 @@ def _code(services: Services, project_id: str, name: str) -> Iterator[Complaint]
 
 def _training(services: Services, project_id: str, spec: TrainSpec) -> Iterator[Complaint]:
     model = record_of(services, project_id, spec.model.model_name_or_path)
-    beside = record_of(services, project_id, spec.model.adapter_name_or_path)
+    beside = [found for name in spec.model.adapters if (found := record_of(services, project_id, name)) is not None]
     if model is not None and model.kind == "quantized":
         message = Text("is {name!r}, which is quantized: train the model it was made from", name=model.name)
         yield _wrong("model_name_or_path", message)
@@ -105,8 +105,8 @@ def _training(services: Services, project_id: str, spec: TrainSpec) -> Iterator[
             "quantization_bit 4 for as little memory"
         )
         yield _wrong("model_name_or_path", Text(text, how=how))
-    if beside is not None and beside.kind != "adapter":
-        message = Text("is {name!r}, a model of kind {kind}: must be an adapter", name=beside.name, kind=beside.kind)
+    for other in (found for found in beside if found.kind != "adapter"):
+        message = Text("is {name!r}, a model of kind {kind}: must be an adapter", name=other.name, kind=other.kind)
         yield _wrong("adapter_name_or_path", message)
         return
     if model is not None and model.kind == "adapter" and spec.model.adapter_name_or_path:
@@ -114,8 +114,7 @@ def _training(services: Services, project_id: str, spec: TrainSpec) -> Iterator[
         message = Text(text, name=model.name, base=model.base_model)
         yield _wrong("model_name_or_path", message)
         return
-    adapter = model if model is not None and model.kind == "adapter" else beside
-    if adapter is not None:
+    for adapter in [model] if model is not None and model.kind == "adapter" else beside:
         yield from _continued(spec, adapter)
 
 

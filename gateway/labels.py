@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.admission import names_in
 from gateway.services import Services
 from shared import schema
 from shared.errors import NotFound
@@ -19,8 +20,12 @@ def settled(services: Services, project_id: str, spec: Any) -> Any:
     """The spec with such labels replaced by the names of the catalog."""
     wire = schema.to_wire(spec)
     named = {param.wire: wire[param.wire] for param in schema.params(type(spec)) if param.kind == "model"}
-    found = {field: _made_under(services, project_id, name) for field, name in named.items() if isinstance(name, str)}
-    return schema.changed(spec, {field: name for field, name in found.items() if name is not None})
+    found = {
+        field: ",".join(_made_under(services, project_id, part) or part for part in names_in(field, name))
+        for field, name in named.items()
+        if isinstance(name, str)
+    }
+    return schema.changed(spec, {field: name for field, name in found.items() if name != named[field]})
 
 
 def _made_under(services: Services, project_id: str, label: str) -> str | None:

@@ -31,6 +31,8 @@ class Start:
     """What a training starts from."""
 
     base: Resolved
+    #: Adapters that become part of the base first.
+    merged: Sequence[Resolved]
     #: Trained on instead of a new one.
     adapter: Resolved | None
 
@@ -63,6 +65,7 @@ class TrainWork:
         return reference_paths(run, spec) | {
             "model_path": start.base.local(run.artifacts),
             "adapter_path": start.adapter.local(run.artifacts) if start.adapter else None,
+            "merged_paths": [adapter.local(run.artifacts) for adapter in start.merged],
             "base_name": start.base.name,
             "makes": makes(spec, start),
             "datasets": datasets(run, spec.data.dataset, spec.data.dataset_dir),
@@ -95,15 +98,16 @@ class TrainWork:
 def find_start(run: Run, spec: TrainSpec) -> Start:
     """A model named by the spec may itself be an adapter: then its training goes on. Raises NotFound, InvalidSpec."""
     named = resolve(run, spec.model.model_name_or_path)
-    adapter = resolve(run, spec.model.adapter_name_or_path) if spec.model.adapter_name_or_path else None
+    adapters = [resolve(run, name) for name in spec.model.adapters]
     base = named
     if is_adapter(named):
-        if adapter is not None:
+        if adapters:
             raise InvalidSpec(f"{named.name} is an adapter already: name its base model", field="model_name_or_path")
-        base, adapter = resolve(run, named.record.base_model), named  # type: ignore[union-attr]
-    if adapter is not None:
+        base, adapters = resolve(run, named.record.base_model), [named]  # type: ignore[union-attr]
+    for adapter in adapters:
         check_adapter(spec, base, adapter)
-    return Start(base=base, adapter=adapter)
+    last = None if spec.lora.create_new_adapter or not adapters else adapters.pop()
+    return Start(base=base, merged=adapters, adapter=last)
 
 
 def reference_paths(run: Run, spec: TrainSpec) -> dict[str, Any]:
@@ -125,8 +129,7 @@ def reference_paths(run: Run, spec: TrainSpec) -> dict[str, Any]:
 
 def makes(spec: TrainSpec, start: Start) -> str:
     """An adapter works on its base as it is; one that was trained beside a changed base is published merged into it."""
-    merges = start.adapter is not None and spec.lora.create_new_adapter
-    return "merged" if merges or spec.changes_base() else methods.get(spec.tuning.finetuning_type).makes
+    return "merged" if start.merged or spec.changes_base() else methods.get(spec.tuning.finetuning_type).makes
 
 
 def check_adapter(spec: TrainSpec, base: Resolved, adapter: Resolved) -> None:

@@ -133,6 +133,12 @@ def merged_of_whole_weights(spec: TrainSpec) -> str | None:
     return "3 splits the weights into which the adapter is to be merged: use zero_stage 2" if both else None
 
 
+@rule("adapter_name_or_path")
+def one_adapter_of_a_quantized_base(spec: TrainSpec) -> str | None:
+    both = bool(spec.model.adapters[1:]) and spec.model.quantization_bit is not None
+    return "names several adapters, which a quantized base cannot take up: leave quantization_bit out" if both else None
+
+
 @rule("stage")
 def merged_of_stages_that_make_models(spec: TrainSpec) -> str | None:
     wrong = spec.changes_base() and spec.tuning.stage in ("rm", "ppo")
@@ -177,6 +183,7 @@ RULES: tuple[Check, ...] = (
     rows_of_readable_weights,
     rows_of_whole_tables,
     merged_of_whole_weights,
+    one_adapter_of_a_quantized_base,
     merged_of_stages_that_make_models,
     stretched_and_readable,
 )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from shared.fields import Message, shown
 from shared.param import MISSING, param
-from shared.rules import rule
 from shared.tongues import Text
 
 ATTENTION = ("auto", "disabled", "sdpa", "fa2", "fa3")
@@ -46,7 +45,8 @@ class Model:
     )
     adapter_name_or_path: str | None = param(
         None,
-        "Adapter of the catalog whose training is continued (with `create_new_adapter`: merged in first).",
+        "Adapter of the catalog whose training is continued (with `create_new_adapter`: merged in first). Of several, "
+        "with commas between, all but the last are merged in first.",
         type=str,
         kind="model",
         deprecated=("checkpoint_dir",),
@@ -96,7 +96,7 @@ class Model:
         None, "Hugging Face token for gated models; sealed apart from the job.", type=str, secret=True
     )
 
-    @rule("adapter_name_or_path", code="unsupported")
-    def one_adapter(self) -> str | None:
-        several = self.adapter_name_or_path is not None and "," in self.adapter_name_or_path
-        return "names several adapters: not supported yet; merge all but the last first" if several else None
+    @property
+    def adapters(self) -> list[str]:
+        """As LF has them: names with commas between, each upon those before it."""
+        return [name.strip() for name in (self.adapter_name_or_path or "").split(",") if name.strip()]

@@ -97,7 +97,7 @@ class TrainSpec:
     def changes_base(self) -> bool:
         """Whether an adapter is trained beside another base than the catalog's: then it is published merged."""
         given = self.architecture.rope_scaling is not None or self.new_tokens.grows
-        merges = self.model.adapter_name_or_path is not None and self.lora.create_new_adapter
+        merges = bool(self.model.adapters[1:]) or (bool(self.model.adapters) and self.lora.create_new_adapter)
         return self.trains_adapter() and (given or merges)
 
     def validates(self) -> bool:

@@ -96,11 +96,12 @@ def test_a_row_begins_as_the_words_that_describe_it() -> None:
     assert 0.2 < distance < 0.9  # noise of 1 / sqrt(4)
 
 
-def test_a_new_adapter_upon_another_is_published_with_both(
-    tmp_path: Path, tiny: Path, rows: Path, held_out: Path
+@pytest.mark.parametrize("goes_on", [False, True], ids=["new", "continued"])
+def test_an_adapter_upon_another_is_published_with_both(
+    tmp_path: Path, tiny: Path, rows: Path, held_out: Path, goes_on: bool
 ) -> None:
     first = train_here(make_attempt(tmp_path / "first", tiny, rows, learning_rate=2e-3))
-    spec = {"adapter": first.output, "adapter_name_or_path": "first", "create_new_adapter": True, "lora_rank": 2}
+    spec: dict[str, Any] = {"merged": [first.output], "adapter": first.output if goes_on else None, "lora_rank": 8}
     second = train_here(
         make_attempt(tmp_path / "b", tiny, rows, eval_dataset=held_out, do_eval=True, learning_rate=2e-3, **spec)
     )

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ class Attempt:
 
 def make_attempt(
     folder: Path, model: Path, dataset: Path, *, num_processes: int = 1, resume_from: Path | None = None,
-    eval_dataset: Path | None = None, adapter: Path | None = None, reward: dict[str, Path] | None = None,
+    eval_dataset: Path | None = None, adapter: Path | None = None, merged: Sequence[Path] = (),
+    reward: dict[str, Path] | None = None,
     inputs: Mapping[str, Path] | None = None, **spec: Any,
 ) -> Attempt:  # fmt: skip
     given = {
@@ -125,7 +126,8 @@ def make_attempt(
         "num_processes": num_processes, "output_dir": str(folder / "output"), "scratch_dir": str(folder / "scratch"),
         "cache_dir": str(folder.parent / "cache"), "resume_from": str(resume_from) if resume_from else None,
         "model_path": str(model), "adapter_path": str(adapter) if adapter else None, "base_name": "tiny-base",
-        "makes": "merged" if loaded.changes_base() or (adapter and loaded.lora.create_new_adapter) else "adapter",
+        "makes": "merged" if loaded.changes_base() or merged else "adapter",
+        "merged_paths": [str(path) for path in merged],
         "reward": {name: str(reward[name]) if name in reward else None for name in REWARD} if reward else None,
         "datasets": [as_dataset(dataset)], "eval_datasets": [as_dataset(eval_dataset)] if eval_dataset else [],
         **{name: str(path) for name, path in (inputs or {}).items()},

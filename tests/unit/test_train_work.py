@@ -192,11 +192,21 @@ def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger
     assert model.config["output_dir"] == "saves/mine/sft"
 
 
+def test_all_adapters_but_the_last_are_merged_and_all_for_a_new_one(ledger: Ledger) -> None:
+    two = f"{ADAPTER},{ADAPTER}"
+    going_on = TrainWork().run_json(ledger.claim(adapter_name_or_path=two))
+    new = TrainWork().run_json(ledger.claim(adapter_name_or_path=two, create_new_adapter=True))
+
+    assert len(going_on["merged_paths"]) == 1 and going_on["adapter_path"] == going_on["merged_paths"][0]
+    assert len(new["merged_paths"]) == 2 and new["adapter_path"] is None
+
+
 @pytest.mark.parametrize(
     "body",
     [
         {"adapter_name_or_path": ADAPTER, "create_new_adapter": True},
         {"model": ADAPTER, "create_new_adapter": True},
+        {"adapter_name_or_path": f"{ADAPTER}, {ADAPTER}"},
         {"add_tokens": "<a>"},
     ],
 )

@@ -32,13 +32,11 @@ def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.
         weight.requires_grad_(False)
     if context.spec.model.upcast_layernorm and precision.compute is not None:
         upcast_norms(model)
-    if context.run.get("adapter_path") and context.spec.lora.create_new_adapter:
-        model = PeftModel.from_pretrained(model, context.run["adapter_path"]).merge_and_unload()
+    for path in context.run.get("merged_paths") or []:
+        model = PeftModel.from_pretrained(model, path).merge_and_unload()
         model.requires_grad_(False)
-        context.emit("message", "The adapter before is merged into the base; a new one is trained")
-        make = new
-    else:
-        make = continued if context.run.get("adapter_path") else new
+        context.emit("message", "An adapter of before is merged into the base")
+    make = continued if context.run.get("adapter_path") else new
     adapted = make(model, context, precision)
     set_trained(adapted, precision)
     if precision.compute is not None and not context.spec.lora.use_dora:
