@@ -29,7 +29,7 @@ def test_lengths_are_counted_before_anything_is_cut(platform: Platform) -> None:
     assert recommend(platform, cutoff_len=32)["training"]["tokens_per_step"] is not None
     short, free = recommend(platform, cutoff_len=32), recommend(platform)
     assert (short["recommended"]["cutoff_len"], free["recommended"]["cutoff_len"] > 64) == (32, True)
-    assert any("are cut" in finding["message"] for finding in short["findings"])
+    assert any("longer than cutoff_len 32 and cut" in finding["message"] for finding in short["findings"])
 
 
 def test_a_model_without_a_tokenizer_is_recommended_for_all_the_same(platform: Platform) -> None:
