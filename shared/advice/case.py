@@ -48,6 +48,14 @@ class Case:
         """The estimate on the cards; None where shape or cards are not known."""
         return self.on() if self.cards is not None else None
 
+    @cached_property
+    def nearest(self) -> fit.Change | None:
+        """The smallest change that makes it fit; None where it fits, where nothing does, or nothing is known."""
+        if self.fitted is None or self.shape is None or self.fitted.verdict == fit.FITS:
+            return None
+        longest = self.lengths.get("length_max")
+        return fit.nearest(self.spec, self.shape, self.fitted.cards, int(longest) if longest else None)
+
     def on(self, memory_gib: float | None = None, **changes: Any) -> fit.Fitted | None:
         """The estimate for the spec with other values, on the cards that there are or on such of this memory."""
         if self.shape is None:

@@ -35,8 +35,7 @@ def verdict(case: Case) -> Iterator[Finding]:
     if made.verdict == fit.FITS:
         yield info("per_device_train_batch_size", ESTIMATE, Text("{text} It fits.", text=text))
         return
-    longest = case.lengths.get("length_max")
-    found = fit.nearest(case.spec, case.shape, made.cards, int(longest) if longest else None)
+    found = case.nearest
     field = next(iter(found.patch)) if found else "per_device_train_batch_size"
     advice = _advice(found)
     if made.verdict == fit.TIGHT:

@@ -139,10 +139,7 @@ def memory(case: Case) -> dict[str, Any] | None:
 
 def nearest(case: Case) -> dict[str, Any] | None:
     """The smallest change that makes it fit; null where it fits, or where nothing does."""
-    made = case.fitted
-    if made is None or case.shape is None or made.verdict == fit.FITS:
-        return None
-    found = fit.nearest(case.spec, case.shape, made.cards, _longest(case))
+    found = case.nearest
     if found is None:
         return None
     return {
