@@ -21,7 +21,7 @@ from shared.rows import Row
 #: Rows that a process gets at once.
 BUNDLE = 64
 #: So few rows are done before other processes would have started.
-NUM_ALONE = 512
+NUM_ALONE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
