@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from preferring import make_pairs
 from rewards import make_counting_reward, make_reward_adapter, make_reward_model
 from safetensors import safe_open
 from test_train_control import tell_at_step
@@ -162,17 +163,40 @@ def test_scores_are_those_of_the_model_as_transformers_loads_it(
     spec |= {"reward_model_adapters": "scores"} if kind == "adapter of another" else {}
     attempt = train_here(make_attempt(tmp_path / "a", tiny, rows, reward=reward, **spec))
 
-    model = AutoModelForCausalLM.from_pretrained(tiny)
     scorer = AutoModelForSequenceClassification.from_pretrained(whole if kind == "full" else tiny, num_labels=1)
     if kind != "full":
         scorer = PeftModel.from_pretrained(scorer, beside)
+    assert column(attempt, "reward") == pytest.approx([mean_score(scorer, tiny, rows)], rel=1e-5)
+
+
+def mean_score(scorer: Any, model: Path, rows: Path) -> float:
+    """Of each prompt with its likeliest next token, one at a time."""
+    policy = AutoModelForCausalLM.from_pretrained(model)
     scores = []
     with torch.no_grad():
         for row in read(rows):
             ids = torch.tensor([encoder().prompt(row).input_ids])
-            answered = torch.cat([ids, model(ids).logits[:, -1:].argmax(dim=2)], dim=1)
+            answered = torch.cat([ids, policy(ids).logits[:, -1:].argmax(dim=2)], dim=1)
             scores.append(scorer(answered).logits.item())
-    assert column(attempt, "reward") == pytest.approx([sum(scores) / len(scores)], rel=1e-5)
+    return sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_stage_rm_makes_scores_the_answers(tmp_path: Path, tiny: Path, rows: Path, method: str) -> None:
+    """The whole way: a model learns which answers are better, and another to give such."""
+    pairs = make_pairs(tmp_path / "pairs.json")
+    judge = {"stage": "rm", "learning_rate": 1e-3, "num_train_epochs": 1, "finetuning_type": method}
+    made = train_here(make_attempt(tmp_path / "rm", tiny, pairs, **judge)).output
+    reward = {"adapter_path": made} if method == "lora" else {"model_path": made}
+    spec = SPEC | {"reward_model_type": method, "top_k": 1, "max_new_tokens": 1, "max_steps": 1}
+
+    attempt = train_here(
+        make_attempt(tmp_path / "a", tiny, rows, reward=reward, **spec, per_device_train_batch_size=24)
+    )
+
+    scorer = AutoModelForSequenceClassification.from_pretrained(made if method == "full" else tiny, num_labels=1)
+    scorer = PeftModel.from_pretrained(scorer, made) if method == "lora" else scorer
+    assert column(attempt, "reward") == pytest.approx([mean_score(scorer, tiny, rows)], rel=1e-5)
 
 
 def test_small_batches_learn_as_one_does(tmp_path: Path, tiny: Path, rows: Path, rewards: dict[str, Any]) -> None:
