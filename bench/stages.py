@@ -45,13 +45,14 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo full": ("pairs", {"learning_rate": 1e-5, "finetuning_type": "full", "val_size": 0.2}),
     "kto": ("labelled", {"learning_rate": 2e-4, "val_size": 0.2}),
     "ppo": ("messages", {
-        "learning_rate": 1e-5, "reward_model_type": "lora", "max_new_tokens": 16, "max_steps": 4, "logging_steps": 1,
+        "learning_rate": 1e-5, "reward_model_type": "lora", "max_new_tokens": 16, "top_k": 0, "top_p": 1.0,
+        "temperature": 1.0, "max_steps": 4, "logging_steps": 1,
     }),
 }  # fmt: skip
 #: Columns of the table besides those of every stage, in this order.
 SHOWN = (
     "eval_loss", "accuracy", "eval_accuracy", "rewards/accuracies", "eval_rewards/accuracies", "rewards/margins",
-    "eval_rewards/margins", "kl", "reward",
+    "eval_rewards/margins", "kl", "reward", "objective/kl",
 )  # fmt: skip
 
 
