@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shared import seams
 from shared.errors import TunesmithError
 from shared.rows import Row
 from shared.templates.render import Program
@@ -90,10 +91,13 @@ class Encoder:
     begin_ids: tuple[int, ...] = ()
     #: Plain texts are joined and cut into pieces afterwards: each is kept whole.
     whole_texts: bool = False
+    #: Special tokens that count as ordinary text where the data has them; `encode` is to be seams.apart.
+    apart: tuple[str, ...] = ()
 
     def samples(self, row: Row, kind: str) -> list[Sample]:
         """What a row of this kind (`Stage.samples`) becomes: a pair is two, the better first. Raises Unlearnable,
         BadTemplate."""
+        row = seams.put(row, self.apart) if self.apart else row
         if kind == "pair":
             return self.pair(row)
         made = {"messages": self.sample, "prompt": self.prompt, "labelled": self.labelled, "text": self.text}[kind]

@@ -29,7 +29,6 @@ FSDP = "weights are sharded by DeepSpeed here, not by FSDP"
 UNSUPPORTED: Mapping[str, Refused] = dict([
     # Model
     *_all("it names a folder inside a repository", "register the adapter under a name of its own", adapter_folder=None),
-    *_all(LATER, "leave it out; special tokens in data are read as such", split_special_tokens=False),
     *_all(
         "LongLoRA's shifted attention rewrites the attention of Llama alone, for transformers of 2023; no kernel here "
         "has it", "use flash_attn auto, whose memory grows with the length and not with its square", shift_attn=False,

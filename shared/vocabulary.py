@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared import stages, templates
+from shared import seams, stages, templates
 from shared.conversation import Encode, Encoder
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
@@ -53,7 +53,8 @@ def encoder(vocabulary: Vocabulary, spec: TrainSpec) -> Encoder:
     named = templates.get(data.template, data.wording) if data.template else None
     return Encoder(
         program=Program(known.chat_template or ""),
-        encode=known.encode,
+        encode=seams.apart(known.encode) if data.split_special_tokens else known.encode,
+        apart=tuple(token for token in known.special if len(token) > 1) if data.split_special_tokens else (),
         values={**known.values, "every_thought": _every_thought(spec)},
         stops=tuple(dict.fromkeys([known.eos_token, *(named.stop_words if named else ()), *known.special])),
         end_id=known.eos_token_id,

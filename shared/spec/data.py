@@ -79,6 +79,12 @@ class Data:
         picture="The length of the page: what does not fit on it is cut off and never read.",
     )
     train_on_prompt: bool = param(False, "Compute the loss on the prompt's tokens too.")
+    split_special_tokens: bool = param(
+        False,
+        "Read special tokens within the data as ordinary text, so that no row can end a turn or begin another.",
+        since=2,
+        advice="true for data that strangers wrote.",
+    )
     mask_history: bool = param(False, "Compute the loss on the last answer of a conversation only.")
     max_samples: int | None = param(
         None,

@@ -215,6 +215,7 @@ def _key(spec: Any, encoder: Any, tokenizer_digest: str, rows: Mapping[str, Any]
         "cutoff_len": encoder.cutoff_len,
         "begin_ids": encoder.begin_ids,
         "whole_texts": encoder.whole_texts,
+        "apart": encoder.apart,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
