@@ -7,6 +7,7 @@ which would keep a gateway's other threads waiting for minutes. Order and answer
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from typing import Any
 
 from shared import dataset, reading
 from shared.datasetinfo import Description, refused
-from shared.errors import Complaint, InvalidDataset
+from shared.errors import Complaint, InvalidDataset, TunesmithError
 from shared.layout import Layout
+
+log = logging.getLogger(__name__)
 
 #: Address space, bytes: a record batch of Arrow is held whole, all else row by row.
 MAX_MEMORY_BYTES = 2 * 1024**3
@@ -26,6 +29,8 @@ SECONDS_PER_BYTE = 1e-6
 MIN_SECONDS = 20
 #: Text files up to here are looked at where the request is: a process takes 0.3 s to start.
 SMALL_BYTES = 2 * 1024**2
+#: Exit codes: Python's own of an error that nobody expected, and ours.
+FAILED, OUT_OF_MEMORY = 1, 3
 
 
 def is_small(path: Path, filename: str) -> bool:
@@ -39,7 +44,10 @@ def inspect(path: Path, description: Description, *, filename: str) -> dataset.R
     order = {"path": str(path), "filename": filename, "seconds": seconds, "described": vars(description)}
     command = [sys.executable, "-P", "-m", "shared.inspection"]
     done = subprocess.run(command, input=json.dumps(order).encode(), capture_output=True, check=False)
-    if done.returncode:
+    if done.returncode == FAILED:
+        log.error("An upload could not be looked at", extra={"stderr": done.stderr.decode(errors="replace")[-4000:]})
+        raise TunesmithError("the file could not be looked at: the server's log says why")
+    if done.returncode:  # ended by a signal: native code gave up, or the limit of memory or time was reached
         message = "takes more memory or time than its size allows: write it in smaller batches, or as JSONL"
         raise refused("file", message, "too_costly")
     return _answered(json.loads(done.stdout))
@@ -66,6 +74,8 @@ def main() -> None:
     except InvalidDataset as error:
         complaints = [complaint.as_dict() for complaint in error.complaints]
         answer = {"message": error.message, "field": error.field, "complaints": complaints}
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
     sys.stdout.write(json.dumps(answer))
 
 

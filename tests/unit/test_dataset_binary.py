@@ -128,3 +128,13 @@ def test_packed_files_that_are_broken_or_swell_are_refused(tmp_path: Path, conte
     (tmp_path / "data").write_bytes(content)
     with pytest.raises(InvalidDataset, match=told):
         inspection.inspect(tmp_path / "data", Description(), filename="data.jsonl.gz")
+
+
+def test_a_file_that_takes_more_memory_than_it_may_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    # One batch is held whole, and the process may have 2 GiB: a batch that says it has more ends it.
+    whole = write(path, "arrow-stream", ROWS).read_bytes()
+    path.write_bytes(whole[:4] + (2**31 - 8).to_bytes(4, "little") + whole[8:])
+    with pytest.raises(InvalidDataset) as refused:
+        inspection.inspect(path, Description(), filename="data")
+    assert refused.value.complaints[0].code in ("too_costly", "invalid_arrow")
