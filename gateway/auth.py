@@ -42,7 +42,9 @@ def authenticate() -> None:
     if key is None:
         raise NotAuthenticated()
     if key.role == "viewer" and request.method not in READING:
-        raise NotAllowed(f"The role of this key is viewer: it may not {request.method} {request.path}")
+        raise NotAllowed(
+            "The role of this key is viewer: it may not {method} {path}", method=request.method, path=request.path
+        )
     g.key = key
 
 
@@ -56,7 +58,7 @@ def project_id() -> str:
 
 def require_admin(what: str) -> None:
     if current_key().role != "admin":
-        raise NotAllowed(f"The role of this key is {current_key().role}: only admin may {what}")
+        raise NotAllowed("The role of this key is {role}: only admin may {what}", role=current_key().role, what=what)
 
 
 def _secret(request: Request) -> str | None:

@@ -54,11 +54,15 @@ def _text() -> str:
     data = request.get_data()
     # A body of unknown length (chunked) is cut off at the limit without a word: half a YAML would pass for a whole one.
     if request.content_length is None and len(data) >= (request.max_content_length or 0):
-        raise TooLarge(f"The body is larger than {request.max_content_length} bytes", field="body")
+        raise TooLarge(
+            "The body is larger than {most} bytes",
+            field="body",
+            most=request.max_content_length,
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not UTF-8: byte {error.start + 1}", field="body") from error
+        raise InvalidRequest("The body is not UTF-8: byte {at}", field="body", at=error.start + 1) from error
 
 
 def _object(value: Any) -> dict[str, Any]:

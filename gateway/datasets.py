@@ -105,7 +105,9 @@ def remove(name: str) -> Dataset:
     # A name means the newest dataset that has it.
     newest = services().store.datasets.get(project_id(), record.name).id == record.id
     if user := user_of(services(), project_id(), "dataset", {record.id, *([record.name] if newest else [])}):
-        raise Conflict(f"Dataset {record.name!r} is used by job {user}: cancel it first or wait for its end")
+        raise Conflict(
+            "Dataset {name!r} is used by job {user}: cancel it first or wait for its end", name=record.name, user=user
+        )
     services().store.datasets.delete(project_id(), record.id)
     services().artifacts.delete(record.uri)
     services().artifacts.delete(services().artifacts.uri("datasets", record.id))

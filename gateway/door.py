@@ -20,6 +20,7 @@ from shared import request, schema
 from shared.errors import Conflict, InvalidRequest
 from shared.job import Job, Kind
 from shared.records import ApiKey
+from shared.tongues import Text
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 
@@ -41,7 +42,7 @@ def create_job(
 ) -> tuple[Job, bool]:
     """The job and whether it is new; `sent` is kept with it for the view that made the body. Raises InvalidSpec."""
     if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_CHARS:
-        message = f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+        message = Text("Idempotency-Key must have 1 to {most} characters", most=MAX_IDEMPOTENCY_KEY_CHARS)
         raise InvalidRequest(message, field="Idempotency-Key")
     envelope, given = request.load(body)
     spec = labels.settled(services, key.project_id, given)

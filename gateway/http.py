@@ -93,7 +93,7 @@ def handle_http(error: HTTPException) -> Response:
 
 def handle_unexpected(error: Exception) -> Response:
     if isinstance(error, LEDGER_AWAY):
-        return handle_own(Unavailable(f"The ledger does not answer ({type(error).__name__}): try again"))
+        return handle_own(Unavailable("The ledger does not answer ({error}): try again", error=type(error).__name__))
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         log.error("No room on the disk: %s", error, extra={"request_id": request_id()})
         return problem(NoRoom.status, NoRoom().as_dict())

@@ -23,9 +23,11 @@ from shared import sampling
 from shared.errors import InvalidSpec, ModelNotFound, Unavailable
 from shared.fields import StrictBoolean, StrictObject, StrictString
 from shared.nearest import did_you_mean
+from shared.records import Deployment
 from shared.settings import Settings
 from shared.store import Store
 from shared.telemetry import Metrics
+from shared.tongues import Text
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 #: Longest list of known names in an answer to an unknown one.
@@ -140,23 +142,31 @@ def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNot
     deployments = store.deployments.list(project_id)
     for deployment in deployments:
         if deployment.name == model:
-            errors = [replica.error for replica in deployment.replicas if replica.error]
-            why = f": {errors[0]}" if errors else ""
-            look = f"see GET /v1/deployments/{deployment.id}"
-            state = "has failed" if deployment.status == "failed" else f"is {deployment.status}"
-            return Unavailable(f"the deployment of {model!r} {state}{why}; {look}", field="model")
+            return _not_ready(deployment)
     for deployment in deployments:
         if deployment.model_name == model:
-            return Unavailable(f"{model!r} is deployed as {deployment.name!r}: ask for that name", field="model")
+            text = "{model!r} is deployed as {name!r}: ask for that name"
+            return Unavailable(text, field="model", model=model, name=deployment.name)
     known = [record.name for record in store.models.list(project_id)]
     if model in known:
         call = f'POST /v1/deployments {{"model": "{model}"}}'
-        return Unavailable(f"{model!r} is not deployed: {call}, then ask again when it is ready", field="model")
+        text = "{model!r} is not deployed: {call}, then ask again when it is ready"
+        return Unavailable(text, field="model", model=model, call=call)
     names = list(dict.fromkeys([*(deployment.name for deployment in deployments), *known]))
-    listed = ", ".join(repr(name) for name in names[:MAX_NAMES]) or "none yet"
-    return ModelNotFound(
-        f"there is no model {model[:200]!r}{did_you_mean(model, names)}; known: {listed}", field="model"
-    )
+    listed = ", ".join(repr(name) for name in names[:MAX_NAMES]) or Text("none yet")
+    near, text = did_you_mean(model, names), "there is no model {model!r}{near}; known: {listed}"
+    return ModelNotFound(text, field="model", model=model[:200], near=near, listed=listed)
+
+
+def _not_ready(deployment: Deployment) -> Unavailable:
+    errors = [replica.error for replica in deployment.replicas if replica.error]
+    why = f": {errors[0]}" if errors else ""
+    text = "the deployment of {model!r} is {status}{why}; see GET /v1/deployments/{id}"
+    if deployment.status == "failed":
+        text = "the deployment of {model!r} has failed{why}; see GET /v1/deployments/{id}"
+        return Unavailable(text, field="model", model=deployment.name, why=why, id=deployment.id)
+    told = {"model": deployment.name, "status": deployment.status, "why": why, "id": deployment.id}
+    return Unavailable(text, field="model", **told)
 
 
 def _answer(services: Services, proxy: Proxy, path: str, schema: type[Schema]) -> Response:

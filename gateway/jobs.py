@@ -138,7 +138,9 @@ def _last_seen() -> int:
     if header is None:
         return body.whole_number("after", 0, maximum=2**63 - 1)
     if not (header.isascii() and header.isdigit() and len(header) < 20):
-        raise InvalidRequest(f"Last-Event-ID is {header[:40]!r}: must be the number of an event", field="Last-Event-ID")
+        raise InvalidRequest(
+            "Last-Event-ID is {header!r}: must be the number of an event", field="Last-Event-ID", header=header[:40]
+        )
     return int(header)
 
 

@@ -46,15 +46,15 @@ def _from_storage(services: Services, uri: str, files: Collection[str], into: Pa
 
 def _from_hub(services: Services, hub_id: str, files: Collection[str], into: Path) -> Path:
     if not services.settings.hub:
-        raise NotFound(f"{hub_id!r} is on the Hub, which is switched off (TUNESMITH_HUB)", field="model")
+        raise NotFound("{hub_id!r} is on the Hub, which is switched off (TUNESMITH_HUB)", field="model", hub_id=hub_id)
     base = f"{services.settings.hub_url.rstrip('/')}/{hub_id}/resolve/main"
     try:
         with httpx.Client(timeout=HUB_SECONDS, follow_redirects=True) as client:
             for name in files:
                 _download(client, f"{base}/{name}", into / name)
     except httpx.HTTPError as error:
-        text = f"the Hub cannot be reached for {hub_id!r} ({type(error).__name__}): register the model from a folder"
-        raise Unavailable(text) from error
+        text = "the Hub cannot be reached for {hub_id!r} ({error}): register the model from a folder"
+        raise Unavailable(text, hub_id=hub_id, error=type(error).__name__) from error
     return into
 
 
@@ -64,10 +64,10 @@ def _download(client: httpx.Client, url: str, path: Path) -> None:
         if answer.status_code == httpx.codes.NOT_FOUND:
             return
         if answer.is_error:
-            raise NotFound(f"the Hub answers {answer.status_code} for {url}", field="model")
+            raise NotFound("the Hub answers {status} for {url}", field="model", status=answer.status_code, url=url)
         size = 0
         with path.open("wb") as file:
             for piece in answer.iter_bytes():
                 file.write(piece)
                 if (size := size + len(piece)) > MAX_FILE_BYTES:
-                    raise NotFound(f"{url} is larger than {MAX_FILE_BYTES} bytes", field="model")
+                    raise NotFound("{url} is larger than {most} bytes", field="model", url=url, most=MAX_FILE_BYTES)

@@ -50,7 +50,9 @@ def _twin(name: str, source: str) -> Model | None:
     """The model of this name, when it came from there. Raises Conflict when it came from elsewhere."""
     twin = _registered(name)
     if twin and twin.metadata.get("source") != source:
-        raise Conflict(f"There is a model {name!r} already: choose another name or delete it first", field="name")
+        raise Conflict(
+            "There is a model {name!r} already: choose another name or delete it first", field="name", name=name
+        )
     return twin
 
 
@@ -117,7 +119,9 @@ def delete(name: str) -> Response:
     if model.kind == "base":
         require_admin("delete a base model")
     if user := user_of(services(), project_id(), "model", {name}):
-        raise Conflict(f"Model {name!r} is used by job {user}: cancel it first or wait for its end")
+        raise Conflict(
+            "Model {name!r} is used by job {user}: cancel it first or wait for its end", name=name, user=user
+        )
     services().store.models.delete(project_id(), name)
     if not catalog.is_on_hub(model.uri):
         services().artifacts.delete(model.uri)

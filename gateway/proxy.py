@@ -115,11 +115,17 @@ class Proxy:
             try:
                 return self._ask(replica, call)
             except httpx.ReadTimeout as error:
-                raise Unavailable(f"the replica of {call.model!r} did not answer in {READ_SECONDS:.0f} s") from error
+                raise Unavailable(
+                    "the replica of {model!r} did not answer in {seconds:.0f} s",
+                    model=call.model,
+                    seconds=READ_SECONDS,
+                ) from error
             except httpx.TransportError as error:
                 self._leave_out(replica, call, error)
         if tried:
-            raise Unavailable(f"the replica of {call.model!r} went away before it answered; it is being replaced")
+            raise Unavailable(
+                "the replica of {model!r} went away before it answered; it is being replaced", model=call.model
+            )
         raise NoReplica(f"no replica of {call.model!r} is ready")
 
     def _choose(self, call: Call, tried: set[str]) -> Ready | None:
@@ -270,7 +276,7 @@ def _check(response: httpx.Response, call: Call) -> None:
         raise httpx.RemoteProtocolError(f"it answered {response.status_code}")
     message, field = _refusal(response.read())
     if response.status_code >= 500:
-        raise Unavailable(f"the replica of {call.model!r} failed: {message}")
+        raise Unavailable("the replica of {model!r} failed: {message}", model=call.model, message=message)
     raise InvalidRequest(message, field=field)
 
 

@@ -66,7 +66,7 @@ class Tailer:
     def check(self) -> None:
         """Raises Unavailable while there are as many streams as the server can hold."""
         if len(self._subscribers) >= MAX_STREAMS:
-            raise Unavailable(f"{MAX_STREAMS} event streams are open: close some, or poll the job's events")
+            raise Unavailable("{most} event streams are open: close some, or poll the job's events", most=MAX_STREAMS)
 
     def _tail(self) -> None:
         while True:

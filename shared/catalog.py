@@ -20,6 +20,7 @@ from shared import datasetinfo
 from shared.datasetinfo import Entry
 from shared.errors import InvalidDataset, NotFound
 from shared.settings import Settings
+from shared.tongues import Text
 
 if TYPE_CHECKING:
     from shared.artifact import ArtifactStore
@@ -122,25 +123,40 @@ def _descriptions(folder: Path) -> dict[str, Any]:
     try:
         return datasetinfo.read(folder / datasetinfo.FILE_NAME)
     except InvalidDataset as error:
-        raise NotFound(f"{folder.name}/{error.message}", field="dataset") from error
+        raise NotFound("{folder}/{wrong}", field="dataset", folder=folder.name, wrong=error.message) from error
 
 
 def _described(settings: Settings, folder: Path, name: str, given: Any) -> Resolved:
     try:
         entry = datasetinfo.parse(name, given)
     except InvalidDataset as error:
-        raise NotFound(f"{folder.name}/{datasetinfo.FILE_NAME}: {error.message}", field="dataset") from error
+        raise NotFound(
+            "{folder}/{file}: {wrong}",
+            field="dataset",
+            folder=folder.name,
+            file=datasetinfo.FILE_NAME,
+            wrong=error.message,
+        ) from error
     if entry.hub_id is not None:
         if settings.hub and is_hub_id(entry.hub_id):
             return Resolved(name=name, hub_id=entry.hub_id, entry=entry)
         raise NotFound(
-            f"it lies on the Hub as {entry.hub_id!r}, which is switched off (TUNESMITH_HUB)", field="dataset"
+            "it lies on the Hub as {hub_id!r}, which is switched off (TUNESMITH_HUB)",
+            field="dataset",
+            hub_id=entry.hub_id,
         )
     path = (folder / str(entry.file_name)).resolve()
     if not path.is_relative_to(folder):
-        raise NotFound(f"its file_name {entry.file_name!r} leads out of {folder.name}", field="dataset")
+        raise NotFound(
+            "its file_name {file_name!r} leads out of {folder}",
+            field="dataset",
+            file_name=entry.file_name,
+            folder=folder.name,
+        )
     if not path.exists():
-        raise NotFound(f"its file {entry.file_name!r} is not in {folder.name}", field="dataset")
+        raise NotFound(
+            "its file {file_name!r} is not in {folder}", field="dataset", file_name=entry.file_name, folder=folder.name
+        )
     return Resolved(name=name, path=path, entry=entry)
 
 
@@ -167,11 +183,13 @@ def _below_import_root(roots: list[Path], name: str) -> Path | None:
     return None
 
 
-def _missing(settings: Settings, what: str, name: str, known: list[str]) -> str:
+def _missing(settings: Settings, what: str, name: str, known: list[str]) -> Text:
     near = difflib.get_close_matches(name[:200], known, n=3, cutoff=0.4) or sorted(known)[:3]
-    hint = f"; there is {', '.join(repr(other) for other in near)}" if near else f"; no {what} is registered yet"
+    there = Text("; there is {names}", names=", ".join(repr(other) for other in near))
+    hint = there if near else Text("; no {what} is registered yet", what=what)
+    where = Text("")
     if name.startswith(("/", "./", "../", "~")):
-        hint += "; paths are allowed below TUNESMITH_IMPORT_ROOTS only"
+        where = Text("; paths are allowed below TUNESMITH_IMPORT_ROOTS only")
     elif "/" in name and not settings.hub:
-        hint += "; the Hub is switched off (TUNESMITH_HUB)"
-    return f"there is no {what} {name!r}{hint}"
+        where = Text("; the Hub is switched off (TUNESMITH_HUB)")
+    return Text("there is no {what} {name!r}{hint}{where}", what=what, name=name, hint=hint, where=where)

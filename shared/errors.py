@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from shared.tongues import chinese
+from shared.tongues import Text, chinese
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,15 @@ class TunesmithError(Exception):
     type: ClassVar[str] = "server_error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str | None = None, *, field: str | None = None, complaints: Sequence[Complaint] = ()):
-        self.message = message or (type(self).__doc__ or "").strip()
+    def __init__(
+        self,
+        template: str | None = None,
+        *,
+        field: str | None = None,
+        complaints: Sequence[Complaint] = (),
+        **values: Any,
+    ):
+        self.message: str = Text(template or (type(self).__doc__ or "").strip(), **values)
         self.field = field or (complaints[0].field if complaints else None)
         self.complaints = tuple(complaints)
         super().__init__(self.message)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from shared.errors import InvalidRequest
+from shared.tongues import Text
 
 #: Longest number, digits: 64 bits have 19, and Python's own limit of 4300 is an error of another kind.
 MAX_DIGITS = 1000
@@ -22,12 +23,16 @@ def loads(text: str, *, what: str = "body") -> Any:
     try:
         return decoder().decode(text)
     except json.JSONDecodeError as error:
-        where = f"at line {error.lineno}, column {error.colno}"
-        raise InvalidJson(f"The {what} is not JSON: {error.msg} {where}", field=what) from error
+        raise InvalidJson(
+            "The {what} is not JSON: {wrong} at line {line}, column {column}",
+            field=what, what=Text(what), wrong=error.msg, line=error.lineno, column=error.colno,
+        ) from error  # fmt: skip
     except InvalidJson as error:
-        raise InvalidJson(f"The {what}: {error.message}", field=error.field or what) from error
+        raise InvalidJson(
+            "The {what}: {wrong}", field=error.field or what, what=Text(what), wrong=error.message
+        ) from error
     except RecursionError as error:
-        raise InvalidJson(f"The {what} is nested too deep", field=what) from error
+        raise InvalidJson("The {what} is nested too deep", field=what, what=Text(what)) from error
 
 
 def decoder() -> json.JSONDecoder:
@@ -44,7 +49,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise InvalidJson(f"{twice!r} is given twice in one object", field=twice[:200])
+        raise InvalidJson("{twice!r} is given twice in one object", field=twice[:200], twice=twice)
     return made
 
 
@@ -58,9 +63,9 @@ def _broken(digits: str) -> float:
 
 def _short(digits: str) -> str:
     if len(digits) > MAX_DIGITS:
-        raise InvalidJson(f"holds a number of {len(digits)} digits: at most {MAX_DIGITS}")
+        raise InvalidJson("holds a number of {count} digits: at most {most}", count=len(digits), most=MAX_DIGITS)
     return digits
 
 
 def _no_constant(name: str) -> Any:
-    raise InvalidJson(f"{name} is not a JSON number")
+    raise InvalidJson("{name} is not a JSON number", name=name)

@@ -25,6 +25,7 @@ from ruamel.yaml.events import (
 )
 
 from shared.errors import InvalidRequest, TooLarge
+from shared.tongues import Text
 
 MAX_CHARS = 256 * 1024
 MAX_DEPTH = 20
@@ -50,16 +51,16 @@ class InvalidYaml(InvalidRequest):
 def parse(text: str) -> dict[str, Any]:
     """The document's mapping. Raises InvalidYaml with line and column, or TooLarge."""
     if len(text) > MAX_CHARS:
-        raise TooLarge(f"the YAML has {len(text)} characters: at most {MAX_CHARS}", field="body")
+        raise TooLarge("the YAML has {count} characters: at most {most}", field="body", count=len(text), most=MAX_CHARS)
     if "\x00" in text:
         line = text[: text.index("\x00")].count("\n") + 1
-        raise InvalidYaml(f"line {line}: NUL characters are not allowed", field="body")
+        raise InvalidYaml("line {line}: NUL characters are not allowed", field="body", line=line)
     try:
         return _document(_Reader(YAML(typ="safe", pure=True).parse(text)))
     except MarkedYAMLError as error:
         raise InvalidYaml(_sentence(error), field="body") from error
     except YAMLError as error:
-        raise InvalidYaml(f"not valid YAML: {str(error).splitlines()[0]}", field="body") from error
+        raise InvalidYaml("not valid YAML: {what}", field="body", what=str(error).splitlines()[0]) from error
     except InvalidYaml as error:
         raise InvalidYaml(error.message, field=error.field or "body") from error
 
@@ -79,28 +80,30 @@ class _Reader:
         self.depth -= isinstance(event, MappingEndEvent | SequenceEndEvent)
         self.num_values += 1
         if self.depth > MAX_DEPTH:
-            raise InvalidYaml(f"{_place(event)}: nested deeper than {MAX_DEPTH} levels")
+            raise InvalidYaml("{place}: nested deeper than {most} levels", place=_place(event), most=MAX_DEPTH)
         if self.num_values > MAX_VALUES:
-            raise InvalidYaml(f"{_place(event)}: more than {MAX_VALUES} values")
+            raise InvalidYaml("{place}: more than {most} values", place=_place(event), most=MAX_VALUES)
         return event
 
     def _refuse(self, event: Any) -> None:
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise InvalidYaml(f"{_place(event)}: anchors and aliases (& and *) are not allowed; write the value out")
+            raise InvalidYaml(
+                "{place}: anchors and aliases (& and *) are not allowed; write the value out", place=_place(event)
+            )
         if getattr(event, "tag", None) is not None:
-            raise InvalidYaml(f"{_place(event)}: tags ({event.tag[:80]}) are not allowed")
+            raise InvalidYaml("{place}: tags ({tag}) are not allowed", place=_place(event), tag=event.tag[:80])
 
 
 def _document(reader: _Reader) -> dict[str, Any]:
     event = reader.next()
     while not isinstance(event, MappingStartEvent):
         if not isinstance(event, DocumentStartEvent) and type(event).__name__ != "StreamStartEvent":
-            raise InvalidYaml(f"{_place(event)}: must be a mapping, one `name: value` on a line")
+            raise InvalidYaml("{place}: must be a mapping, one `name: value` on a line", place=_place(event))
         event = reader.next()
     found = _mapping(reader)
     reader.next()
     if type(after := reader.next()).__name__ != "StreamEndEvent":
-        raise InvalidYaml(f"{_place(after)}: more than one document")
+        raise InvalidYaml("{place}: more than one document", place=_place(after))
     return found
 
 
@@ -116,9 +119,14 @@ def _mapping(reader: _Reader) -> dict[str, Any]:
     found: dict[str, Any] = {}
     while not isinstance(event := reader.next(), MappingEndEvent):
         if not isinstance(event, ScalarEvent):
-            raise InvalidYaml(f"{_place(event)}: a name must be plain text")
+            raise InvalidYaml("{place}: a name must be plain text", place=_place(event))
         if event.value in found:
-            raise InvalidYaml(f"{_place(event)}: {event.value[:80]!r} is given twice", field=event.value[:200])
+            raise InvalidYaml(
+                "{place}: {value!r} is given twice",
+                field=event.value[:200],
+                place=_place(event),
+                value=event.value[:80],
+            )
         found[event.value] = _value(reader, reader.next())
     return found
 
@@ -135,7 +143,7 @@ def _scalar(event: ScalarEvent) -> Any:
     if event.style is not None:
         return text
     if FLOAT.fullmatch(text) and sum(char.isdigit() for char in text) > MAX_DIGITS:
-        raise InvalidYaml(f"{_place(event)}: a number with more than {MAX_DIGITS} digits")
+        raise InvalidYaml("{place}: a number with more than {most} digits", place=_place(event), most=MAX_DIGITS)
     return plain(text)
 
 
@@ -154,12 +162,14 @@ def plain(text: str) -> Any:
     return math.nan if NAN.fullmatch(text) else text
 
 
-def _place(event: Any) -> str:
+def _place(event: Any) -> Text:
     mark = event.start_mark
-    return f"line {mark.line + 1}, column {mark.column + 1}"
+    return Text("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
 
 
-def _sentence(error: MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{place}{error.problem or error.context or 'not valid YAML'}"
+def _sentence(error: MarkedYAMLError) -> Text:
+    mark, what = error.problem_mark or error.context_mark, error.problem or error.context
+    wrong = what or Text("not valid YAML")
+    if mark is None:
+        return Text("{what}", what=wrong)
+    return Text("line {line}, column {column}: {what}", line=mark.line + 1, column=mark.column + 1, what=wrong)

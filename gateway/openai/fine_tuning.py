@@ -103,7 +103,11 @@ def checkpoints(job_id: str) -> Response:
 def _get(job_id: str) -> Job:
     job = services().store.jobs.get(project_id(), job_id)
     if job.kind != Kind.TRAIN:
-        raise NotFound(f"Job {job_id!r} is no fine-tuning job but of kind {job.kind}: see /v1/jobs/{job_id}")
+        raise NotFound(
+            "Job {job_id!r} is no fine-tuning job but of kind {kind}: see /v1/jobs/{job_id}",
+            job_id=job_id,
+            kind=job.kind,
+        )
     return job
 
 

@@ -77,7 +77,7 @@ class Attempts:
         with self._database.read() as connection:
             offset: int | None = connection.execute(query).scalar()
         if offset is None:
-            raise NotFound(f"There is no attempt {attempt} of job {job_id!r}")
+            raise NotFound("There is no attempt {attempt} of job {job_id!r}", attempt=attempt, job_id=job_id)
         return offset
 
     def add_checkpoint(

@@ -32,7 +32,7 @@ class Deployments:
         with self._database.write() as connection:
             lock_project(connection, project_id)
             if deployment_is_taken(connection, project_id, name):
-                raise Conflict(f"There is a deployment {name!r} in this project already", field="name")
+                raise Conflict("There is a deployment {name!r} in this project already", field="name", name=name)
             return insert_deployment(connection, project_id, name=name, model_name=model_name, spec=spec)
 
     def get(self, project_id: str, id_or_name: str) -> Deployment:
@@ -64,7 +64,7 @@ class Deployments:
             lock_project(connection, project_id)
             before = _find(connection, project_id, id_or_name)
             if before.wanted != "running":
-                raise Conflict(f"Deployment {before.name!r} is stopped: make a new one")
+                raise Conflict("Deployment {name!r} is stopped: make a new one", name=before.name)
             same = {**before.spec, "replicas": None} == {**spec, "replicas": None}
             after = replace(before, spec=dict(spec), generation=before.generation + (0 if same else 1))
             connection.execute(_row(before).values(spec=after.spec, generation=after.generation))

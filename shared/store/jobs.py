@@ -106,7 +106,9 @@ class Jobs:
             if job.status == Status.CANCELLED or (job.status in HELD and job.wanted == Wanted.CANCEL):
                 return job
             if job.status in TERMINAL:
-                raise InvalidJobState(f"Job {job_id} has {job.status}: it can no longer be cancelled")
+                raise InvalidJobState(
+                    "Job {job_id} has {status}: it can no longer be cancelled", job_id=job_id, status=job.status
+                )
             if job.status in HELD:
                 return save(connection, job, replace(job, wanted=Wanted.CANCEL), [_asked(Wanted.CANCEL)])
             return move(connection, job, Status.CANCELLED, "Job was cancelled", wanted=Wanted.CANCEL)
@@ -116,7 +118,9 @@ class Jobs:
         with self._database.write() as connection:
             job = lock(connection, job_id, project_id)
             if job.status in TERMINAL or job.wanted == Wanted.CANCEL:
-                raise InvalidJobState(f"Job {job_id} {_state(job)}: it can no longer be paused")
+                raise InvalidJobState(
+                    "Job {job_id} {state}: it can no longer be paused", job_id=job_id, state=_state(job)
+                )
             if job.wanted == Wanted.PAUSE:
                 return job
             if job.status in HELD:
@@ -128,7 +132,9 @@ class Jobs:
         with self._database.write() as connection:
             job = lock(connection, job_id, project_id)
             if job.status in TERMINAL or job.wanted == Wanted.CANCEL:
-                raise InvalidJobState(f"Job {job_id} {_state(job)}: it can no longer be resumed")
+                raise InvalidJobState(
+                    "Job {job_id} {state}: it can no longer be resumed", job_id=job_id, state=_state(job)
+                )
             if job.wanted == Wanted.RUN:
                 return job
             if job.status in HELD:
@@ -180,5 +186,6 @@ def _one_of(kind: type[Choice], value: str, field: str) -> Choice:
         raise InvalidRequest(message, complaints=[Complaint(field=field, message=message)]) from error
 
 
-def _state(job: Job) -> str:
-    return f"has {job.status}" if job.status in (Status.SUCCEEDED, Status.FAILED) else "was cancelled"
+def _state(job: Job) -> Text:
+    ended = job.status in (Status.SUCCEEDED, Status.FAILED)
+    return Text("has {status}", status=job.status.value) if ended else Text("was cancelled")

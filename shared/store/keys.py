@@ -51,7 +51,7 @@ class Projects:
             with self._database.write() as connection:
                 connection.execute(insert(projects).values(vars(project)))
         except IntegrityError as error:
-            raise Conflict(f"There is a project {name!r} already", field="name") from error
+            raise Conflict("There is a project {name!r} already", field="name", name=name) from error
         return project
 
     def list(self) -> list[Project]:
@@ -77,7 +77,9 @@ class Keys:
         secret = SECRET_PREFIX + secrets.token_urlsafe(32) if secret is None else secret
         if not secret.startswith(SECRET_PREFIX) or len(secret) < MIN_SECRET_CHARACTERS:
             raise InvalidRequest(
-                f"a secret begins with {SECRET_PREFIX} and has {MIN_SECRET_CHARACTERS} characters or more"
+                "a secret begins with {prefix} and has {least} characters or more",
+                prefix=SECRET_PREFIX,
+                least=MIN_SECRET_CHARACTERS,
             )
         key = ApiKey(
             id=new_id("key-"),

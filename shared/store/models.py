@@ -24,7 +24,7 @@ class Models:
         with self._database.write() as connection:
             lock_project(connection, project_id)
             if model_is_taken(connection, project_id, new.name):
-                raise Conflict(f"There is a model {new.name!r} in this project already", field="name")
+                raise Conflict("There is a model {name!r} in this project already", field="name", name=new.name)
             return insert_model(connection, project_id, new)
 
     def get(self, project_id: str, name: str) -> Model:
@@ -46,7 +46,7 @@ class Models:
             query = select(models).where(models.c.project_id == project_id, models.c.name == name)
             model = record(Model, one(connection, query, f"model {name!r}"))
             if user := _live_deployment(connection, project_id, name) or _adapter_on(connection, project_id, name):
-                raise Conflict(f"Model {name!r} is in use by {user}: delete that first")
+                raise Conflict("Model {name!r} is in use by {user}: delete that first", name=name, user=user)
             connection.execute(delete(models).where(models.c.id == model.id))
             return model
 

@@ -32,7 +32,7 @@ def lock(connection: Connection, job_id: str, project_id: str | None = None) -> 
         query = query.where(jobs.c.project_id == project_id)
     row = connection.execute(query).mappings().first()
     if row is None:
-        raise NotFound(f"There is no job {job_id!r} in this project")
+        raise NotFound("There is no job {job_id!r} in this project", job_id=job_id)
     return record(Job, row)
 
 
@@ -54,7 +54,7 @@ def lock_project(connection: Connection, project_id: str) -> None:
     """Lets one transaction at a time decide on names and twins in the project; other rows may still refer to it."""
     query = select(projects.c.id).where(projects.c.id == project_id).with_for_update(key_share=True)
     if connection.execute(query).first() is None:
-        raise NotFound(f"There is no project {project_id!r}")
+        raise NotFound("There is no project {project_id!r}", project_id=project_id)
 
 
 def save(connection: Connection, before: Job, after: Job, new_events: Sequence[NewEvent] = ()) -> Job:

@@ -65,7 +65,11 @@ def find_twin(connection: Connection, project_id: str, new: NewJob) -> Job | Non
         )
         row = connection.execute(query).mappings().first()
         if row and row["body_digest"] != new.body_digest:
-            raise Conflict(f"Idempotency key {new.idempotency_key!r} was used for job {row['id']} with another body")
+            raise Conflict(
+                "Idempotency key {key!r} was used for job {job} with another body",
+                key=new.idempotency_key,
+                job=row["id"],
+            )
         return record(Job, row) if row else None
     if new.fingerprint is None:
         return None

@@ -35,7 +35,7 @@ def page(
 ) -> Page[T]:
     """`query` selects from `table`; newest first unless `order` is "asc"."""
     if order not in ("asc", "desc"):
-        raise InvalidRequest(f"order is {order!r}: use 'asc' or 'desc'", field="order")
+        raise InvalidRequest("order is {order!r}: use 'asc' or 'desc'", field="order", order=order)
     limit = max(1, min(limit, MAX_LIMIT))
     query = query.where(table.c.project_id == project_id)
     if after is not None:
@@ -66,5 +66,5 @@ def one(connection: Connection, query: Select[Any], what: str) -> RowMapping:
     """The first row of `query`; NotFound names `what` was looked for."""
     row = connection.execute(query).mappings().first()
     if row is None:
-        raise NotFound(f"There is no {what} in this project")
+        raise NotFound("There is no {what} in this project", what=what)
     return row

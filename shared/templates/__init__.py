@@ -77,7 +77,7 @@ def names() -> list[str]:
 def get(name: str, wording: Wording | None = None) -> Template:
     """The template of this name. Raises NotFound with the nearest name; the model's own is not here."""
     if name not in ENTRIES:
-        raise NotFound(f"template {complaint(name) or 'is that of the model'}", field="template")
+        raise NotFound("template {value}", field="template", value=complaint(name) or "is that of the model")
     entry, wording = ENTRIES[name], wording or Wording()
     return Template(
         name=name,

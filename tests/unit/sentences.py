@@ -17,6 +17,11 @@ from shared.tongues.chinese import PLACEHOLDER
 #: Numbers of a sentence, which both tongues have.
 FIGURE = re.compile(r"(?<![A-Za-z_])\d+(?:[.,]\d+)*")
 ROOT = Path(__file__).resolve().parents[2]
+#: Errors whose message is a template, with its values beside it.
+ERRORS = (
+    "InvalidRequest", "InvalidJson", "InvalidYaml", "InvalidJobState", "NotAllowed", "NotFound", "Conflict", "TooLarge",
+    "Unavailable", "ModelNotFound",
+)  # fmt: skip
 #: Callable -> places of its arguments that are sentences.
 SAID = {
     "Text": (0,),
@@ -37,8 +42,8 @@ SAID = {
     "refused": (1,),
     "Step": ("what",),
     "Reason": ("why",),
+    **dict.fromkeys(ERRORS, (0,)),
 }
-FINDINGS = frozenset({"info", "warning", "error", "severity"})
 
 
 @dataclass(frozen=True, kw_only=True)
