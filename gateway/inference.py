@@ -165,7 +165,7 @@ def _not_ready(deployment: Deployment) -> Unavailable:
     if deployment.status == "failed":
         text = "the deployment of {model!r} has failed{why}; see GET /v1/deployments/{id}"
         return Unavailable(text, field="model", model=deployment.name, why=why, id=deployment.id)
-    told = {"model": deployment.name, "status": deployment.status, "why": why, "id": deployment.id}
+    told: dict[str, Any] = {"model": deployment.name, "status": deployment.status, "why": why, "id": deployment.id}
     return Unavailable(text, field="model", **told)
 
 
