@@ -14,14 +14,14 @@ class Descriptions(StrictObject):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         if isinstance(value, str):
-            text = f"is {shown(value)}: no file of the server is read; give what is in it, {{token: description, ...}}"
-            raise refuse(text, "invalid_type")
+            text = "is {value}: no file of the server is read; give what is in it, {example}"
+            raise refuse(text, "invalid_type", value=shown(value), example="{token: description, ...}")
         return super()._deserialize(value, attr, data, **kwargs)
 
 
 def _described(value: dict[str, Any]) -> Message | None:
     wrong = [name for name, text in value.items() if not isinstance(text, str) or not text.strip() or not name.strip()]
-    return Message(f"has no description of {shown(wrong[0])}: must be text") if wrong else None
+    return Message("has no description of {name}: must be text", name=shown(wrong[0])) if wrong else None
 
 
 @dataclass(frozen=True, kw_only=True)
