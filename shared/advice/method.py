@@ -40,8 +40,8 @@ def tokens(case: Case) -> Iterator[Finding]:
     given, spec = case.spec.new_tokens, case.spec
     if given.init_special_tokens != "noise_init" and given.new_special_tokens_config is None:
         told = "{given} needs descriptions: new embeddings begin as the mean of all and noise."
-        text = Text(told, given=given.init_special_tokens)
-        yield warning("init_special_tokens", REFERENCE, text, "Give new_special_tokens_config.")
+        needs = Text(told, given=given.init_special_tokens)
+        yield warning("init_special_tokens", REFERENCE, needs, "Give new_special_tokens_config.")
     if given.new_special_tokens_config is not None and given.add_special_tokens:
         text = "The tokens of new_special_tokens_config are added, those of add_special_tokens are not."
         yield warning("add_special_tokens", REFERENCE, text, "Name all of them in new_special_tokens_config.")
