@@ -59,6 +59,16 @@ def test_the_first_loss_is_that_of_the_plain_way(tmp_path: Path, tiny: Path, row
     assert attempt.losses == pytest.approx([total / count], rel=1e-5)
 
 
+def test_attention_of_a_package_that_is_not_here_is_computed_otherwise_and_that_is_told(
+    tmp_path: Path, tiny: Path, rows: Path
+) -> None:
+    ours = train_here(make_attempt(tmp_path / "ours", tiny, rows))
+    asked = train_here(make_attempt(tmp_path / "asked", tiny, rows, flash_attn="fa2"))
+    assert asked.losses == ours.losses
+    (told,) = [event for event in asked.events if "fa2" in event["message"]]
+    assert told["level"] == "warning"
+
+
 @pytest.mark.parametrize("kernel", ["sdpa", "disabled"])
 def test_every_attention_kernel_learns_the_same(tmp_path: Path, tiny: Path, rows: Path, kernel: str) -> None:
     ours = train_here(make_attempt(tmp_path / "ours", tiny, rows))

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from shared import stages
 from shared.errors import InvalidSpec
@@ -30,7 +31,8 @@ from trainer_worker.child.precision import Precision
 
 #: LF's names of attention kernels -> transformers'.
 KERNELS = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
-
+#: Kernels of packages that a trainer may be without.
+OPTIONAL = {"fa2": is_flash_attn_2_available, "fa3": is_flash_attn_3_available}
 
 #: What transformers calls the head of its decoders' classification models.
 HEAD = "score"
@@ -70,8 +72,15 @@ def layout(spec: TrainSpec, config: PretrainedConfig, *, padded: bool = False) -
     # Older classification models do not pass on what our attention is told.
     padded = padded or (scores and not takes_more(model_class.forward))
     suits = not padded and model_class is not None and attention.suits(model_class, config)
-    kernel = KERNELS.get(spec.model.flash_attn) or (attention.NAME if suits else _fallback(model_class, config))
+    named = None if lacks_kernel(spec) else KERNELS.get(spec.model.flash_attn)
+    kernel = named or (attention.NAME if suits else _fallback(model_class, config))
     return Layout(kernel=kernel, is_flat=suits)
+
+
+def lacks_kernel(spec: TrainSpec) -> bool:
+    """Whether the attention that is asked for comes with a package that is not here; LF takes another then, too."""
+    is_there = OPTIONAL.get(spec.model.flash_attn)
+    return is_there is not None and not is_there()
 
 
 def gives_scores(spec: TrainSpec) -> bool:

@@ -48,6 +48,10 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
     has_deepspeed = deepspeed.is_wanted(context.spec)
     precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
     layout = model.layout(context.spec, config, padded=padded)
+    if model.lacks_kernel(context.spec):
+        asked = context.spec.model.flash_attn
+        text = f"flash_attn {asked} needs a package that is not installed here: {layout.kernel} computes the same"
+        context.emit("message", text, "warning")
     arguments = training_arguments(context, start_engine(context, precision) if has_deepspeed else None)
     set_seed(context.spec.train.seed)
     base = model.load(context, config, loaded_dtype(context, precision), layout.kernel)
