@@ -55,9 +55,6 @@ class NotHere:
 
 #: How many rules the list has.
 NUM_RULES = 62
-#: Answers about fields that are not there yet: rule and field.
-PENDING = frozenset({(6, "init_special_tokens"), (7, "add_tokens"), (51, "resize_vocab"), (57, "resize_vocab")})
-
 Answer = Refused | Told | Holds | NotHere
 
 
@@ -87,7 +84,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
         holds("export_format", "w4a16", **EXPORT, export_quantization_bit=4, export_quantization_dataset="c4_demo"),
         told("export_quantization_dataset", "training", **EXPORT, export_quantization_bit=4),
     ),
-    6: (told("init_special_tokens", "noise_init", init_special_tokens="desc_init", add_special_tokens="<|a|>"),),
+    6: (told("init_special_tokens", "needs descriptions", init_special_tokens="desc_init", add_special_tokens="<|a|>"),),
     7: (
         holds("dataset", ["identity", "math"], dataset="identity, math"),
         holds("lora_target", ["q_proj", "v_proj"], lora_target="q_proj,v_proj"),
@@ -209,7 +206,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     ),
     50: (refused("use_megatron_bridge", "Megatron", use_megatron_bridge=True),),
     51: (
-        told("resize_vocab", "additional_target", resize_vocab=True, add_tokens="<a>"),
+        told("additional_target", "new", resize_vocab=True, add_tokens="<a>"),
         told("bf16", "float32"),
         told("quantization_bit", "merges inexactly", quantization_bit=4),
         told("ref_model", "as its reference", **PAIRS, val_size=0.1, finetuning_type="full"),
