@@ -84,7 +84,9 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
         holds("export_format", "w4a16", **EXPORT, export_quantization_bit=4, export_quantization_dataset="c4_demo"),
         told("export_quantization_dataset", "training", **EXPORT, export_quantization_bit=4),
     ),
-    6: (told("init_special_tokens", "needs descriptions", init_special_tokens="desc_init", add_special_tokens="<|a|>"),),
+    6: (
+        told("init_special_tokens", "needs descriptions", init_special_tokens="desc_init", add_special_tokens="<|a|>"),
+    ),
     7: (
         holds("dataset", ["identity", "math"], dataset="identity, math"),
         holds("lora_target", ["q_proj", "v_proj"], lora_target="q_proj,v_proj"),
