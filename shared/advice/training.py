@@ -157,11 +157,11 @@ def packing(case: Case) -> Iterator[Finding]:
 
 
 def validation(case: Case) -> Iterator[Finding]:
-    if stages.get(case.spec.tuning.stage).asks:
-        return  # every step scores new answers
-    if not case.validates:
+    is_scored = stages.get(case.spec.tuning.stage).asks  # every step scores new answers
+    if not case.validates and not is_scored:
         text = Text("There is no validation: convergence and over-fitting cannot be judged.")
         yield warning("val_size", PAPER, text, Text("Set val_size to 0.05 to 0.1 and watch eval_loss."))
+    if not case.validates:
         if case.spec.tuning.compute_accuracy:
             text = Text("Accuracy is computed only when validating.")
             yield warning("compute_accuracy", REFERENCE, text)

@@ -148,6 +148,16 @@ def adapters_begin_with_nothing(spec: Any) -> str | None:
     )
 
 
+@rule("ref_model")
+def reference_is_the_start(spec: Any) -> str | None:
+    wrong = spec.preference.ref_model is not None
+    return (
+        "is not for stage ppo, whose reference is the model as it is before the training: leave it out"
+        if wrong
+        else None
+    )
+
+
 @rule("val_size")
 def rewards_are_the_validation(spec: Any) -> str | None:
     return SCORED_ANYWAY if spec.data.val_size > 0 else None
@@ -188,7 +198,7 @@ STAGE = Stage(
     params=Ppo,
     rules=(
         reward_is_named, adapter_scores_beside_an_adapter, prompts_are_not_packed, prompts_are_known,
-        adapters_begin_with_nothing, rewards_are_the_validation, rewards_are_the_evaluation, weights_are_whole,
-        weights_are_whole_whatever_the_preset, answers_are_drawn,
+        adapters_begin_with_nothing, reference_is_the_start, rewards_are_the_validation, rewards_are_the_evaluation,
+        weights_are_whole, weights_are_whole_whatever_the_preset, answers_are_drawn,
     ),
 )  # fmt: skip

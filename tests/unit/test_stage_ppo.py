@@ -49,6 +49,7 @@ def test_a_spec_of_lf_is_taken_with_its_defaults() -> None:
         ({"mask_history": True}, "mask_history", "ppo"),
         ({"pissa_init": True}, "pissa_init", "stage ppo"),
         ({"streaming": True, "max_steps": 3}, "streaming", "stage ppo"),
+        ({"ref_model": "other"}, "ref_model", "before the training"),
         ({"val_size": 0.1}, "val_size", "watch reward and kl"),
         ({"eval_dataset": "rows"}, "eval_dataset", "watch reward and kl"),
         ({"zero_stage": 3}, "zero_stage", "ZeRO-3 would gather"),
