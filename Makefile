@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench locks clean
+.PHONY: help setup demo up test lint bench docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -30,6 +30,12 @@ lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 
 bench: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python bench/stages.py $(ARGS)
+
+docs: .venvs/tunesmith/.ready ## Write docs/ again: from the declarations, and from what the gateway answers to LF's files
+	$(BIN)/python -m shared.reference > docs/parameters.md
+	$(BIN)/python -m shared.reference zh > docs/parameters.zh.md
+	$(BIN)/python -m shared.templates.reference > docs/templates.md
+	$(BIN)/python -m tests.lf_examples.page > docs/llama-factory.md
 
 locks: ## Write deploy/locks from what is installed in .venvs
 	$(BIN)/python deploy/locks/freeze.py

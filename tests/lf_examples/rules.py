@@ -114,7 +114,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     19: (holds("packing", True, **TEXTS), holds("packing", False)),
     20: (
         refused("template", "did you mean", template="qwen33"),
-        not_here("what an answer ends with is learned with every template, so train_on_prompt goes with each"),
+        refused("train_on_prompt", "chatglm3", template="chatglm3", train_on_prompt=True),
     ),
     21: (
         refused("dataset", "no dataset", dataset="nowhere"),
