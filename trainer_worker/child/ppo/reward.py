@@ -17,11 +17,9 @@ from shared.errors import InvalidSpec
 from trainer_worker.child import model as models
 from trainer_worker.child import tokenizer
 from trainer_worker.child.context import Context
+from trainer_worker.child.model import HEAD
 from trainer_worker.child.objective import Autocast
 from trainer_worker.child.ppo.rollout import Rollouts, positions
-
-#: What transformers calls the head of its decoders' classification models.
-HEAD = "score"
 
 
 class Scorer:

@@ -8,12 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from trainer_worker.child import datasets, ends, setup, tokenizer, training
 from trainer_worker.child.context import Context
 from trainer_worker.child.datasets import Parts
-from trainer_worker.child.objective import Autocast
 from trainer_worker.child.ppo import reward, rollout
 from trainer_worker.child.ppo.objective import Carried
 from trainer_worker.child.ppo.trainer import Actors, PpoTrainer
@@ -24,11 +22,13 @@ def run(context: Context) -> dict[str, Any]:
     """Train and publish; the data of the outcome `done`. Raises Stopped."""
     parts = with_answers(context, datasets.load(context))
     context.emit("message", f"Loading {context.run['base_name']} and its reward model")
-    made = setup.make(context, parts, padded=True, before=partial(load_reward, context))
+    made = setup.make(context, parts, padded=True, before=partial(reward.load, context))
     rounds(context, made)
     actors = make_actors(context, made)
-    carried = Carried(made.model.config.get_text_config().hidden_size, context.device, target(context))
-    ingredients = training.ingredients(made, parts) | {"data_collator": rollout.Prompts(pad_id=pad_id(actors))}
+    width = made.model.config.get_text_config().hidden_size
+    carried = Carried(width, context.device, context.spec.plugged["ppo"].ppo_target)
+    prompts = rollout.Prompts(pad_id=int(actors.drawing.pad_token_id))
+    ingredients = training.ingredients(made, parts) | {"data_collator": prompts}
     trainer = PpoTrainer(context, carried, actors=actors, **ingredients)
     # Only now: the Trainer has moved the weights that are shared.
     actors.to(context.device)
@@ -42,10 +42,6 @@ def with_answers(context: Context, parts: Parts) -> Parts:
     spec = context.spec
     num_answered = spec.train.per_device_train_batch_size * spec.drawing.max_new_tokens
     return replace(parts, most_tokens=parts.most_tokens + num_answered, most_learned=num_answered)
-
-
-def load_reward(context: Context, base: PreTrainedModel, autocast: Autocast) -> reward.Scorer:
-    return reward.load(context, base, autocast)
 
 
 def rounds(context: Context, made: Made) -> None:
@@ -75,11 +71,3 @@ def as_it_is(trained: torch.nn.Module) -> torch.nn.Module:
     the adapter, for full training of the whole model."""
     shared: dict[int, Any] = {id(weight): weight for weight in trained.parameters() if not weight.requires_grad}
     return copy.deepcopy(trained, shared).eval().requires_grad_(False)
-
-
-def pad_id(actors: Actors) -> int:
-    return int(actors.drawing.pad_token_id)
-
-
-def target(context: Context) -> float:
-    return float(context.spec.plugged["ppo"].ppo_target)
