@@ -16,7 +16,6 @@ from shared.refused import entries as _all
 
 __all__ = ["UNSUPPORTED", "WITHOUT_EFFECT", "Refused", "is_off"]
 
-LATER = "not implemented yet"
 DERIVED = "LF derives it and does not let it be set"
 LESS_MEMORY = "use finetuning_type lora, quantization_bit 4, optim paged_adamw_8bit, or zero_stage 3 with offload"
 TEXT_ONLY = "models and data are text here; images, video and audio would need a processor in training and preview"

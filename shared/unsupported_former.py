@@ -13,8 +13,8 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     *entries("LF has replaced it", "use cutoff_len", max_source_length=None, max_target_length=None),
     *entries("LF's folder of tokenized data was called so; tokenized data is cached by the server", "leave it out",
              cache_path=None),
-    *entries("LF has replaced it", "use image_max_pixels", image_resolution=None),
-    *entries("LF has replaced it", "use video_max_pixels", video_resolution=None),
+    *entries("models and data are text here, and LF has replaced it", "use text-only data and a text-only model",
+             image_resolution=None, video_resolution=None),
     *entries("models with images are told by their config", "leave it out", visual_inputs=False),
     *entries("transformers has replaced it", "use optim adafactor", adafactor=False),
     *entries(

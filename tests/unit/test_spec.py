@@ -70,6 +70,13 @@ def test_nothing_that_lf_knows_is_unknown(name: str) -> None:
     assert name in ours | UNSUPPORTED.keys() | WITHOUT_EFFECT.keys()
 
 
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_is_refused_says_why_and_what_to_use(name: str) -> None:
+    refused = UNSUPPORTED[name]
+    assert len(refused.reason) > 15 and len(refused.instead) > 5
+    assert "not implemented" not in refused.reason
+
+
 def test_alpha_left_out_is_twice_the_rank() -> None:
     assert schema.load(TrainSpec, {**SMALL, "lora_rank": 24}).lora.alpha == 48
 
