@@ -200,7 +200,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "use_kv_cache": "the cache is on when generating and off when training",
     "use_cache": "the cache is on when generating and off when training",
     "print_param_status": "numbers of trained parameters are always reported",
-    "tokenized_path": "tokenized data is kept by the server and found again by all that it depends on",
+    "tokenized_path": "tokenized data is kept by the server and found again by all that it depends on; where LF would "
+    "only prepare the data, this job trains",
     "data_shared_file_system": "data is prepared once, before the ranks start",
     "preprocessing_batch_size": "chosen by the trainer",
     "dataloader_pin_memory": "chosen by device",
