@@ -1,6 +1,5 @@
 """Special tokens within the data as ordinary text: a seam is put into each, and text is encoded piece by piece.
 
-
 The chat template's own special tokens have none, so they stay what they are.
 """
 
