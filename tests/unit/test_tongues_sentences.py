@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+
+from shared import schema
+from shared.advice.memory import Memory
+from shared.request import Envelope
+from shared.spec import SPECS
 from shared.tongues import chinese
+from shared.unsupported import UNSUPPORTED
 from tests.unit.sentences import ROOT, Sentence, sentences
 
 #: Read by administrators on the server, not by users of the API.
@@ -42,3 +50,21 @@ def test_sentences_are_found_where_they_are_said() -> None:
         "lies on ModelScope, which is not asked: download its files and upload them",  # one of a table
     } <= found
     assert len(found) > 300
+
+
+def test_no_chinese_is_left_of_what_is_no_longer_said() -> None:
+    written = {
+        node.value
+        for package in ("shared", "gateway")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    put_together = {text for made in UNSUPPORTED.values() for text in (made.reason, made.instead)}
+    docstrings = {text.strip() for text in written}
+    parts = {field.name for field in dataclasses.fields(Memory)}
+    said = written | docstrings | put_together | parts
+    assert not {english for name in chinese.TEMPLATES for english in chinese.read(name)} - said
+    kinds = {**SPECS, "job": Envelope}
+    names = {param.wire for spec in kinds.values() for param in schema.params(spec)}
+    assert not {name for name in chinese.read("parameters") if name.rpartition(".")[2] not in names}
