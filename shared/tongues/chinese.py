@@ -8,6 +8,7 @@ their Chinese and the same `{placeholders}`.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +16,8 @@ from importlib.resources import files
 from typing import Any
 
 from shared.tongues.text import Text
+
+log = logging.getLogger(__name__)
 
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 #: Files of templates: findings of the advice, complaints and other errors, why LF's arguments are refused, the page.
@@ -39,7 +42,7 @@ def parameter(kind: str, wire: str) -> Mapping[str, str]:
 
 
 def read(name: str) -> dict[str, Any]:
-    """One file of zh/."""
+    """One file of zh/. Raises OSError, ValueError."""
     return dict(json.loads((files(__package__) / "zh" / f"{name}.json").read_text(encoding="utf-8")))
 
 
@@ -52,11 +55,20 @@ def _either(value: Any) -> Any:
     return (sentence(value) or str(value)) if isinstance(value, Text) else value
 
 
+def _known(name: str) -> dict[str, Any]:
+    """Nothing where the file lacks or is broken: an answer in English alone is better than none."""
+    try:
+        return read(name)
+    except (OSError, ValueError):
+        log.exception("The Chinese in %s.json cannot be read: it is left out", name)
+        return {}
+
+
 @cache
 def _templates() -> Mapping[str, str]:
-    return {english: found for name in TEMPLATES for english, found in read(name).items()}
+    return {english: found for name in TEMPLATES for english, found in _known(name).items()}
 
 
 @cache
 def _parameters() -> Mapping[str, Mapping[str, str]]:
-    return read("parameters")
+    return _known("parameters")
