@@ -40,10 +40,10 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pt": ("texts", {"learning_rate": 1e-3}),
     "sft": ("messages", {"learning_rate": 1e-3}),
     "rm": ("pairs", {"learning_rate": 5e-4, "val_size": 0.2, "suffix": "bench-rm"}),
-    "dpo": ("pairs", {"learning_rate": 2e-4, "val_size": 0.2}),
-    "dpo simpo": ("pairs", {"learning_rate": 2e-4, "pref_loss": "simpo", "pref_beta": 2.0, "val_size": 0.2}),
+    "dpo": ("pairs", {"learning_rate": 1e-3, "val_size": 0.2}),
+    "dpo simpo": ("pairs", {"learning_rate": 1e-3, "pref_loss": "simpo", "pref_beta": 2.0, "val_size": 0.2}),
     "dpo full": ("pairs", {"learning_rate": 1e-5, "finetuning_type": "full", "val_size": 0.2}),
-    "kto": ("labelled", {"learning_rate": 2e-4, "val_size": 0.2}),
+    "kto": ("labelled", {"learning_rate": 1e-3, "val_size": 0.2}),
     "ppo": ("messages", {
         "learning_rate": 1e-5, "reward_model_type": "lora", "max_new_tokens": 16, "top_k": 0, "top_p": 1.0,
         "temperature": 1.0, "max_steps": 4, "logging_steps": 1,
