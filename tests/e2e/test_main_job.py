@@ -42,7 +42,7 @@ lora_rank: 32
 lora_target: all
 cutoff_len: 128
 per_device_train_batch_size: 8
-learning_rate: 2.0e-2
+learning_rate: 5.0e-3
 num_train_epochs: {epochs}
 lr_scheduler_type: cosine
 warmup_ratio: 0.1
@@ -137,7 +137,7 @@ def make_model(folder: Path) -> None:
 
 
 def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running: Running) -> None:
-    job_id = running.train(epochs=120, seed=1)
+    job_id = running.train(epochs=40, seed=1)
     events = list(follow(running.client, job_id))
     losses = [event["data"]["loss"] for event in events if event["type"] == "metrics" and "loss" in event["data"]]
     assert events[-1]["type"] == "done", events[-1]
