@@ -50,3 +50,13 @@ def test_a_change_that_fits_is_told(platform: Any) -> None:
     plan.tell(Console(file=written, width=200, highlight=False), worked_case(platform, memory_gib=16))
     assert "nearest change that fits" in written.getvalue()
     assert "ds_z3_offload_config.json" in written.getvalue()
+
+
+def test_a_plan_is_told_in_the_tongue_of_the_locale(platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    written = StringIO()
+    plan.tell(Console(file=written, width=200, highlight=False), worked_case(platform, kind="A100-40GB"))
+    text = written.getvalue()
+    for words in ("\u6709\u6548\u6279\u5927\u5c0f", "\u6ca1\u6709\u9884\u70ed"):  # effective batch, no warmup
+        assert words in text
+    assert "There is no warmup" not in text and "memory of a card" not in text

@@ -19,6 +19,7 @@ from gateway.cli import flags, show
 from gateway.cli.client import connect
 from shared.settings import Settings
 from shared.spec import TrainSpec
+from shared.tongues import Text
 
 HELP = "what a training would take, without running it"
 
@@ -79,7 +80,7 @@ def tell(console: Console, made: dict[str, Any], *, everything: bool = False) ->
     if made.get("reasons"):
         console.print()
         rows = [(reason["field"], reason["value"], show.told(reason, "why")) for reason in made["reasons"]]
-        show.table(console, ("recommended", "value", "why"), rows, "")
+        show.table(console, [show.said(head) for head in ("recommended", "value", "why")], rows, "")
     console.print()
     for finding in made["findings"]:
         _finding(console, finding)
@@ -88,11 +89,17 @@ def tell(console: Console, made: dict[str, Any], *, everything: bool = False) ->
 def _training(made: dict[str, Any]) -> Iterator[str]:
     told = made.get("training")
     if told:
-        steps = f"{told['total_steps']:,} steps" if told["total_steps"] else "steps not known"
-        yield f"effective batch [bold]{told['effective_batch']}[/] on {told['num_devices']} devices, {steps}"
+        steps = Text("steps not known")
+        if told["total_steps"]:
+            steps = Text("{steps:,} steps", steps=told["total_steps"])
+        text = "effective batch [bold]{batch}[/] on {devices} devices, {steps}"
+        batch, devices = told["effective_batch"], told["num_devices"]
+        yield show.said(Text(text, batch=batch, devices=devices, steps=steps))
     if made.get("model"):
         model = made["model"]
-        yield f"{escape(model['family'])}: {model['num_weights']:,} weights, {model['num_layers']} layers"
+        text = "{family}: {weights:,} weights, {layers} layers"
+        family = escape(model["family"])
+        yield show.said(Text(text, family=family, weights=model["num_weights"], layers=model["num_layers"]))
 
 
 def _memory(made: dict[str, Any]) -> Iterator[str]:
@@ -101,20 +108,28 @@ def _memory(made: dict[str, Any]) -> Iterator[str]:
         return
     parts = dict(memory["per_gpu_gib"])
     total = parts.pop("total")
-    listed = "  ".join(f"{name} {gib:.1f}" for name, gib in parts.items())
-    verdict = f"[{COLORS[memory['verdict']]}]{memory['verdict']}[/]" if memory["verdict"] else ""
-    there = f" of {made['gpus']['memory_gib']:g}" if made["gpus"] else ""
-    yield f"memory of a card [bold]{total:.1f}[/]{there} GiB {verdict}"
+    listed = "  ".join(f"{show.said(name)} {gib:.1f}" for name, gib in parts.items())
+    words = show.said(memory["verdict"] or "")
+    verdict = f"[{COLORS[memory['verdict']]}]{words}[/]" if memory["verdict"] else ""
+    text = Text("memory of a card [bold]{total:.1f}[/] GiB {verdict}", total=total, verdict=verdict)
+    if made["gpus"]:
+        there = made["gpus"]["memory_gib"]
+        text = Text(
+            "memory of a card [bold]{total:.1f}[/] of {there:g} GiB {verdict}",
+            total=total, there=there, verdict=verdict,
+        )  # fmt: skip
+    yield show.said(text)
     yield f"  {listed}"
-    checkpointing = "on" if memory["gradient_checkpointing"] else "off"
-    yield f"  on the host {memory['host_gib']:.0f} GiB; checkpointing {checkpointing}"
+    switch = Text("on") if memory["gradient_checkpointing"] else Text("off")
+    yield show.said(Text("  on the host {gib:.0f} GiB; checkpointing {switch}", gib=memory["host_gib"], switch=switch))
 
 
 def _nearest(made: dict[str, Any]) -> Iterator[str]:
     found = made.get("nearest")
     if found:
         patch = ", ".join(f"{name}: {json.dumps(value)}" for name, value in found["patch"].items())
-        yield f"nearest change that fits ({found['per_gpu_gib']['total']:.1f} GiB): [bold]{escape(patch)}[/]"
+        text = "nearest change that fits ({gib:.1f} GiB): [bold]{patch}[/]"
+        yield show.said(Text(text, gib=found["per_gpu_gib"]["total"], patch=escape(patch)))
 
 
 def _options(table: dict[str, Any], *, everything: bool) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
