@@ -12,7 +12,7 @@ from gateway.auth import PUBLIC
 from tests.platform import ROWS, Platform, jsonl, make_platform
 
 #: What may be seen of the platform by every key: it belongs to no project.
-SHARED = {"/metrics", "/v1/workers", "/v1/parameters"}
+SHARED = {"/metrics", "/v1/workers", "/v1/parameters", "/v1/templates"}
 
 
 @pytest.fixture(scope="module")

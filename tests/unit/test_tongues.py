@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shared import dataset, schema
+from shared.advice import doctor
 from shared.advice.finding import Origin, info
 from shared.errors import Complaint, InvalidDataset, InvalidSpec, NotFound
 from shared.fields import Message
@@ -122,6 +123,20 @@ def test_what_is_wrong_with_a_row_is_said_in_both_tongues(line: str, tmp_path: P
         dataset.inspect(path)
     (issue,) = [found.as_dict() for found in caught.value.complaints]
     assert issue["line"] == 2 and any(ord(char) > 127 for char in issue["message_zh"])
+
+
+def test_the_worked_case_of_the_white_paper_is_told_whole_in_chinese() -> None:
+    case = {
+        "model_name_or_path": "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "template": "deepseekr1", "dataset": "d",
+        "finetuning_type": "lora", "bf16": True, "deepspeed": "ds_z3_config.json", "cutoff_len": 1024,
+        "learning_rate": 5e-5, "lr_scheduler_type": "cosine", "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 16, "lora_rank": 8, "lora_alpha": 16, "warmup_steps": 0,
+    }  # fmt: skip
+    told = [made.as_dict() for made in doctor.findings(schema.load(TrainSpec, case), num_rows=40_000, num_devices=8)]
+    assert len(told) > 15
+    for made in told:
+        assert set(made["zh"]) == {part for part in ("message", "advice") if made[part]}
+        assert all(set(FIGURE.findall(made[part])) == set(FIGURE.findall(made["zh"][part])) for part in made["zh"])
 
 
 def complaint(fields: dict[str, Any], about: str) -> dict[str, Any]:
