@@ -121,7 +121,9 @@ def _compared(compared: Compared, right: Sequence[str]) -> Iterator[Finding]:
         # LF's own words for this model: not the model's own to the letter, but what its users train with.
         yield info("template", Origin.REFERENCE, text, LEAVE_OUT)
     else:
-        yield warning("template", Origin.REFERENCE, text, _advice(template, [same] if same else right))
+        # The family alone names several: none of them wrote what the model's own does.
+        named = same or families.by_name(compared.own.name)
+        yield warning("template", Origin.REFERENCE, text, _advice(template, [named] if named else []))
 
 
 def _advice(template: str, right: Sequence[str]) -> Text:

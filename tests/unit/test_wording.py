@@ -47,6 +47,12 @@ def test_lfs_own_name_for_a_model_is_no_warning() -> None:
     assert told.severity == Severity.INFO and "'Hello " in told.message
 
 
+def test_a_family_of_several_templates_names_none_that_writes_another_text() -> None:
+    jinja = templates.get("smollm2").jinja.replace("Hugging Face", "Somebody")
+    (told,) = found(Own(name="ours", model_type="llama", jinja=jinja, tokens=TOKENS), template="smollm2")
+    assert told.advice == "Leave template out: the model's own is used."
+
+
 def test_tokens_that_the_tokenizer_lacks_are_named() -> None:
     (told,) = found(Own(name="m", model_type="qwen2", tokens=TOKENS), template="llama3")
     assert "<|end_header_id|>" in told.message and "'qwen'" in told.advice
