@@ -111,6 +111,13 @@ def everything_from_scratch(spec: TrainSpec) -> str | None:
     return Text(text, method=spec.tuning.finetuning_type) if wrong else None
 
 
+@rule("train_from_scratch")
+def nothing_to_prefer_from_scratch(spec: TrainSpec) -> str | None:
+    wrong = spec.architecture.train_from_scratch and spec.tuning.stage in ("dpo", "kto", "rm", "ppo")
+    text = "cannot be true with stage {stage}, which starts from a model that answers: train with pt and sft first"
+    return Text(text, stage=spec.tuning.stage) if wrong else None
+
+
 @rule("resize_vocab")
 def rows_of_readable_weights(spec: TrainSpec) -> str | None:
     both = spec.new_tokens.grows and spec.model.quantization_bit is not None
@@ -180,6 +187,7 @@ RULES: tuple[Check, ...] = (
     added_blocks_among_others,
     number_of_added_blocks,
     everything_from_scratch,
+    nothing_to_prefer_from_scratch,
     rows_of_readable_weights,
     rows_of_whole_tables,
     merged_of_whole_weights,

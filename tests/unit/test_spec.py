@@ -158,6 +158,7 @@ def test_the_models_own_template_is_no_template() -> None:
         ({"use_llama_pro": True, "finetuning_type": "full"}, "use_llama_pro"),
         ({"use_llama_pro": True, "freeze_trainable_layers": -1}, "freeze_trainable_layers"),
         ({"train_from_scratch": True}, "train_from_scratch"),
+        ({"train_from_scratch": True, "finetuning_type": "full", "stage": "dpo"}, "train_from_scratch"),
         ({"rope_scaling": "yarn", "quantization_bit": 4}, "rope_scaling"),
         ({"rope_scaling": "yarn", "zero_stage": 3}, "zero_stage"),
         ({"rope_scaling": "yarn", "stage": "rm"}, "stage"),
