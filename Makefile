@@ -29,7 +29,7 @@ lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 	$(BIN)/lint-imports
 
 bench: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
-	@$(BIN)/python bench/stages.py $(ARGS)
+	@$(BIN)/python tests/bench/stages.py $(ARGS)
 
 docs: .venvs/tunesmith/.ready ## Write docs/ again: from the declarations, and from what the gateway answers to LF's files
 	$(BIN)/python -m shared.reference > docs/parameters.md

@@ -27,7 +27,7 @@ from shared import interpreters
 from shared.errors import TunesmithError
 from shared.settings import Settings
 
-FACTS = Path(__file__).resolve().parent.parent / "gateway" / "demo" / "facts.jsonl"
+FACTS = Path(__file__).resolve().parents[2] / "gateway" / "demo" / "facts.jsonl"
 #: The wrong answer of a pair is that to the question so many rows on, or the next that is another.
 APART = 37
 COMMON = {
