@@ -24,8 +24,9 @@ from shared import request, schema
 from shared.advice import doctor, plan, presets, shapes
 from shared.advice.cards import Cards
 from shared.advice.finding import Finding, Origin, warning
-from shared.errors import Complaint, InvalidSpec, TunesmithError
+from shared.errors import Complaint, InvalidSpec, NotFound, TunesmithError
 from shared.fields import Message
+from shared.layout import FORMATS, Layout
 from shared.param import param
 from shared.spec import TrainSpec
 from shared.tongues import Text
@@ -88,7 +89,19 @@ def create() -> Response:
     names = {made.name for made in dataclasses.fields(Beside)}
     beside, complaints = _beside({name: value for name, value in given.items() if name in names})
     rest = {name: value for name, value in given.items() if name not in names}
+    if beside is not None and beside.goal and rest.get("stage") is None:
+        rest |= _stage(rest.get("dataset"))
     return jsonify(_answer(rest, beside, complaints))
+
+
+def _stage(dataset: Any) -> dict[str, str]:
+    """The stage that the rows of the data are for, where one is to be recommended and the catalog has them."""
+    first = dataset[0] if isinstance(dataset, list) and dataset else dataset
+    with suppress(NotFound):
+        record = services().store.datasets.get(project_id(), str(first).partition(",")[0])
+        if record.format in FORMATS:
+            return {"stage": previews.STAGES[Layout.from_record(record.format, record.columns).kind]}
+    return {}
 
 
 def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Complaint]) -> dict[str, Any]:

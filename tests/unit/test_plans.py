@@ -224,6 +224,27 @@ def test_a_plan_is_made_at_once(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "row", "stage"),
+    [
+        ("pairs", {"prompt": "Why?", "chosen": "So.", "rejected": "No."}, "dpo"),
+        ("labels", {"prompt": "Why?", "completion": "So.", "label": True}, "kto"),
+        ("texts", {"text": "Once upon a time."}, "pt"),
+    ],
+)
+def test_the_stage_that_is_recommended_is_the_one_that_the_rows_are_for(
+    platform: Platform, name: str, row: dict[str, Any], stage: str
+) -> None:
+    data = {"file": (io.BytesIO(jsonl([row] * 40)), f"{name}.jsonl")}
+    assert platform.client.post("/v1/datasets", data=data, headers=platform.headers()).status_code == 201
+    asked = {"model": "base", "dataset": name, "goal": "style", "gpus": {"kind": "A100-80GB", "count": 1}}
+
+    answer = platform.post("/v1/plans", asked).get_json()
+
+    assert answer["recommended"]["stage"] == stage
+    assert platform.post("/v1/jobs", answer["recommended"]).status_code == 201
+
+
+@pytest.mark.parametrize(
     ("goal", "gpus", "rank"),
     [
         ("style", {"kind": "A100-80GB", "count": 8}, 8),
