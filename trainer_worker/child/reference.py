@@ -100,4 +100,5 @@ def placed(context: Context, reference: torch.nn.Module, *, is_quantized: bool) 
     config = deepspeed.reading(context.spec, num_processes=context.num_processes, device=context.device.type)
     config["bf16"]["enabled"] = next(reference.parameters()).dtype == torch.bfloat16
     engine: torch.nn.Module = engines.initialize(model=reference, config=config)[0]
-    return engine.eval()
+    engine.eval()  # an engine's returns nothing
+    return engine
