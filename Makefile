@@ -20,8 +20,8 @@ up: setup ## Start the platform; Ctrl-C stops it
 	@$(BIN)/tunesmith up
 
 test: setup lint ## Lint, types, import contracts, all tests
-	$(BIN)/python -m pytest
-	.venvs/trainer/bin/python -m pytest tests/child
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	.venvs/trainer/bin/python -m pytest -n 2 --dist loadfile tests/child
 
 lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

