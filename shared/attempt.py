@@ -17,10 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from shared import failures
+
+#: How the ranks of a launcher ended: written by it, read by shared/crash.py.
+EXITS = "exits.json"
 #: Types of the last line of a phase.
 OUTCOMES = frozenset({"done", "stopped", "failed", "phase_done"})
-#: Errors that deserve a code of their own, by class name: torch's is known here by its name only.
-CODES = {"OutOfMemoryError": "out_of_memory", "MemoryError": "host_out_of_memory"}
 #: Longest message of an event; a compiler's error can be megabytes.
 MAX_MESSAGE_CHARACTERS = 4000
 
@@ -77,12 +79,13 @@ class Attempt:
 def describe(error: BaseException, field: str | None = None, code: str | None = None) -> dict[str, Any]:
     """An error as the ledger keeps it: code, class, message, field."""
     name = type(error).__name__
-    own = getattr(error, "code", None)
+    details = getattr(error, "details", None)
     return {
-        "code": code or (own if isinstance(own, str) else CODES.get(name, "child_failed")),
+        "code": code or failures.code_of(error),
         "class": name,
         "message": (str(error) or name)[:MAX_MESSAGE_CHARACTERS],
         "field": field or getattr(error, "field", None),
+        **({"details": details} if isinstance(details, dict) else {}),
     }
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from shared import crash, devices, folder, keeper, spawn, tail
+from shared import crash, devices, failures, folder, keeper, spawn, tail
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.job import Status, Wanted
@@ -90,7 +90,7 @@ class Supervisor:
         except Withdrawn as why:
             self._withdraw(str(why))
         except Failed as failure:
-            self._finish(Status.FAILED, error=failure.error)
+            self._finish(Status.FAILED, error=failures.completed(failure.error))
 
     def _go_through_phases(self) -> Mapping[str, Any]:
         """Prepare, then one child after the other; what the last one says it has done."""
@@ -98,8 +98,6 @@ class Supervisor:
         for index in range(len(self._phases())):
             self._heed(ANY)
             outcome = self._carry_out(index)
-            if outcome.type == "failed":
-                raise Failed(_error_of(outcome))
             if outcome.type == "stopped":
                 raise Withdrawn(f"stopped at step {outcome.data.get('step')}")
         if outcome.type != "done":
@@ -151,13 +149,16 @@ class Supervisor:
         if self._wish() is Wish.CANCEL:
             raise Withdrawn("cancelled")
         self._relay.drain()
-        if self._relay.outcome is not None:
-            return self._relay.outcome
-        if told is not Wish.NONE:
+        outcome = self._relay.outcome
+        if outcome is not None and outcome.type != "failed":
+            return outcome
+        if outcome is None and told is not Wish.NONE:
             raise Withdrawn(f"it did not stop by itself within {self._settings.pause_timeout_seconds:g} s")
-        if code == keeper.EXPIRED:
+        if outcome is None and code == keeper.EXPIRED:
             raise Withdrawn("the ledger could not be reached for too long, and its child was ended")
-        raise Failed(crash.explain(self.run.folder, phase.name, code, crash.count_oom_kills() - num_oom_kills))
+        said = _error_of(outcome) if outcome is not None else None
+        num_oom_kills = crash.count_oom_kills() - num_oom_kills
+        raise Failed(crash.explain(self.run.folder, phase.name, code, num_oom_kills, said))
 
     def _start(self, index: int) -> spawn.Kept:
         if not self._phases()[index].needs_devices:

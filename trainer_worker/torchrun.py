@@ -23,7 +23,7 @@ def prepare_argv(python: str, folder: str) -> list[str]:
 def train_argv(python: str, folder: str, *, num_processes: int, port: int) -> list[str]:
     """`port` must be free: rank 0's agent listens there."""
     return [
-        *(python, "-m", "torch.distributed.run"),
+        *(python, "-m", "trainer_worker.child.launch"),
         *("--nnodes", "1", "--node-rank", "0", "--nproc-per-node", str(num_processes)),
         *("--rdzv-backend", "static", "--master-addr", LOOPBACK, "--master-port", str(port)),
         *("--max-restarts", "0", "-m", "trainer_worker.child", folder),

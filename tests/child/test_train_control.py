@@ -8,7 +8,10 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 from training import Attempt, make_attempt, train, train_here
+
+from shared import crash
 
 #: Far more steps than pass before the test says stop.
 LONG = {"num_train_epochs": 1000, "max_steps": 3000, "per_device_train_batch_size": 2}
@@ -18,15 +21,19 @@ def tell_at_step(attempt: Attempt, step: int, wanted: str) -> threading.Thread:
     """Write control.json as the worker does, once the child has told of `step`."""
 
     def wait_and_tell() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if (attempt.folder / "events.jsonl").exists() and any(d["step"] >= step for d in told(attempt)):
-                return write_control(attempt, wanted)
-            time.sleep(0.02)
+        wait_for_step(attempt, step)
+        write_control(attempt, wanted)
 
     thread = threading.Thread(target=wait_and_tell)
     thread.start()
     return thread
+
+
+def wait_for_step(attempt: Attempt, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not ((attempt.folder / "events.jsonl").exists() and any(d["step"] >= step for d in told(attempt))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def told(attempt: Attempt) -> list[dict[str, int]]:
@@ -80,6 +87,33 @@ def test_two_ranks_pause_at_the_same_step(tmp_path: Path, tiny: Path, rows: Path
 
     assert attempt.outcome["type"] == "stopped"
     assert attempt.of("checkpoint")[-1]["step"] == attempt.outcome["data"]["step"]
+
+
+def test_a_rank_that_is_killed_ends_the_others_and_is_named(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    attempt = make_attempt(tmp_path / "a", tiny, rows, num_processes=2, **LONG)
+    killed_at: list[float] = []
+
+    def kill_second() -> None:
+        wait_for_step(attempt, 5)
+        killed_at.append(time.monotonic())
+        rank_process(1).kill()
+
+    thread = threading.Thread(target=kill_second)
+    thread.start()
+    train(attempt, 2, expect=1)
+    thread.join()
+
+    assert time.monotonic() - killed_at[0] < 10
+    error = crash.explain(attempt.folder, "train", 1)
+    assert (error["code"], error["rank"]) == ("child_killed", 1)
+    assert "rank 1 of train was ended by signal 9 (SIGKILL, exit code -9)" in error["message"]
+    assert attempt.events[-1]["type"] != "failed", "that its peer is gone is not for rank 0 to tell"
+
+
+def rank_process(rank: int) -> psutil.Process:
+    """Of the trainings that this process has started."""
+    children = psutil.Process().children(recursive=True)
+    return next(child for child in children if child.environ().get("RANK") == str(rank))
 
 
 def test_what_was_wanted_before_the_first_step_is_not_lost(tmp_path: Path, tiny: Path, rows: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from shared import crash, keeper, tail
-from shared.attempt import Attempt
+from shared import crash, failures, keeper, tail
+from shared.attempt import EXITS, Attempt
 from shared.folder import write_control
 
 
@@ -126,7 +127,7 @@ def test_a_crash_is_told_by_its_signal_and_the_end_of_the_log(tmp_path: Path) ->
 
     error = crash.explain(tmp_path, "train", 137, num_oom_kills=1)
 
-    assert error["code"] == "child_crashed"
+    assert error["code"] == "host_out_of_memory"
     assert "SIGKILL" in error["message"]
     assert "-9" in error["message"]
     assert "memory ran out" in error["message"]
@@ -143,7 +144,73 @@ def test_a_crash_is_told_by_the_first_rank_that_left_an_error(tmp_path: Path) ->
 
     error = crash.explain(tmp_path, "train", 1)
 
-    assert error == {"code": "child_failed", "class": "ValueError", "message": "the cause", "field": "learning_rate"}
+    assert (error["code"], error["class"], error["rank"]) == ("child_failed", "ValueError", 1)
+    assert (error["message"], error["field"]) == ("the cause", "learning_rate")
+
+
+def leave_exits(folder: Path, *exits: tuple[int, int, int]) -> None:
+    (folder / EXITS).write_text(json.dumps([dict(zip(("rank", "code", "seen_at"), one, strict=True)) for one in exits]))
+
+
+GLOO = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:37842")
+
+
+@pytest.mark.parametrize(
+    ("exits", "others", "told"),
+    [
+        pytest.param([(0, 1, 5), (1, -9, 5)], GLOO, ("child_killed", 1), id="the-other-says-that-its-peer-is-gone"),
+        pytest.param([(0, 1, 5), (1, -11, 5)], OSError("?"), ("child_crashed", 1), id="or-something-unheard-of"),
+        pytest.param([(0, 1, 5), (1, -15, 5)], OSError("?"), ("child_failed", 0), id="the-launcher-ends-who-is-left"),
+        pytest.param([(0, 1, 5), (1, -9, 36)], OSError("?"), ("child_failed", 0), id="the-deaf-too-after-a-while"),
+        pytest.param([(0, 1, 5), (1, -6, 5)], OSError("?"), ("child_failed", 0), id="nccl-aborts-who-is-left"),
+        pytest.param([(0, 1, 5), (1, 1, 5)], GLOO, ("peer_lost", 0), id="nobody-knows-why"),
+    ],
+)
+def test_the_first_rank_to_fail_is_named(
+    tmp_path: Path, exits: list[tuple[int, int, int]], others: Exception, told: tuple[str, int]
+) -> None:
+    Attempt(tmp_path).leave_error(0, others)
+    leave_exits(tmp_path, *exits)
+    (tmp_path / "logs").mkdir()
+    for rank in (1, 0):
+        (tmp_path / "logs" / f"rank{rank}.log").write_text(f"the end of {rank}\n")
+
+    error = crash.explain(tmp_path, "train", 1)
+
+    assert (error["code"], error["rank"]) == told
+    assert error["rank"] == 0 or error["message"].endswith("the end of 1")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), "host_out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "host_out_of_memory"),
+        (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out_of_memory"),
+        (OSError(28, "No space left on device"), "disk_full"),
+        (GLOO, "peer_lost"),
+        (RuntimeError("Error building extension 'cpu_adam'"), "deepspeed_build_failed"),
+        (OSError("We couldn't connect to 'https://huggingface.co' to load the files"), "hub_unreachable"),
+        (OSError("couldn't connect to 'https://x': outgoing traffic has been disabled"), "model_not_loaded"),
+        (ModuleNotFoundError("No module named 'x'"), "missing_dependency"),
+        (ConnectionError("of whom it speaks cannot be told"), "child_failed"),
+        (ValueError("?"), "child_failed"),
+    ],
+)
+def test_an_error_is_known_by_its_class_or_words(error: Exception, code: str) -> None:
+    around = RuntimeError("something else")
+    around.__cause__ = error
+    assert {failures.code_of(error), failures.code_of(around)} == {code}
+
+
+def test_what_to_do_stands_before_the_log() -> None:
+    told = failures.completed({"code": "child_killed", "message": "rank 1 was ended. The end of its log:\nlast line"})
+
+    assert told["message"] == (
+        "rank 1 was ended. Somebody or something on that machine ended it. The end of its log:\nlast line"
+    )
+    assert (told["retryable"], told["field"]) == (True, None)
 
 
 @pytest.mark.parametrize(

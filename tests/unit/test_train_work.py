@@ -171,7 +171,7 @@ def test_data_is_prepared_without_devices_and_trained_under_torchrun(ledger: Led
 
     assert (prepare.name, prepare.needs_devices, prepare.argv[2]) == ("prepare", False, "trainer_worker.child.prepare")
     assert (train.name, train.needs_devices) == ("train", True)
-    assert train.argv[1:3] == ["-m", "torch.distributed.run"]
+    assert train.argv[1:3] == ["-m", "trainer_worker.child.launch"]
     assert train.argv[train.argv.index("--nproc-per-node") + 1] == "2"
     assert train.argv[train.argv.index("--max-restarts") + 1] == "0"
     assert train.env["DS_ACCELERATOR"] == "cpu" and train.env["HF_HUB_OFFLINE"] == "1"

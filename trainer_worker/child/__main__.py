@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shared.attempt import Attempt, describe
-
-#: What to change first when the memory does not suffice.
-MEMORY_FIELD = "per_device_train_batch_size"
+from shared import failures
+from shared.attempt import Attempt
 
 
 def main(folder: Path) -> int:
@@ -25,11 +24,13 @@ def main(folder: Path) -> int:
     try:
         done = train(attempt, rank)
     except Exception as error:
-        field = MEMORY_FIELD if "out_of_memory" in describe(error)["code"] else None
-        attempt.leave_error(rank, error, field)
-        if rank == 0:
-            attempt.fail(error, field)
-        raise
+        traceback.print_exc()
+        attempt.leave_error(rank, error)
+        # That another rank is gone is no outcome: that one knows why, or the launcher does.
+        if rank == 0 and failures.code_of(error) != failures.PEER:
+            attempt.fail(error)
+        # Not raised: what takes the interpreter apart may wait for the other ranks, and they for this one.
+        return 1
     if rank == 0:
         attempt.emit(done.pop("type"), **done)
     wait_for_others()
