@@ -12,6 +12,7 @@ from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.services import services
 from gateway.tailer import event_json
+from shared import curves
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
 from shared.records import Checkpoint, Page
@@ -123,6 +124,15 @@ def stream(job_id: str) -> Response:
     made = tailer.stream(services().tailer, job.id, after, ends_at)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(made, mimetype="text/event-stream", headers=headers)
+
+
+@blueprint.route("/<job_id>/curves.svg", methods=["GET"])
+@blueprint.doc(responses=openapi.plain("The curves.", "image/svg+xml"))
+def curves_svg(job_id: str) -> Response:
+    """Draw the loss curves of a training from what it has measured so far"""
+    job = services().store.jobs.get(project_id(), job_id)
+    measured = services().store.events.measured(project_id(), job_id)
+    return Response(curves.svg(measured, job.name or job.id), mimetype="image/svg+xml")
 
 
 @blueprint.route("/<job_id>/checkpoints", methods=["GET"])

@@ -161,11 +161,7 @@ def validation(case: Case) -> Iterator[Finding]:
     if not case.validates and not is_scored:
         text = Text("There is no validation: convergence and over-fitting cannot be judged.")
         yield warning("val_size", PAPER, text, Text("Set val_size to 0.05 to 0.1 and watch eval_loss."))
-    if not case.validates:
-        if case.spec.tuning.compute_accuracy:
-            text = Text("Accuracy is computed only when validating.")
-            yield warning("compute_accuracy", REFERENCE, text)
-    elif case.spec.tuning.compute_accuracy:
+    if case.spec.tuning.compute_accuracy:
         text = Text("This is the accuracy of tokens, not of a classification; it needs the logits.")
         yield info("compute_accuracy", REFERENCE, text)
 

@@ -33,12 +33,18 @@ class Tuning:
     do_train: bool = param(True, "LF's switch; a training job always trains.")
     do_eval: bool = param(False, "Validate once more at the end; needs val_size or eval_dataset.")
     pure_bf16: bool = param(False, "Hold trained weights and optimizer in bfloat16, without float32 copies.")
-    compute_accuracy: bool = param(False, "Also report token accuracy when validating (needs the logits).")
+    compute_accuracy: bool = param(
+        False, "Also report how many tokens are predicted right, in training and validation."
+    )
     include_num_input_tokens_seen: bool = param(
         False, "LF's switch; tokens are always counted.", source="HF", field_class=TokenCount
     )
     include_effective_tokens_per_second: bool = param(False, "LF's switch; real tokens per second are always reported.")
-    plot_loss: bool = param(False, "LF's switch; losses are always recorded as events and drawn by the console.")
+    plot_loss: bool = param(
+        False,
+        "Leave the loss curves beside the model (training_loss.png and .svg). Every job's are drawn by "
+        "GET /v1/jobs/{id}/curves.svg.",
+    )
 
     @rule("do_train", code="invalid_value")
     def training_trains(self) -> str | None:

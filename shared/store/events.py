@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 
@@ -15,6 +16,8 @@ from shared.store.tables import checkpoints, events, jobs
 
 #: The largest event number; a client may send any number as the one it saw last.
 MAX_NUMBER = 2**63 - 1
+#: Metrics events read at once: some seconds of work, and far more than a curve shows.
+MAX_MEASURED = 100_000
 
 
 class Events:
@@ -50,6 +53,14 @@ class Events:
         with self._database.read() as connection:
             check_job(connection, project_id, job_id)
             return [record(Event, row) for row in connection.execute(query).mappings()]
+
+    def measured(self, project_id: str, job_id: str) -> Sequence[dict[str, Any]]:
+        """The data of the job's metrics events, oldest first; without steps that a later attempt did again."""
+        is_one = [events.c.job_id == job_id, events.c.type == "metrics", events.c.superseded.is_(False)]
+        query = select(events.c.data).where(*is_one).order_by(events.c.number).limit(MAX_MEASURED)
+        with self._database.read() as connection:
+            check_job(connection, project_id, job_id)
+            return [dict(data) for data in connection.execute(query).scalars()]
 
 
 class Checkpoints:

@@ -96,7 +96,6 @@ def test_a_repaired_case_has_no_warnings() -> None:
         ({"template": "llama2", "model_name_or_path": "Llama-3.1-8B-Instruct"}, "template"),
         ({"finetuning_type": "full", "model_name_or_path": "Llama-3.1-8B"}, "finetuning_type"),
         ({"model_name_or_path": "Qwen2.5-72B", "num_processes": 8}, "zero_stage"),
-        ({"compute_accuracy": True}, "compute_accuracy"),
         ({"warmup_steps": 50, "max_steps": 60}, "warmup_steps"),
         ({"max_steps": 60}, "logging_steps"),
     ],

@@ -74,7 +74,7 @@ class NextToken(Stateless):
     """The mean negative log-likelihood of the learned tokens."""
 
     autocast: Autocast
-    #: Also tell, when validating, how often the likeliest token is the right one.
+    #: Also tell how often the likeliest token is the right one.
     accuracy: bool = False
     #: What is minimised instead of it, while validation tells the plain one.
     token_losses: TokenLosses = nll
@@ -91,8 +91,8 @@ class NextToken(Stateless):
             output = forward(model, batch, self.autocast)
         logits, targets = learned(output, batch), batch["targets"]
         sums: dict[str, Sum] = {}
-        if validating and self.accuracy:
-            sums["accuracy"] = (logits.argmax(dim=1) == targets).sum(), len(targets)
+        if self.accuracy:
+            sums["accuracy"] = (logits.detach().argmax(dim=1) == targets).sum(), len(targets)
         if validating:
             return Measured(loss=nll(logits, targets).sum(), num_units=len(targets), sums=sums)
         if self.anchor is None:

@@ -23,6 +23,7 @@ from trainer_worker.child import optimizers
 from trainer_worker.child.arguments import schedule_options
 from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
+from trainer_worker.child.journal import ELAPSED
 from trainer_worker.child.objective import Objective, Sum
 
 #: What the libraries leave beside the weights and nobody needs: a pickle of machine paths, an empty model card.
@@ -221,7 +222,7 @@ def latest(history: list[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for entry in history:
         merged |= entry
-    return merged
+    return {name: value for name, value in merged.items() if name != ELAPSED}
 
 
 def set_member(path: Path, name: str, value: str) -> None:

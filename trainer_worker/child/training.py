@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainer_worker.child import datasets, publish, setup
+from trainer_worker.child import datasets, journal, publish, setup
 from trainer_worker.child.batch import Collator
 from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
@@ -47,7 +47,7 @@ def ingredients(made: Made, parts: Parts) -> dict[str, Any]:
 def follow(context: Context, trainer: StageTrainer) -> dict[str, Any]:
     """From the first step to the published model. Raises Stopped."""
     heed = Heed(context)
-    for callback in (Report(context), heed):
+    for callback in (journal.Journal(context), Report(context), heed):
         trainer.add_callback(callback)
     watch_for_best(trainer, context)
     if context.run["resume_from"]:
@@ -58,7 +58,16 @@ def follow(context: Context, trainer: StageTrainer) -> dict[str, Any]:
     validates = context.spec.tuning.do_eval and trainer.eval_dataset is not None
     metrics = trainer.evaluate() if validates else {}
     publish.output(trainer, context)
-    return publish.result(trainer, outcome, metrics)
+    done = publish.result(trainer, outcome, metrics)
+    if context.is_first:
+        tell_people(trainer, context, done["metrics"])
+    return done
+
+
+def tell_people(trainer: StageTrainer, context: Context, metrics: dict[str, Any]) -> None:
+    plotted = f"{context.run['base_name']}, {context.run['job_id']}" if context.spec.tuning.plot_loss else None
+    folder, num_rows = Path(context.run["output_dir"]), len(trainer.train_dataset)
+    journal.write(folder, trainer.state, metrics, num_rows=num_rows, plotted=plotted)
 
 
 def watch_for_best(trainer: StageTrainer, context: Context) -> None:
