@@ -76,12 +76,13 @@ def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
 
 
 def requires(services: Services, spec: Any) -> dict[str, Any]:
-    """What a worker must have. Without a GPU anywhere, processes share the one device `cpu`."""
+    """What a worker must have, and how many of them. Without a GPU anywhere, processes share the one device `cpu`."""
     if not isinstance(spec, TrainSpec):
         return {"num_devices": 1 if type(spec) is SPECS["export"] else 0}
     trainers = [worker for worker in services.store.workers.list() if "train" in worker.kinds]
     has_gpus = not trainers or any(device != "cpu" for worker in trainers for device in worker.devices)
-    return {"num_devices": (spec.distributed.num_processes or 1) if has_gpus else 1}
+    nodes = {"num_nodes": spec.distributed.num_nodes} if spec.distributed.num_nodes > 1 else {}
+    return {"num_devices": (spec.distributed.num_processes or 1) if has_gpus else 1, **nodes}
 
 
 def kept(services: Services, project_id: str, spec: Any, made_from: str | None = None) -> dict[str, Any]:

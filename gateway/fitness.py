@@ -43,6 +43,7 @@ def unfit(
     if isinstance(spec, TrainSpec):
         yield from _training(services, project_id, spec)
         yield from rewards.unfit(services, project_id, spec)
+        yield from _nodes(services, spec)
         named = {"dataset": spec.data.dataset, "eval_dataset": spec.data.eval_dataset}
         yield from _data(services, project_id, named, spec.tuning.stage, spec.data.dataset_dir)
     if isinstance(spec, ExportSpec):
@@ -56,6 +57,15 @@ def unfit(
     if asked and not wire["trust_remote_code"]:
         name = model_of(wire)
         yield from _code(services, project_id, (made_from if name == MADE_MODEL else name) or "")
+
+
+def _nodes(services: Services, spec: TrainSpec) -> Iterator[Complaint]:
+    """Each node writes its part of a checkpoint into one folder."""
+    if spec.distributed.num_nodes > 1 and services.artifacts.root is None:
+        told = (
+            "is {count}: nodes write one checkpoint together, so TUNESMITH_STORAGE_URL must be a folder of all of them"
+        )
+        yield Complaint(field="num_nodes", message=Text(told, count=spec.distributed.num_nodes))
 
 
 def brings_code(services: Services, project_id: str, name: str) -> bool:

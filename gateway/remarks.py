@@ -135,12 +135,17 @@ def _waits(services: Services, spec: TrainSpec) -> Iterator[Finding]:
         if "train" in worker.kinds and worker.age_seconds < services.settings.lease_seconds
     ]
     wanted, most = requires(services, spec)["num_devices"], max((len(worker.devices) for worker in workers), default=0)
+    able, num_nodes = sum(len(worker.devices) >= wanted for worker in workers), spec.distributed.num_nodes
     if not workers:
         yield info("num_processes", Origin.ESTIMATE, "No training worker reports itself: the job waits until one does.")
     elif wanted > most:
         told = "{wanted} devices are wanted, the largest training worker has {most}: the job waits for a larger one."
         text = Text(told, wanted=wanted, most=most)
         yield warning("num_processes", Origin.ESTIMATE, text, Text("Set num_processes to at most {most}.", most=most))
+    elif num_nodes > able:
+        told = "{wanted} workers with as many devices are wanted, {able} report themselves: the job waits for more."
+        text = Text(told, wanted=num_nodes, able=able)
+        yield warning("num_nodes", Origin.ESTIMATE, text, Text("Set num_nodes to at most {most}.", most=able))
 
 
 def _other_base(services: Services, project_id: str, spec: ExportSpec) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ def known(services: Services, project_id: str, spec: TrainSpec, *, asks_hub: boo
     """`asks_hub`: whether a model of the Hub is worth a request to it, which takes seconds where there is no way."""
     return Known(
         shape=shape_of(services, project_id, spec.model.model_name_or_path, asks_hub=asks_hub),
-        cards=cards_of(services, spec.distributed.num_processes),
+        cards=cards_of(services, spec.distributed.num_ranks()),
         num_rows=num_rows(services, project_id, spec),
     )
 
@@ -90,7 +90,7 @@ def _from_files(services: Services, project_id: str, name: str) -> dict[str, Any
     return None
 
 
-def cards_of(services: Services, count: int | None) -> Cards | None:
+def cards_of(services: Services, count: int) -> Cards | None:
     """The cards of the largest training worker that reports its own; None: none does."""
     workers = [worker for worker in services.store.workers.list() if "train" in worker.kinds and _cards(worker)]
     if not workers:
@@ -99,7 +99,7 @@ def cards_of(services: Services, count: int | None) -> Cards | None:
     smallest = min(_cards(worker), key=lambda card: float(card["memory_gib"]))
     return Cards(
         kind=str(smallest["name"]),
-        count=count or 1,
+        count=count,
         memory_gib=float(smallest["memory_gib"]),
         host_memory_gib=worker.machine.get("host_memory_gib"),
         per_host=len(_cards(worker)),

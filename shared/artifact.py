@@ -62,6 +62,11 @@ class ArtifactStore:
         self._is_local = isinstance(self._fs, fsspec.get_filesystem_class("file"))
         self._cache = cache_dir
 
+    @property
+    def root(self) -> Path | None:
+        """The folder that it is, which other machines may see, too; None: it is no folder."""
+        return Path(self._root) if self._is_local else None
+
     def storage_id(self) -> str:
         """The name of this root, made up by whoever asks first."""
         path = self._at((ID_FILE,))

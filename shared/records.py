@@ -79,6 +79,47 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """One node of an attempt that several workers share."""
+
+    job_id: str
+    attempt: int
+    #: 0 leads.
+    node_rank: int
+    worker_id: str
+    #: Where the other nodes reach it.
+    address: str
+    #: Of node 0, once all are ready: where the processes meet.
+    port: int | None
+    beat: int
+    #: Node 0: leading, started or ending. Others: reserved, joined, ready, leaving; ended, failed or lost.
+    status: str
+    #: {"code", "message", "field"} of one that failed or was lost.
+    error: dict[str, Any] | None
+
+
+class Standing(NamedTuple):
+    """How an attempt stands, as a node hears it with each beat."""
+
+    #: Moves as long as the leader lives.
+    leader_beat: int
+    #: Node 0's status.
+    status: str
+    address: str
+    port: int | None
+
+
+class HeldMember(NamedTuple):
+    """What the sweep watches of a node."""
+
+    job_id: str
+    attempt: int
+    node_rank: int
+    beat: int
+    worker_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     job: Job
     #: Number of the attempt that this claim began.
@@ -250,5 +291,9 @@ class Worker:
     seen_at: datetime
     #: Its cards and memory: `gpus` (name, memory_gib each), `host_memory_gib`; empty where it has no GPU.
     machine: dict[str, Any] = field(default_factory=dict)
+    #: Where other workers reach its processes; None where nobody needs to.
+    address: str | None = None
+    #: Devices that nobody holds, as of its last beat.
+    num_free_devices: int = 0
     #: Since its last beat, by the clock of who asks.
     age_seconds: float = 0.0

@@ -131,6 +131,12 @@ class Cards:
     def on_one_host(self) -> int:
         return min(self.count, self.per_host or PER_HOST)
 
+    def spread(self, count: int) -> dict[str, int]:
+        """The fields of a spec that take so many cards, of several machines where one has not enough."""
+        each = self.per_host or PER_HOST
+        is_whole = count > each and count % each == 0
+        return {"num_processes": each, "num_nodes": count // each} if is_whole else {"num_processes": count}
+
     @property
     def words(self) -> str:
         name = find(self.kind) if self.kind else None

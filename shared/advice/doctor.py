@@ -38,7 +38,7 @@ def findings(
 ) -> list[Finding]:
     """Every remark on the spec, the gravest first; `num_devices` counts where the spec itself does not say."""
     if isinstance(spec, TrainSpec):
-        devices = spec.distributed.num_processes or num_devices
+        devices = spec.distributed.num_ranks(num_devices)
         return of_case(case(spec, num_rows=num_rows, num_devices=devices, shape=shape, cards=cards, lengths=lengths))
     if isinstance(spec, ExportSpec):
         return _sorted(spec, exporting.CHECKS)

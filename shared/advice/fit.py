@@ -208,6 +208,7 @@ def _more_cards(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
     count = cards.count * 2
     while count <= min(64 * cards.count, MOST_CARDS):
         is_quantized = spec.model.quantization_bit is not None
-        patch = {"num_processes": count, **sharded(spec, 2 if is_quantized else 3)}
+        nodes = {"num_nodes": 1} if spec.distributed.num_nodes > 1 else {}
+        patch = {**nodes, **cards.spread(count), **sharded(spec, 2 if is_quantized else 3)}
         yield Step(patch=patch, what=Text("share among {count} cards", count=count), num_cards=count)
         count *= 2

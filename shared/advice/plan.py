@@ -31,7 +31,7 @@ class Known:
     def case(self, spec: TrainSpec) -> Case:
         count = self.cards.count if self.cards else 1
         return doctor.case(
-            spec, num_rows=self.num_rows, num_devices=spec.distributed.num_processes or count, shape=self.shape,
+            spec, num_rows=self.num_rows, num_devices=spec.distributed.num_ranks(count), shape=self.shape,
             cards=self.cards, lengths=self.lengths,
         )  # fmt: skip
 

@@ -167,8 +167,9 @@ def _fitting(body: Mapping[str, Any], known: Known) -> Choices:
     told = Text("estimated to fit") if known.shape and known.cards else Text("not estimated")
     for name, value in tried.items():
         yield name, Reason(value=value, why=_why(name, target, told), source=ESTIMATE)
-    if count > 1:
-        yield "num_processes", Reason(value=count, why=Text("All cards that there are."), source=ESTIMATE)
+    if known.cards and count > 1:
+        for name, value in known.cards.spread(count).items():
+            yield name, Reason(value=value, why=Text("All cards that there are."), source=ESTIMATE)
 
 
 def batch(num_rows: int | None) -> int:

@@ -14,12 +14,23 @@ from shared.rules import rule
 class Distributed:
     num_processes: int | None = param(
         None,
-        "Devices that the job takes, one process each. Left out: 1.",
+        "Devices that the job takes, one process each; of every node where `num_nodes` is above 1. Left out: 1.",
         type=int,
         minimum=1,
         maximum=1024,
         source="ours",
         aliases=("num_gpus", "nproc_per_node"),
+    )
+    num_nodes: int = param(
+        1,
+        "Training workers that train together, with `num_processes` each; they are claimed all at once or not at all.",
+        minimum=1,
+        maximum=1024,
+        source="ours",
+        advice="Only when one machine has too few devices: the network between machines is slower.",
+        picture="A choir on two stages that must keep the same beat.",
+        aliases=("nnodes",),
+        since=3,
     )
     deepspeed: dict[str, Any] | None = param(
         None,
@@ -42,6 +53,15 @@ class Distributed:
     ray_num_workers: int = param(
         1, "Processes of a training that starts through Ray; only with `use_ray`.", minimum=1, maximum=1024, since=2
     )
+
+    def num_ranks(self, num_devices: int = 1) -> int:
+        """Processes of all nodes together; `num_devices` of all nodes count where the spec does not say."""
+        return self.num_processes * self.num_nodes if self.num_processes else max(num_devices, self.num_nodes)
+
+    @rule("num_nodes")
+    def ray_spreads_by_itself(self) -> str | None:
+        several = self.num_nodes > 1 and self.use_ray
+        return "cannot be given together with use_ray: set ray_num_workers, Ray spreads them" if several else None
 
     @rule("zero_stage")
     def one_way_to_say_deepspeed(self) -> str | None:

@@ -20,6 +20,7 @@ from shared.store.engine import Database
 from shared.store.events import Checkpoints, Events
 from shared.store.jobs import Jobs
 from shared.store.keys import Keys, Projects
+from shared.store.members import Members
 from shared.store.migrate import migrate
 from shared.store.models import Models
 from shared.store.replicas import Replicas
@@ -36,6 +37,7 @@ class Store:
         self.keys = Keys(self.database)
         self.jobs = Jobs(self.database)
         self.attempts = Attempts(self.database)
+        self.members = Members(self.database)
         self.events = Events(self.database)
         self.checkpoints = Checkpoints(self.database)
         self.datasets = Datasets(self.database)

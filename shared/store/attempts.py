@@ -151,14 +151,16 @@ class Attempts:
             end_attempt(connection, job, "released", reason or status.value)
             return _stopped(connection, job, reason or "its worker let go of it", job.lost_attempts)
 
-    def reclaim(self, job_id: str, attempt: int, beat: int, reason: str) -> Job:
+    def reclaim(self, job_id: str, attempt: int, beat: int | None, reason: str) -> Job:
         """Take the job from a holder whose beat still is `beat`. Raises: LeaseLost when it has moved on since
 
+        None: the holder itself says that the attempt is lost, because a node of it is.
         Queued again, or failed when MAX_LOST_ATTEMPTS in a row brought no new checkpoint.
         """
         with self._database.write() as connection:
             job = hold(connection, job_id, attempt)
-            if connection.execute(select(attempts.c.beat).where(*_key(job_id, attempt))).scalar() != beat:
+            now_at = connection.execute(select(attempts.c.beat).where(*_key(job_id, attempt))).scalar()
+            if beat is not None and now_at != beat:
                 raise LeaseLost(f"The holder of {job_id} is alive: its beat has moved on from {beat}")
             end_attempt(connection, job, "lost", reason)
             got_on = connection.execute(select(exists().where(*_made_in(job_id, attempt)))).scalar()

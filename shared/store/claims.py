@@ -6,14 +6,15 @@ locks the row it picks and skips those that others are picking; on SQLite the wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select, update
 
 from shared.job import HELD, Job, Kind, Status, Wanted
-from shared.records import Claim
+from shared.records import Claim, Worker
+from shared.store import members
 from shared.store.columns import now, record
 from shared.store.moves import JOB_COLUMNS, move
 from shared.store.tables import attempts, checkpoints, events, job_labels, job_secrets, jobs
@@ -43,13 +44,14 @@ def suitable(looker: Looker) -> ColumnElement[bool]:
     )
 
 
-def next_job(looker: Looker) -> Select[Any]:
+def next_job(looker: Looker, passed: Sequence[str] = ()) -> Select[Any]:
+    """`passed`: jobs that wait for more nodes."""
     project, owner = _held_by(jobs.c.project_id), _held_by(jobs.c.project_id, jobs.c.owner)
     return (
         select(*JOB_COLUMNS)
         .outerjoin(project, project.c.project_id == jobs.c.project_id)
         .outerjoin(owner, and_(owner.c.project_id == jobs.c.project_id, owner.c.owner == jobs.c.owner))
-        .where(suitable(looker))
+        .where(suitable(looker), jobs.c.id.not_in(passed))
         .order_by(jobs.c.priority.desc(), func.coalesce(project.c.num_held, 0), func.coalesce(owner.c.num_held, 0))
         .order_by(jobs.c.created_at, jobs.c.id)
         .limit(1)
@@ -63,12 +65,14 @@ def _held_by(*columns: Any) -> Any:
 
 
 def claim(connection: Connection, looker: Looker) -> Claim | None:
-    row = connection.execute(next_job(looker)).mappings().first()
-    if row is None:
+    if members.is_reserved(connection, looker.worker_id):
         return None
-    job = record(Job, row)
+    job, others = _pick(connection, looker)
+    if job is None:
+        return None
     attempt = job.attempt + 1
     _begin_attempt(connection, job.id, attempt, looker)
+    members.enter(connection, job.id, attempt, looker.worker_id, others)
     if job.attempt:
         _supersede(connection, job.id)
     job = move(
@@ -84,6 +88,18 @@ def claim(connection: Connection, looker: Looker) -> Claim | None:
         phase=None,
     )
     return Claim(job=job, attempt=attempt, secrets=secrets_of(connection, job.id))
+
+
+def _pick(connection: Connection, looker: Looker) -> tuple[Job | None, Sequence[Worker]]:
+    """The next job for which there are enough nodes, and who they are; the others wait and block nobody."""
+    passed: list[str] = []
+    while row := connection.execute(next_job(looker, passed)).mappings().first():
+        job = record(Job, row)
+        others = members.find_others(connection, job, looker.worker_id, looker.storage_id)
+        if others is not None:
+            return job, others
+        passed.append(job.id)
+    return None, ()
 
 
 def _begin_attempt(connection: Connection, job_id: str, attempt: int, looker: Looker) -> None:

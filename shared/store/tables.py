@@ -129,6 +129,21 @@ attempts = Table(
     Column("ended_at", Moment),
 )
 
+members = Table(
+    "members",
+    metadata,
+    Column("job_id", Words, ForeignKey("jobs.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("node_rank", Integer, primary_key=True, autoincrement=False),
+    Column("worker_id", Words, nullable=False, index=True),
+    Column("address", Words, nullable=False),
+    #: Of node 0: where the processes meet.
+    Column("port", Integer),
+    Column("beat", BigInteger, nullable=False),
+    Column("status", Words, nullable=False),
+    Column("error", Json),
+)
+
 events = Table(
     "events",
     metadata,
@@ -261,4 +276,7 @@ workers = Table(
     Column("started_at", Moment, nullable=False),
     Column("seen_at", Moment, nullable=False),
     Column("machine", Json, nullable=False, server_default="{}"),
+    #: Where other workers reach its processes.
+    Column("address", Words),
+    Column("num_free_devices", Integer, nullable=False, server_default="0"),
 )

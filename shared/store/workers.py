@@ -1,4 +1,7 @@
-"""Workers as they report themselves: for people, metrics and scaling. Leases do not depend on these rows."""
+"""Workers as they report themselves: for people, metrics, scaling, and leaders that look for more nodes (members.py).
+
+Leases do not depend on these rows.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,8 @@ class Workers:
         metrics_url: str | None = None,
         version: str,
         machine: Mapping[str, Any] | None = None,
+        address: str | None = None,
+        num_free_devices: int = 0,
     ) -> None:
         row: dict[str, Any] = {
             "kinds": [str(kind) for kind in kinds],
@@ -41,6 +46,8 @@ class Workers:
             "metrics_url": metrics_url,
             "version": version,
             "machine": dict(machine or {}),
+            "address": address,
+            "num_free_devices": num_free_devices,
             "seen_at": now(),
         }
         new = self._database.insert(workers).values(id=worker_id, started_at=row["seen_at"], **row)

@@ -29,6 +29,18 @@ def claim_until_none_is_left(database_url: str, worker_id: str, barrier: Any, re
     results.put(got)
 
 
+def lead_once(database_url: str, worker_id: str, barrier: Any, results: Any) -> None:
+    """One worker process among others: look until it leads a job, or has been reserved by another; report which job."""
+    with Store(database_url) as store:
+        barrier.wait(PATIENCE_SECONDS)
+        claim = None
+        while claim is None and store.members.reservation(worker_id) is None:
+            claim = store.attempts.claim_next(
+                worker_id=worker_id, kinds=[Kind.TRAIN], num_devices=1, storage_id="store-1"
+            )
+    results.put(claim.job.id if claim else None)
+
+
 def create_the_same(database_url: str, given: dict[str, Any], barrier: Any, results: Any) -> None:
     """One gateway process that gets the same request as the others."""
     with Store(database_url) as store:
