@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway import (
     auth,
+    checkpoints,
     console,
     datasets,
     deployments,
@@ -43,7 +44,8 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     # After Api, which brings handlers of its own.
     http.install_handlers(app)
     for module in (
-        health, parameters, templates, datasets, previews, jobs, plans, models, deployments, files, fine_tuning,
+        health, parameters, templates, datasets, previews, jobs, checkpoints, plans, models, deployments,
+        files, fine_tuning,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     api.register_blueprint(inference.blueprint(built))

@@ -20,7 +20,7 @@ from gateway.http import request_id
 from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
 from gateway.replicas import Directory
 from shared import sampling
-from shared.errors import InvalidSpec, ModelNotFound, Unavailable
+from shared.errors import InvalidSpec, ModelNotFound, NotFound, Unavailable
 from shared.fields import StrictBoolean, StrictObject, StrictString
 from shared.nearest import did_you_mean
 from shared.records import Deployment
@@ -148,7 +148,7 @@ def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNot
             text = "{model!r} is deployed as {name!r}: ask for that name"
             return Unavailable(text, field="model", model=model, name=deployment.name)
     known = [record.name for record in store.models.list(project_id)]
-    if model in known:
+    if is_model(store, project_id, model):
         call = f'POST /v1/deployments {{"model": "{model}"}}'
         text = "{model!r} is not deployed: {call}, then ask again when it is ready"
         return Unavailable(text, field="model", model=model, call=call)
@@ -156,6 +156,13 @@ def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNot
     listed = ", ".join(repr(name) for name in names[:MAX_NAMES]) or Text("none yet")
     near, text = did_you_mean(model, names), "there is no model {model!r}{near}; known: {listed}"
     return ModelNotFound(text, field="model", model=model[:200], near=near, listed=listed)
+
+
+def is_model(store: Store, project_id: str, name: str) -> bool:
+    try:
+        return bool(store.models.get(project_id, name))
+    except NotFound:
+        return False
 
 
 def _not_ready(deployment: Deployment) -> Unavailable:

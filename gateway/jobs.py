@@ -15,7 +15,7 @@ from gateway.tailer import event_json
 from shared import curves
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
-from shared.records import Checkpoint, Page
+from shared.records import Page
 
 #: Jobs read at once where only some of them are shown.
 LOOK_AT = 500
@@ -135,14 +135,6 @@ def curves_svg(job_id: str) -> Response:
     return Response(curves.svg(measured, job.name or job.id), mimetype="image/svg+xml")
 
 
-@blueprint.route("/<job_id>/checkpoints", methods=["GET"])
-@blueprint.doc(responses=openapi.ok("CheckpointList"))
-def checkpoints(job_id: str) -> Response:
-    """Checkpoints of a job, oldest first"""
-    found = services().store.checkpoints.list(project_id(), job_id)
-    return jsonify(list_json([checkpoint_json(checkpoint) for checkpoint in found], False))
-
-
 def _last_seen() -> int:
     header = request.headers.get("Last-Event-ID")
     if header is None:
@@ -182,19 +174,6 @@ def job_json(job: Job) -> dict[str, Any]:
         "started_at": job.started_at.isoformat() if job.started_at else None,
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
         "events_url": f"/v1/jobs/{job.id}/events/stream",
-    }
-
-
-def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "id": checkpoint.id,
-        "object": "job.checkpoint",
-        "job_id": checkpoint.job_id,
-        "step": checkpoint.step,
-        "size_bytes": checkpoint.size_bytes,
-        "digest": checkpoint.digest,
-        "metrics": checkpoint.metrics,
-        "created_at": checkpoint.created_at.isoformat(),
     }
 
 

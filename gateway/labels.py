@@ -29,11 +29,10 @@ def settled(services: Services, project_id: str, spec: Any) -> Any:
 
 
 def _made_under(services: Services, project_id: str, label: str) -> str | None:
-    """None where the catalog knows the name itself, or nothing was made under it."""
+    """None where nothing was made under it; of a checkpoint's id its name."""
     try:
-        services.store.models.get(project_id, label)
+        return services.store.models.get(project_id, label).name
     except NotFound:
         models = services.store.models.list(project_id)  # oldest first
         made = [model.name for model in models if model.config.get(LABEL) == label]
         return made[-1] if made else None
-    return None

@@ -19,6 +19,7 @@ from shared import catalog
 from shared.errors import Complaint, Conflict, InvalidSpec, NotFound
 from shared.ids import new_id
 from shared.records import Model, NewModel
+from shared.store.checkpoints import MARK
 from shared.tongues import Text
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="The catalog")
@@ -116,6 +117,9 @@ def retrieve(name: str) -> Response:
 def delete(name: str) -> Response:
     """Delete a model and its files; a base model only as admin"""
     model = services().store.models.get(project_id(), name)
+    if model.id.startswith(MARK):
+        services().store.checkpoints.delete(project_id(), str(model.job_id), model.id)
+        return jsonify({"id": name, "object": "model", "deleted": True})
     if model.kind == "base":
         require_admin("delete a base model")
     if user := user_of(services(), project_id(), "model", {name}):

@@ -134,6 +134,7 @@ def _list_of(name: str) -> dict[str, Any]:
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "integer"}
+_SWITCH: dict[str, Any] = {"type": "boolean"}
 _OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 
@@ -154,7 +155,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "message": _TEXT, "data": _OBJECT,
         },
     },
-    "Checkpoint": _record(job_id=_TEXT, step=_NUMBER, size_bytes=_NUMBER, digest=_TEXT, metrics=_OBJECT),
+    "Checkpoint": _record(
+        job_id=_TEXT, name=_TEXT, step=_NUMBER, epoch={"type": "number"}, attempt=_NUMBER, metrics=_OBJECT,
+        is_best=_SWITCH, is_newest=_SWITCH, is_resumable=_SWITCH, is_damaged=_SWITCH, kind=_TEXT, base_model=_TEXT,
+        size_bytes=_NUMBER, model_size_bytes=_NUMBER, digest=_TEXT, created_at=_TIME,
+    ),
     "Dataset": _record(
         name=_TEXT, filename=_TEXT, purpose=_TEXT, format=_TEXT, kind=_TEXT, columns=_OBJECT, num_rows=_NUMBER,
         size_bytes=_NUMBER, digest=_TEXT, created_at=_TIME,

@@ -154,6 +154,18 @@ class ArtifactStore:
             return self._cached(uri, hashlib.sha256("\n".join([uri, *version]).encode()).hexdigest())
         return self._cached(uri, self.sealed(uri).digest.partition(":")[2])
 
+    def verified_path(self, uri: str, digest: str) -> Path:
+        """As local_path, and the files are those that had this digest. Raises CorruptArtifact, NotFound."""
+        try:
+            is_same = self.sealed(uri).digest == digest
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptArtifact(f"the manifest of {uri} cannot be read: {error}") from error
+        if not is_same:
+            raise CorruptArtifact(f"the manifest of {uri} is another than the one that was sealed")
+        if self._is_local:  # a copy is checked while it is made
+            self.verify(uri)
+        return self.local_path(uri)
+
     def delete(self, uri: str) -> None:
         """Remove a file or folder; the manifest goes first. What is not there is no error."""
         path = self._at(_split(uri))

@@ -1,22 +1,32 @@
-"""Publishes the checkpoints that a child announces, while it trains on: files first, then the row.
+"""Publishes the checkpoints that a child announces, while it trains on: files first, then the row; and finds the one
+that an attempt resumes from.
 
-One thread, in order. A checkpoint that cannot be published is a warning, not the end of the training: the one before
-it stays the newest. Losing the lease is the exception: it is raised where the supervisor asks how things went.
+A checkpoint has two parts, sealed apart: the training's state, and the model as it would be published, so that who
+serves or exports it never fetches the state of an optimizer. One thread, in order. A checkpoint that cannot be
+published is a warning, not the end of the training: the one before it stays the newest. Losing the lease is the
+exception: it is raised where the supervisor asks how things went.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from shared.errors import InvalidRequest, LeaseLost
-from shared.lease import Lease
+from shared import keeping
+from shared.artifact import CorruptArtifact, Sealed
+from shared.errors import InvalidRequest, LeaseLost, NotFound
+from shared.lease import LEDGER_AWAY, Lease
+from shared.records import Checkpoint
 from shared.work import Run
 
 log = logging.getLogger(__name__)
+
+#: Members of the child's event that name a folder: the training's state, and the model.
+PARTS = ("path", "model")
 
 
 class Checkpoints:
@@ -27,7 +37,7 @@ class Checkpoints:
         self._pending: list[Future[str]] = []
 
     def add(self, announced: Mapping[str, Any]) -> None:
-        """`announced`: the data of the child's event, {"step", "path", "metrics"}."""
+        """`announced`: the data of the child's event, {"step", "path", "model", "metrics"}; one path may lack."""
         self._pending.append(self._pool.submit(self._publish, dict(announced)))
 
     def collect(self) -> list[str]:
@@ -45,31 +55,87 @@ class Checkpoints:
 
     def _publish(self, announced: dict[str, Any]) -> str:
         step = announced.get("step")
+        uris: dict[str, str] = {}
         try:
             step = int(announced["step"])
-            uri = self._run.uri("checkpoints", str(step))
-            sealed = self._run.artifacts.put_folder(self._folder(announced), uri, adopt=True)
-            self._lease.insist(
-                lambda: self._lease.store.attempts.add_checkpoint(
-                    self._lease.job_id,
-                    self._lease.attempt,
-                    step=step,
-                    uri=sealed.uri,
-                    digest=sealed.digest,
-                    size_bytes=sealed.size_bytes,
-                    metrics=dict(announced.get("metrics") or {}),
-                )
-            )
+            uris = {part: self._run.uri("checkpoints", str(step), part) for part in PARTS if announced.get(part)}
+            self._expect(uris)
+            sealed = {
+                part: self._run.artifacts.put_folder(self._folder(announced[part]), uri, adopt=True)
+                for part, uri in uris.items()
+            }
+            self._record(step, sealed, dict(announced.get("metrics") or {}))
         except LeaseLost:
             raise
         except Exception as error:  # the edge of this thread: disk full, storage away, a folder rotated away
             log.warning("A checkpoint could not be published", exc_info=True, extra={"job_id": self._lease.job_id})
+            self._clean(uris)
             return f"the checkpoint of step {step} could not be published: {type(error).__name__}: {error}"
+        self._remove_old()
         return ""
 
-    def _folder(self, announced: Mapping[str, Any]) -> Path:
+    def _expect(self, uris: Mapping[str, str]) -> None:
+        """Nothing is lost track of, whatever dies from here on."""
+        store, storage_id = self._run.store, self._run.artifacts.storage_id()
+        who: dict[str, Any] = {"job_id": self._lease.job_id, "attempt": self._lease.attempt}
+        self._lease.insist(lambda: store.discarded.expect(list(uris.values()), storage_id, **who))
+
+    def _record(self, step: int, sealed: Mapping[str, Sealed], metrics: dict[str, Any]) -> Checkpoint:
+        state, model = sealed.get("path"), sealed.get("model")
+        told = published(self._run) if model else None
+        values: dict[str, Any] = {
+            "uri": state.uri if state else "",
+            "digest": state.digest if state else "",
+            "size_bytes": state.size_bytes if state else 0,
+            "name": f"{told.pop('name')}:ckpt-step-{step}" if told else None,
+            "model": {**told, **files(model)} if told and model else {},
+        }
+        attempts, lease = self._lease.store.attempts, self._lease
+        return self._lease.insist(
+            lambda: attempts.add_checkpoint(lease.job_id, lease.attempt, step=step, metrics=metrics, **values)
+        )
+
+    def _remove_old(self) -> None:
+        """What `save_total_limit` does not keep; not worth a failure."""
+        run, why = self._run, f"save_total_limit is {self._run.job.spec.get('save_total_limit')}"
+        try:
+            known = run.store.checkpoints.list(run.job.project_id, run.job.id)
+            if old := keeping.superfluous(known, run.job.spec):
+                run.store.attempts.remove_checkpoints(run.job.id, run.attempt, old, why)
+        except (NotFound, *LEDGER_AWAY):
+            log.warning("Old checkpoints stay until the next one", extra={"job_id": run.job.id})
+
+    def _clean(self, uris: Mapping[str, str]) -> None:
+        """A full disk gets its room back at once."""
+        for uri in uris.values():
+            try:
+                self._run.artifacts.delete(uri)
+            except OSError:
+                log.warning("Half a checkpoint stays until the storage is cleaned", extra={"uri": uri})
+
+    def _folder(self, path: Any) -> Path:
         """Absolute, or relative to the attempt; never outside of it."""
-        folder = (self._run.folder / str(announced["path"])).resolve()
+        folder = (self._run.folder / str(path)).resolve()
         if not folder.is_relative_to(self._run.folder.resolve()):
             raise InvalidRequest(f"{folder} is outside of the attempt's folder")
         return folder
+
+
+def published(run: Run) -> dict[str, Any] | None:
+    """What a model of this job is to the catalog, by members of its record; None: the job makes none of this kind."""
+    told: dict[str, Any] | None = json.loads((run.folder / "run.json").read_text()).get("publishes")
+    return told
+
+
+def files(sealed: Sealed) -> dict[str, Any]:
+    return {"uri": sealed.uri, "digest": sealed.digest, "size_bytes": sealed.size_bytes}
+
+
+def resume_point(run: Run, skip: Callable[[Checkpoint, str], None]) -> tuple[Checkpoint, Path] | None:
+    """The newest checkpoint whose files are what was sealed, on this machine; `skip` is told of those that are not."""
+    while (latest := run.store.checkpoints.latest(run.job.id)) is not None:
+        try:
+            return latest, run.artifacts.verified_path(latest.uri, latest.digest)
+        except (CorruptArtifact, NotFound) as error:
+            skip(latest, error.message)
+    return None

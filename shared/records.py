@@ -145,11 +145,26 @@ class Checkpoint:
     attempt: int
     #: Optimizer steps done.
     step: int
+    #: Of all that a training needs to go on; empty: it cannot.
     uri: str
     digest: str
     size_bytes: int
     metrics: dict[str, Any]
     created_at: datetime
+    #: What it is called as a model; None: it is none.
+    name: str | None = None
+    #: As a model: kind, base_model, uri, digest, size_bytes, format, template and config; empty: it is none.
+    model: dict[str, Any] = field(default_factory=dict)
+    #: Whether the files were found to be others than those that were sealed.
+    is_damaged: bool = False
+
+    @property
+    def is_resumable(self) -> bool:
+        return bool(self.uri) and not self.is_damaged
+
+    @property
+    def total_bytes(self) -> int:
+        return self.size_bytes + int(self.model.get("size_bytes", 0))
 
 
 @dataclass(frozen=True, kw_only=True)

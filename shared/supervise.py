@@ -18,11 +18,12 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from shared import crash, devices, failures, folder, keeper, spawn, tail
+from shared import checkpoints, crash, devices, failures, folder, keeper, spawn, tail
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.job import Status, Wanted
 from shared.lease import Lease
+from shared.records import Checkpoint
 from shared.relay import TICK_SECONDS, Relay
 from shared.telemetry import Metrics
 from shared.work import Finish, Phase, Run, Work
@@ -111,12 +112,16 @@ class Supervisor:
     def _prepare(self) -> Run:
         """Fetch the inputs and write run.json; may take long."""
         run = self.run
-        latest = run.store.checkpoints.latest(run.job.id)
-        if latest is not None:
-            run = replace(run, resume_from=run.artifacts.local_path(latest.uri))
+        if (found := checkpoints.resume_point(run, self._skip)) is not None:
+            latest, place = found
+            run = replace(run, resume_from=place)
             self._relay.note("message", f"Resuming from the checkpoint of step {latest.step}", step=latest.step)
         folder.write_run_json(run, self._work.run_json(run))
         return run
+
+    def _skip(self, damaged: Checkpoint, why: str) -> None:
+        attempts = self.run.store.attempts
+        self._lease.insist(lambda: attempts.skip_checkpoint(self.run.job.id, self.run.attempt, damaged, why))
 
     def _take_devices(self) -> devices.Taken:
         """Wait until the job's devices are free; its events say who has them."""

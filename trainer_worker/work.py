@@ -5,6 +5,7 @@ Not here: anything that reads weights or data (trainer_worker/child).
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -68,31 +69,38 @@ class TrainWork:
             "merged_paths": [adapter.local(run.artifacts) for adapter in start.merged],
             "base_name": start.base.name,
             "makes": makes(spec, start),
+            "publishes": publishes(run, spec, start),
             "datasets": datasets(run, spec.data.dataset, spec.data.dataset_dir),
             "eval_datasets": datasets(run, spec.data.eval_dataset, spec.data.dataset_dir),
             "reward": reward(run, spec),
         }
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
-        spec = schema.from_stored(TrainSpec, run.job.spec)
-        start = find_start(run, spec)
-        base = start.base.name
+        # From run.json, not from the ledger again: a record that was deleted since must not cost the training.
+        told = json.loads((run.folder / "run.json").read_text())["publishes"]
         sealed = run.artifacts.put_folder(run.output, run.uri(OUTPUT))
         model = NewModel(
-            name=model_name(run, base),
-            kind=makes(spec, start),
-            base_model=base,
+            **{**told, "config": told["config"] | {"metrics": dict(done["metrics"])}},
             job_id=run.job.id,
             uri=sealed.uri,
             digest=sealed.digest,
             size_bytes=sealed.size_bytes,
-            format="safetensors",
-            template=templates.settled(spec.data.template),
-            config=described(spec) | {"metrics": dict(done["metrics"])},
             metadata=dict(run.job.metadata),
         )
         result = {key: done[key] for key in ("metrics", "num_steps", "num_tokens", "train_loss")}
         return Finish(result={"model": model.name, "size_bytes": sealed.size_bytes, **result}, models=[model])
+
+
+def publishes(run: Run, spec: TrainSpec, start: Start) -> dict[str, Any]:
+    """What a model of this training is to the catalog, the last as well as that of a checkpoint."""
+    return {
+        "name": model_name(run, start.base.name),
+        "kind": makes(spec, start),
+        "base_model": start.base.name,
+        "format": "safetensors",
+        "template": templates.settled(spec.data.template),
+        "config": described(spec),
+    }
 
 
 def find_start(run: Run, spec: TrainSpec) -> Start:

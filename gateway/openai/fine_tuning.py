@@ -187,7 +187,12 @@ def checkpoint_json(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
         "object": "fine_tuning.job.checkpoint",
         "created_at": int(checkpoint.created_at.timestamp()),
         "fine_tuning_job_id": job.id,
-        "fine_tuned_model_checkpoint": f"{job.id}:ckpt-step-{checkpoint.step}",
+        "fine_tuned_model_checkpoint": checkpoint.name or f"{job.id}:ckpt-step-{checkpoint.step}",
         "step_number": checkpoint.step,
-        "metrics": {"step": checkpoint.step, "train_loss": metrics.get("loss"), "valid_loss": metrics.get("eval_loss")},
+        "metrics": {
+            "step": checkpoint.step,
+            "train_loss": metrics.get("loss"),
+            "valid_loss": metrics.get("eval_loss"),
+            "valid_mean_token_accuracy": metrics.get("eval_accuracy"),
+        },
     }

@@ -14,10 +14,12 @@ from sqlalchemy import select
 
 from shared.settings import InvalidSetting
 from shared.store.attempts import Attempts
+from shared.store.checkpoints import Checkpoints
 from shared.store.datasets import Datasets
 from shared.store.deployments import Deployments
+from shared.store.discarded import Discarded
 from shared.store.engine import Database
-from shared.store.events import Checkpoints, Events
+from shared.store.events import Events
 from shared.store.jobs import Jobs
 from shared.store.keys import Keys, Projects
 from shared.store.members import Members
@@ -40,6 +42,7 @@ class Store:
         self.members = Members(self.database)
         self.events = Events(self.database)
         self.checkpoints = Checkpoints(self.database)
+        self.discarded = Discarded(self.database)
         self.datasets = Datasets(self.database)
         self.models = Models(self.database)
         self.deployments = Deployments(self.database)

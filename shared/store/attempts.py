@@ -17,11 +17,13 @@ from shared.errors import LeaseLost, NotFound
 from shared.ids import new_id
 from shared.job import HELD, MAX_LOST_ATTEMPTS, Job, Kind, Status, Wanted
 from shared.records import Attempt, Checkpoint, Claim, Held, NewDataset, NewEvent, NewModel
-from shared.store.claims import anything_for, claim, looker
+from shared.store.checkpoints import in_use, remove
+from shared.store.claims import anything_for, claim, looker, supersede
 from shared.store.columns import now, record
+from shared.store.discarded import adopt
 from shared.store.engine import Database
 from shared.store.finish import finish
-from shared.store.moves import end_attempt, hold, move, save
+from shared.store.moves import end_attempt, hold, lock_project, move, save
 from shared.store.paging import check_job
 from shared.store.tables import attempts, checkpoints, jobs
 
@@ -90,8 +92,13 @@ class Attempts:
         digest: str,
         size_bytes: int,
         metrics: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        model: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Make uploaded files a checkpoint that a later attempt may resume from. Raises: LeaseLost"""
+        """Make uploaded files a checkpoint that a later attempt may resume from; with a `name` it is a `model`, too.
+
+        Raises: LeaseLost
+        """
         checkpoint = Checkpoint(
             id=new_id("ckpt-"),
             job_id=job_id,
@@ -102,15 +109,41 @@ class Attempts:
             size_bytes=size_bytes,
             metrics=dict(metrics or {}),
             created_at=now(),
+            name=name,
+            model=dict(model or {}),
         )
         with self._database.write() as connection:
             job = hold(connection, job_id, attempt)
             if known := _checkpoint_of(connection, checkpoint):
                 return known
             connection.execute(insert(checkpoints).values(vars(checkpoint)))
+            adopt(connection, [uri, *([model["uri"]] if model else [])])
             message = NewEvent(type="checkpoint", message=f"Checkpoint at step {step}", data=_shown(checkpoint))
             save(connection, job, replace(job, lost_attempts=0), [message])
         return checkpoint
+
+    def remove_checkpoints(self, job_id: str, attempt: int, given: Sequence[Checkpoint], why: str) -> list[Checkpoint]:
+        """Remove those that nothing uses. Raises: LeaseLost"""
+        with self._database.write() as connection:
+            job = hold(connection, job_id, attempt)
+            lock_project(connection, job.project_id)
+            used = in_use(connection, job.project_id, given)
+            gone = [checkpoint for checkpoint in given if checkpoint.id not in used]
+            remove(connection, gone)
+            texts = (f"The checkpoint of step {checkpoint.step} was removed: {why}" for checkpoint in gone)
+            save(connection, job, job, [NewEvent(type="message", message=text) for text in texts])
+            return gone
+
+    def skip_checkpoint(self, job_id: str, attempt: int, checkpoint: Checkpoint, why: str) -> None:
+        """Its files cannot be used: nothing resumes from it any more, and what came after the one before is done
+        again. Raises: LeaseLost"""
+        with self._database.write() as connection:
+            job = hold(connection, job_id, attempt)
+            row = update(checkpoints).where(checkpoints.c.id == checkpoint.id)
+            connection.execute(row.values(is_damaged=True))
+            supersede(connection, job_id)
+            text = f"The checkpoint of step {checkpoint.step} cannot be used, the one before it is taken: {why}"
+            save(connection, job, job, [NewEvent(type="message", level="warning", message=text)])
 
     def finish(
         self,
@@ -202,8 +235,8 @@ def _made_in(job_id: str, attempt: int) -> tuple[Any, Any]:
 
 
 def _shown(checkpoint: Checkpoint) -> dict[str, Any]:
-    names = ("id", "step", "size_bytes", "metrics")
-    return {name: getattr(checkpoint, name) for name in names}
+    names = ("id", "step", "metrics", "name")
+    return {name: getattr(checkpoint, name) for name in names} | {"size_bytes": checkpoint.total_bytes}
 
 
 def _checkpoint_of(connection: Connection, new: Checkpoint) -> Checkpoint | None:

@@ -74,7 +74,7 @@ def claim(connection: Connection, looker: Looker) -> Claim | None:
     _begin_attempt(connection, job.id, attempt, looker)
     members.enter(connection, job.id, attempt, looker.worker_id, others)
     if job.attempt:
-        _supersede(connection, job.id)
+        supersede(connection, job.id)
     job = move(
         connection,
         job,
@@ -108,9 +108,10 @@ def _begin_attempt(connection: Connection, job_id: str, attempt: int, looker: Lo
     connection.execute(insert(attempts).values({**row, **who}))
 
 
-def _supersede(connection: Connection, job_id: str) -> None:
+def supersede(connection: Connection, job_id: str) -> None:
     """Mark the metrics of steps that the new attempt does again: all past the newest checkpoint."""
-    newest = connection.execute(select(func.max(checkpoints.c.step)).where(checkpoints.c.job_id == job_id)).scalar()
+    resumable = checkpoints.c.job_id == job_id, checkpoints.c.uri != "", checkpoints.c.is_damaged.is_(False)
+    newest = connection.execute(select(func.max(checkpoints.c.step)).where(*resumable)).scalar()
     done_again = [events.c.job_id == job_id, events.c.type == "metrics", events.c.superseded.is_(False)]
     if newest is not None:
         done_again.append(events.c.step > newest)

@@ -1,4 +1,4 @@
-"""Reading events and checkpoints of jobs. Writing them is part of the fenced transactions in attempts.py."""
+"""Reading events of jobs. Writing them is part of the fenced transactions in attempts.py."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 from sqlalchemy import select
 
 from shared.job import Event
-from shared.records import Checkpoint
 from shared.store.columns import record
 from shared.store.engine import Database
 from shared.store.paging import MAX_LIMIT, check_job
-from shared.store.tables import checkpoints, events, jobs
+from shared.store.tables import events, jobs
 
 #: The largest event number; a client may send any number as the one it saw last.
 MAX_NUMBER = 2**63 - 1
@@ -61,24 +60,3 @@ class Events:
         with self._database.read() as connection:
             check_job(connection, project_id, job_id)
             return [dict(data) for data in connection.execute(query).scalars()]
-
-
-class Checkpoints:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def list(self, project_id: str, job_id: str) -> list[Checkpoint]:
-        """Oldest first."""
-        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
-        with self._database.read() as connection:
-            check_job(connection, project_id, job_id)
-            rows = connection.execute(query.order_by(checkpoints.c.step, checkpoints.c.created_at)).mappings()
-            return [record(Checkpoint, row) for row in rows]
-
-    def latest(self, job_id: str) -> Checkpoint | None:
-        """Where the next attempt resumes."""
-        query = select(checkpoints).where(checkpoints.c.job_id == job_id)
-        newest = query.order_by(checkpoints.c.step.desc(), checkpoints.c.created_at.desc()).limit(1)
-        with self._database.read() as connection:
-            row = connection.execute(newest).mappings().first()
-            return record(Checkpoint, row) if row else None

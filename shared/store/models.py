@@ -7,6 +7,7 @@ from sqlalchemy import Connection, and_, delete, insert, or_, select
 from shared.errors import Conflict
 from shared.ids import new_id
 from shared.records import Model, NewModel
+from shared.store.checkpoints import as_model
 from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.moves import lock_project
@@ -28,9 +29,10 @@ class Models:
             return insert_model(connection, project_id, new)
 
     def get(self, project_id: str, name: str) -> Model:
+        """Also a checkpoint, by its name or id: whatever takes a model takes it."""
         query = select(models).where(models.c.project_id == project_id, models.c.name == name)
         with self._database.read() as connection:
-            return record(Model, one(connection, query, f"model {name!r}"))
+            return as_model(connection, project_id, name) or record(Model, one(connection, query, f"model {name!r}"))
 
     def list(self, project_id: str, *, kind: str | None = None) -> list[Model]:
         """Oldest first."""

@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -172,7 +173,24 @@ checkpoints = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("metrics", Json, nullable=False),
     Column("created_at", Moment, nullable=False),
+    #: What it is called as a model; NULL: it is none.
+    Column("name", Words),
+    Column("model", Json, nullable=False, server_default="{}"),
+    Column("is_damaged", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("job_id", "attempt", "step"),
+    Index(None, "name"),
+)
+
+#: Files in the storage that no record names (yet): of checkpoints on their way, and of removed ones.
+discarded = Table(
+    "discarded",
+    metadata,
+    Column("uri", Words, primary_key=True),
+    Column("storage_id", Words),
+    #: Of the attempt that is writing them; NULL: nobody does, they may go.
+    Column("job_id", Words),
+    Column("attempt", Integer),
+    Column("created_at", Moment, nullable=False),
 )
 
 datasets = Table(

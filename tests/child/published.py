@@ -18,16 +18,17 @@ from shared.spec import TrainSpec
 from trainer_worker.child import tokenizer as tokenizers
 
 
-def model(attempt: Attempt, base: Path) -> PreTrainedModel:
+def model(folder: Path, base: Path) -> PreTrainedModel:
     """Base and adapter, or the whole model."""
-    if (attempt.output / "adapter_config.json").exists():
-        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), attempt.output).eval()
-    return AutoModelForCausalLM.from_pretrained(attempt.output).eval()
+    if (folder / "adapter_config.json").exists():
+        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def loss(attempt: Attempt, base: Path, dataset: Path) -> float:
+def loss(attempt: Attempt, base: Path, dataset: Path, folder: Path | None = None) -> float:
     """Mean over the answers' tokens, one sample at a time: what the trained model's own eval_loss must be."""
-    return plain_loss(model(attempt, base), read(dataset), encoder(attempt))
+    folder = folder or attempt.output
+    return plain_loss(model(folder, base), read(dataset), encoder(attempt, folder))
 
 
 def plain_loss(network: PreTrainedModel, rows: list[Row], speaks: Encoder) -> float:
@@ -41,10 +42,10 @@ def plain_loss(network: PreTrainedModel, rows: list[Row], speaks: Encoder) -> fl
     return total / count
 
 
-def encoder(attempt: Attempt) -> Encoder:
+def encoder(attempt: Attempt, folder: Path | None = None) -> Encoder:
     """By the tokenizer that was published."""
     spec = schema.from_stored(TrainSpec, json.loads((attempt.folder / "run.json").read_text())["spec"])
-    return tokenizers.encoder(AutoTokenizer.from_pretrained(attempt.output), spec)
+    return tokenizers.encoder(AutoTokenizer.from_pretrained(folder or attempt.output), spec)
 
 
 def read(dataset: Path) -> list[Row]:

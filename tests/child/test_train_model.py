@@ -99,7 +99,7 @@ def test_of_an_expanded_model_only_the_added_blocks_are_trained(
 
 
 def changed_layers(attempt: Attempt, base: Path) -> set[int]:
-    was, made = AutoModelForCausalLM.from_pretrained(base), published.model(attempt, base)
+    was, made = AutoModelForCausalLM.from_pretrained(base), published.model(attempt.output, base)
     if hasattr(made, "merge_and_unload"):
         made = made.merge_and_unload()
     changed = [name for name, weight in was.named_parameters() if not torch.equal(weight, made.get_parameter(name))]

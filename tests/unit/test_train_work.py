@@ -18,7 +18,7 @@ from shared.records import NewModel
 from shared.settings import Settings
 from shared.spec import TrainSpec
 from shared.store import Store
-from shared.work import Run
+from shared.work import Finish, Run
 from trainer_worker import deepspeed, torchrun
 from trainer_worker.work import TrainWork
 
@@ -67,6 +67,11 @@ class Ledger:
             job=claim.job, attempt=claim.attempt, folder=folder.make(self.settings, claim.job, claim.attempt),
             devices=("cpu",), settings=self.settings, store=self.store, artifacts=self.artifacts,
         )  # fmt: skip
+
+
+def finished(run: Run) -> Finish:
+    folder.write_run_json(run, TrainWork().run_json(run))
+    return TrainWork().finish(run, DONE)
 
 
 @pytest.fixture
@@ -181,7 +186,7 @@ def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger
     run = ledger.claim(suffix="mine", lora_rank=4, output_dir="saves/mine/sft")
     (run.output / "adapter_model.safetensors").write_text("weights")
 
-    finish = TrainWork().finish(run, DONE)
+    finish = finished(run)
 
     (model,) = finish.models
     assert model.name == f"ft:tiny:local:mine:{run.job.id[-8:]}" == finish.result["model"]
@@ -214,7 +219,7 @@ def test_an_adapter_beside_a_changed_base_becomes_a_whole_model(ledger: Ledger, 
     run = ledger.claim(**body)
     (run.output / "model.safetensors").write_text("weights")
 
-    (model,) = TrainWork().finish(run, DONE).models
+    (model,) = finished(run).models
 
     assert TrainWork().run_json(run)["makes"] == model.kind == "merged" and model.base_model == "tiny"
 
@@ -224,7 +229,7 @@ def test_a_whole_model_is_no_adapter(ledger: Ledger, method: str) -> None:
     run = ledger.claim(finetuning_type=method)
     (run.output / "model.safetensors").write_text("weights")
 
-    (model,) = TrainWork().finish(run, DONE).models
+    (model,) = finished(run).models
 
     assert model.kind == "merged" and "lora_rank" not in model.config
 

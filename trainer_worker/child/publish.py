@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers.trainer_utils import TrainOutput
 
 from trainer_worker.child import ends, pissa, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import load_config, stored_dtype
 from trainer_worker.child.report import measured_in
-from trainer_worker.child.trainer import StageTrainer, latest
+from trainer_worker.child.trainer import StageTrainer, latest, link
 
+#: Below the scratch folder: what goes with the weights of every checkpoint.
+WORDS = "words"
 #: What says nothing of the whole training.
 OF_A_STEP = ("learning_rate", "grad_norm", "tokens_per_second", "num_tokens")
 
@@ -40,10 +41,35 @@ def output(trainer: StageTrainer, context: Context) -> None:
     else:
         separate(trainer, context, folder)
     if context.is_first:
-        words = tokenizer.load(context.run["model_path"], context.spec)
-        words.save_pretrained(folder)
-        ends.publish(folder, words, context)
+        dress(context, folder)
     trainer.accelerator.wait_for_everyone()
+
+
+def checkpoint(trainer: StageTrainer, context: Context, folder: Path) -> None:
+    """The model of this step as it would be published. Every rank must come here."""
+    weights(trainer, context, folder)
+    if context.is_first:
+        if (start := context.scratch / pissa.FOLDER).exists():
+            pissa.convert(folder, start)
+        words = context.scratch / WORDS
+        if not words.exists():
+            dress(context, words)
+        link(words, folder, "*")
+
+
+def is_as_trained(trainer: StageTrainer, context: Context) -> bool:
+    """Whether the published weights are to the bit those that the training goes on with."""
+    if context.spec.tuning.finetuning_type == "lora":
+        return not (context.scratch / pissa.FOLDER).exists()
+    stored = stored_dtype(load_config(context))
+    return all(weight.dtype == stored for weight in trainer.model.parameters())
+
+
+def dress(context: Context, folder: Path) -> None:
+    """What goes with the weights: tokenizer, chat template, where an answer ends."""
+    words = tokenizer.load(context.run["model_path"], context.spec)
+    words.save_pretrained(folder)
+    ends.publish(folder, words, context)
 
 
 def separate(trainer: StageTrainer, context: Context, folder: Path) -> None:
@@ -87,22 +113,32 @@ def as_stored(trainer: StageTrainer, dtype: torch.dtype) -> Iterator[None]:
         config.use_cache, config.dtype, trainer.saved_dtype = *before, None
 
 
-def result(trainer: StageTrainer, outcome: TrainOutput, metrics: dict[str, float]) -> dict[str, Any]:
+def result(trainer: StageTrainer, metrics: dict[str, float]) -> dict[str, Any]:
     speed = trainer.num_tokens / trainer.num_seconds if trainer.num_seconds else 0.0
     last = measured_in(latest(trainer.state.log_history))
     measured = {name: value for name, value in last.items() if name not in OF_A_STEP}
     if trainer.best is not None and trainer.best.is_kept:
         metrics = trainer.best.state["metrics"]
+    train_loss = mean_loss(trainer.state.log_history)
     return {
         "output": "output",
         "num_steps": trainer.state.global_step,
         "num_tokens": trainer.state.num_input_tokens_seen,
-        "train_loss": outcome.training_loss,
+        "train_loss": train_loss,
         "metrics": {
             **measured,
             **metrics,
-            "train_loss": outcome.training_loss,
+            "train_loss": train_loss,
             "tokens_per_second": speed,
             "epoch": trainer.state.epoch,
         },
     }
+
+
+def mean_loss(history: list[dict[str, Any]]) -> float:
+    """Over all steps, also those of earlier attempts, of which the Trainer's own knows nothing."""
+    total, last = 0.0, 0
+    for entry in history:
+        if "loss" in entry:
+            total, last = total + entry["loss"] * (entry["step"] - last), entry["step"]
+    return total / max(last, 1)

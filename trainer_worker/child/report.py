@@ -52,8 +52,14 @@ class Report(TrainerCallback):
         if is_last or time.monotonic() - self._told >= PROGRESS_SECONDS:
             self._told = time.monotonic()
             self._context.emit("progress", done=state.global_step, total=state.max_steps, unit="steps")
-        # The losses of the steps since the last event are not lost at the end.
-        control.should_log = control.should_log or is_last
+        # The losses of the steps since the last event are not lost: at the end, and when training goes on from here.
+        control.should_log = control.should_log or is_last or control.should_save
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        control.should_log = control.should_log or control.should_save
         return control
 
     def on_log(
@@ -99,7 +105,9 @@ class Heed(TrainerCallback):
         if state.global_step < state.max_steps and (wish := self._ask()) != "run":
             self.wish = wish
             control.should_training_stop = True
-            control.should_save = wish == "pause"
+            control.should_save = control.should_log = wish == "pause"
+            # Whatever checkpoints usually hold: this one is where the training goes on.
+            args.save_only_model = False
             control.should_evaluate = False
         return control
 

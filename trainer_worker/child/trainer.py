@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import Trainer
 
 from trainer_worker.child import optimizers
@@ -32,6 +33,10 @@ LEFTOVERS = ("training_args.bin", "README.md")
 REFERENCE = "reference"
 #: Local checkpoints kept at least: the newest may still be on its way to the storage.
 MIN_KEPT = 2
+#: The two parts of a checkpoint: all that the training needs to go on, and the model as it would be published.
+STATE, MODEL = "state", "model"
+#: Of a model, what a training goes on with.
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json")
 
 
 class StageTrainer(Trainer):
@@ -50,6 +55,10 @@ class StageTrainer(Trainer):
         self._sums: dict[str, torch.Tensor] = {}
         #: Of the best validation, where it is asked for.
         self.best: Best | None = None
+        #: Writes the model as it would be published into a folder; every rank takes part. None: it cannot be yet.
+        self.publish: Callable[[Path], None] | None = None
+        #: Whether its weights are those that the training goes on with.
+        self.publishes_state = False
         #: Format of the weights that are saved; None: as they are trained.
         self.saved_dtype: torch.dtype | None = None
         #: Of all processes in this attempt.
@@ -163,30 +172,63 @@ class StageTrainer(Trainer):
         return str(self._staging)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written beside, then renamed: what stands below checkpoints/ is whole."""
+        """One that cannot be written, on a full disk, costs no training that needs it no more; a pause does."""
         with self._away():
-            if self.context.is_first:
+            try:
+                self._write_checkpoint(model, trial)
+                problem = ""
+            except (OSError, RuntimeError, SafetensorError) as error:
+                if self.is_deepspeed_enabled or isinstance(error, torch.OutOfMemoryError) or self._must_save():
+                    raise
+                problem = f"{type(error).__name__}: {error}"
+            if not self._sum([float(bool(problem))])[0]:
+                if self.context.is_first:
+                    self._name_checkpoint()
+            elif self.context.is_first:
                 shutil.rmtree(self._staging, ignore_errors=True)
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.context.is_first:
-                name = f"checkpoint-{self.state.global_step}"
-                self.objective.save(self._staging / name)
-                if self.best is not None:
-                    self.best.store(self._staging / name)
-                self._publish(name)
+                text = f"The checkpoint of step {self.state.global_step} could not be written: {problem}"
+                self.context.emit("message", text, "warning")
 
-    def _publish(self, name: str) -> None:
-        place = self.context.checkpoints / name
+    def _must_save(self) -> bool:
+        """The training stops before its end."""
+        return self.control.should_training_stop and self.state.global_step < self.state.max_steps
+
+    def _write_checkpoint(self, model: Any, trial: Any) -> None:
+        """Written beside, then renamed: what stands below checkpoints/ is whole."""
+        if self.context.is_first:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        if self.publish is not None:
+            self.publish(self._staging / MODEL)
+        if not self.args.save_only_model:
+            super()._save_checkpoint(model, trial)
+        if self.context.is_first and (written := self._staging / f"checkpoint-{self.state.global_step}").exists():
+            self.objective.save(written)
+            if self.best is not None:
+                self.best.store(written)
+
+    def _name_checkpoint(self) -> None:
+        step, written = self.state.global_step, self._staging / f"checkpoint-{self.state.global_step}"
+        if written.exists():
+            written.rename(self._staging / STATE)
+        place = self.context.checkpoints / written.name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(place, ignore_errors=True)
-        (self._staging / name).rename(place)
-        metrics = {key: value for key, value in latest(self.state.log_history).items() if key != "step"}
-        step = self.state.global_step
-        path = str(place.relative_to(self.context.attempt.folder.resolve()))
-        self.context.emit("checkpoint", f"Checkpoint of step {step}", step=step, path=path, metrics=metrics)
+        self._staging.rename(place)
+        within = place.relative_to(self.context.attempt.folder.resolve())
+        paths = {
+            said: str(within / part) for said, part in (("path", STATE), ("model", MODEL)) if (place / part).exists()
+        }
+        metrics = measured_at(self.state.log_history, step)
+        self.context.emit("checkpoint", f"Checkpoint of step {step}", step=step, metrics=metrics, **paths)
         self._remove_old()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Into a checkpoint's state, once only: a DeepSpeed engine has the weights in files of its own."""
+        if not _internal_call or not (self.publishes_state or self.is_deepspeed_enabled):
+            super().save_model(output_dir, _internal_call)
+        elif self.context.is_first and not self.is_deepspeed_enabled:
+            link(self._staging / MODEL, Path(str(output_dir)), *WEIGHTS)
 
     def _remove_old(self) -> None:
         limit = self.context.spec.train.save_total_limit
@@ -215,6 +257,22 @@ class StageTrainer(Trainer):
             return kept
         # Beside the optimizer's state a device may have no room for a second copy.
         return {name: weight.to("cpu", self.saved_dtype) for name, weight in kept.items()}
+
+
+def link(source: Path, target: Path, *patterns: str) -> None:
+    """The same files under a second name: no byte is written again."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in (path for pattern in patterns for path in source.glob(pattern)):
+        (target / path.name).unlink(missing_ok=True)
+        (target / path.name).hardlink_to(path)
+
+
+def measured_at(history: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """The newest values of the training, and those of a validation of this very step: of an earlier one they would
+    be said of weights that they were not measured with."""
+    new = latest([entry for entry in history if entry["step"] == step])
+    known = {name: value for name, value in latest(history).items() if not name.startswith("eval_")} | new
+    return {name: value for name, value in known.items() if name != "step"}
 
 
 def latest(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -50,15 +50,19 @@ def follow(context: Context, trainer: StageTrainer) -> dict[str, Any]:
     for callback in (journal.Journal(context), Report(context), heed):
         trainer.add_callback(callback)
     watch_for_best(trainer, context)
+    if context.run.get("makes") != "merged" or context.spec.tuning.finetuning_type != "lora":
+        # An adapter beside a changed base fits no model before it is merged, which ends its training.
+        trainer.publish = partial(publish.checkpoint, trainer, context)
+        trainer.publishes_state = publish.is_as_trained(trainer, context)
     if context.run["resume_from"]:
         trainer.objective.load(Path(context.run["resume_from"]))
-    outcome = trainer.train(resume_from_checkpoint=context.run["resume_from"])
+    trainer.train(resume_from_checkpoint=context.run["resume_from"])
     if heed.wish != "run":
         raise Stopped(trainer.state.global_step)
     validates = context.spec.tuning.do_eval and trainer.eval_dataset is not None
     metrics = trainer.evaluate() if validates else {}
     publish.output(trainer, context)
-    done = publish.result(trainer, outcome, metrics)
+    done = publish.result(trainer, metrics)
     if context.is_first:
         tell_people(trainer, context, done["metrics"])
     return done
