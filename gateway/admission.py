@@ -17,7 +17,7 @@ from shared.errors import Complaint, NotFound
 from shared.fields import shown
 from shared.job import TERMINAL, Job, Status
 from shared.records import Model
-from shared.spec import SPECS, TrainSpec
+from shared.spec import SPECS, EvaluateSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -64,7 +64,7 @@ def _no_model(path: Path | None) -> str | None:
 
 
 def dataset_dir(spec: Any) -> str | None:
-    return spec.data.dataset_dir if isinstance(spec, TrainSpec) else None
+    return spec.data.dataset_dir if isinstance(spec, TrainSpec | EvaluateSpec) else None
 
 
 def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
@@ -78,7 +78,7 @@ def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
 def requires(services: Services, spec: Any) -> dict[str, Any]:
     """What a worker must have, and how many of them. Without a GPU anywhere, processes share the one device `cpu`."""
     if not isinstance(spec, TrainSpec):
-        return {"num_devices": 1 if type(spec) is SPECS["export"] else 0}
+        return {"num_devices": 1 if type(spec) in (SPECS["export"], SPECS["evaluate"]) else 0}
     trainers = [worker for worker in services.store.workers.list() if "train" in worker.kinds]
     has_gpus = not trainers or any(device != "cpu" for worker in trainers for device in worker.devices)
     nodes = {"num_nodes": spec.distributed.num_nodes} if spec.distributed.num_nodes > 1 else {}

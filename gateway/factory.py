@@ -11,6 +11,7 @@ from gateway import (
     console,
     datasets,
     deployments,
+    evaluations,
     health,
     http,
     inference,
@@ -44,7 +45,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     # After Api, which brings handlers of its own.
     http.install_handlers(app)
     for module in (
-        health, parameters, templates, datasets, previews, jobs, checkpoints, plans, models, deployments,
+        health, parameters, templates, datasets, previews, jobs, checkpoints, plans, models, evaluations, deployments,
         files, fine_tuning,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)

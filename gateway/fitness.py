@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import rewards
+from gateway import evaluable, rewards
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
 from shared import catalog, schema, stages
 from shared.errors import Complaint, NotFound
 from shared.layout import Layout, wrong_kind
 from shared.records import Model
-from shared.spec import DeploySpec, ExportSpec, TrainSpec
+from shared.spec import DeploySpec, EvaluateSpec, ExportSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -50,6 +50,10 @@ def unfit(
         yield from _export(services, project_id, spec)
         texts = [spec.export.export_quantization_dataset] if spec.export.export_quantization_dataset else []
         yield from _data(services, project_id, {"export_quantization_dataset": texts})
+    if isinstance(spec, EvaluateSpec):
+        yield from evaluable.unfit(services, project_id, spec)
+        named = {"eval_dataset": spec.data.eval_dataset}
+        yield from _data(services, project_id, named, spec.data.stage, spec.data.dataset_dir)
     if isinstance(spec, DeploySpec):
         yield from _serving(services, project_id, spec)
     yield from rewards.misused(services, project_id, spec)

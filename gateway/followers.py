@@ -17,12 +17,17 @@ from gateway.services import Services
 from shared import schema
 from shared.errors import Complaint, InvalidSpec
 from shared.request import Envelope
-from shared.spec import SPECS
+from shared.spec import SPECS, EvaluateSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
 #: Where a follower's spec names the model that the job before it makes.
-MODEL_FIELDS = {"export": "model_name_or_path", "train": "model_name_or_path", "generate": "model", "deploy": "model"}
+MODEL_FIELDS = {
+    **dict.fromkeys(("export", "train", "evaluate"), "model_name_or_path"),
+    **dict.fromkeys(("generate", "deploy"), "model"),
+}
+#: What an evaluation takes from a training that it follows.
+SAME_ROWS = ("eval_dataset", "dataset_dir", "stage", "cutoff_len", "max_samples", "mask_history", "default_system")
 #: Followers of one job, those of followers included: each is stored with all its defaults.
 MAX_FOLLOWERS = 32
 
@@ -39,7 +44,7 @@ def checked(
         message = Text("has more than {most} entries with those below", most=MAX_FOLLOWERS)
         complaints.append(Complaint(field="then", message=message))
         return []
-    return _all(services, project_id, entries, model_of(parent), complaints, "", parent.get("stage"))
+    return _all(services, project_id, entries, model_of(parent), complaints, "", parent)
 
 
 def _all(
@@ -49,18 +54,29 @@ def _all(
     made_from: str | None,
     complaints: list[Complaint],
     place: str,
-    stage: str | None,
+    parent: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """`stage` is that of the job before, where it is a training."""
+    """`parent` is the spec of the job before, as it is kept."""
     made = []
-    for index, entry in enumerate(entries):
+    for index, given in enumerate(entries):
         below = f"{place}then[{index}]."
         try:
+            entry = _on_the_same_rows(given, parent) if given.get("kind") == "evaluate" else given
             made.append(_one(services, project_id, entry, made_from, complaints, below))
-            complaints += _after_rewards(stage, made[-1], below)
+            complaints += _after_rewards(parent.get("stage"), made[-1], below)
         except InvalidSpec as error:
             complaints += [replace(found, field=below + found.field) for found in error.complaints]
     return made
+
+
+def _on_the_same_rows(entry: Mapping[str, Any], parent: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation that names no data is on what the training before validates on, read as it reads it."""
+    names = {name: param.wire for param in schema.params(EvaluateSpec) for name in param.names}
+    said = {names[name] for name in entry if name in names}
+    if said & {"eval_dataset", "tasks"} or not parent.get("eval_dataset"):
+        return dict(entry)
+    same = {name: parent[name] for name in SAME_ROWS if name in parent and name not in said}
+    return same | dict(entry)
 
 
 def _one(
@@ -93,7 +109,7 @@ def _one(
             made_from if source == MADE_MODEL else source,
             complaints,
             place,
-            wire.get("stage"),
+            wire,
         ),
     }
     # Left out, the ledger gives the priority of the job before.

@@ -20,7 +20,9 @@ from shared.records import Page
 #: Jobs read at once where only some of them are shown.
 LOOK_AT = 500
 
-blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs", description="Training, export and generation")
+blueprint = Blueprint(
+    "jobs", __name__, url_prefix="/v1/jobs", description="Training, export, generation and evaluation"
+)
 
 
 @blueprint.route("", methods=["POST"])

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, openapi
+from gateway import body, evaluations, openapi
 from gateway.admission import user_of
 from gateway.auth import project_id, require_admin
 from gateway.services import services
@@ -108,8 +108,9 @@ def list_models() -> Response:
 @blueprint.route("/<path:name>", methods=["GET"])
 @blueprint.doc(responses=openapi.ok("Model"))
 def retrieve(name: str) -> Response:
-    """Look at a model"""
-    return jsonify(model_json(services().store.models.get(project_id(), name)))
+    """Look at a model, and at what was measured of it, newest first"""
+    model = services().store.models.get(project_id(), name)
+    return jsonify(model_json(model) | {"evaluations": evaluations.of_model(model)})
 
 
 @blueprint.route("/<path:name>", methods=["DELETE"])

@@ -42,7 +42,9 @@ EVENT_STREAM: dict[str, Any] = {
 
 
 def _any_spec(media_type: str) -> dict[str, Any]:
-    kinds = [{"$ref": f"#/components/schemas/{SPECS[kind].__name__}"} for kind in ("train", "export", "generate")]
+    kinds = [
+        {"$ref": f"#/components/schemas/{SPECS[kind].__name__}"} for kind in ("train", "export", "generate", "evaluate")
+    ]
     return {media_type: {"schema": {"oneOf": kinds}}}
 
 
@@ -173,7 +175,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "Model": _record(
         created=_NUMBER, owned_by=_TEXT, kind=_TEXT, base_model=_TEXT, job_id=_TEXT, size_bytes=_NUMBER, digest=_TEXT,
-        format=_TEXT, metadata=_OBJECT,
+        format=_TEXT, metadata=_OBJECT, evaluations={"type": "array", "items": _OBJECT},
+    ),
+    "Evaluation": _record(
+        model=_TEXT, dataset=_TEXT, dataset_id=_TEXT, dataset_digest=_TEXT, task=_TEXT, num_samples=_NUMBER,
+        metrics=_OBJECT, spec=_OBJECT, job_id=_TEXT, created_at=_TIME,
     ),
     "Deployment": _record(
         name=_TEXT, model=_TEXT, status=_TEXT, error=_TEXT, replicas={"type": "array", "items": _OBJECT}, spec=_OBJECT,

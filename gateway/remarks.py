@@ -14,7 +14,7 @@ from typing import Any
 from gateway import modelfiles, surroundings
 from gateway.admission import record_of, requires
 from gateway.services import Services
-from shared import catalog, schema, vocabulary
+from shared import catalog, predicting, schema, vocabulary
 from shared.advice import doctor, given, idle, wording
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.advice.wording import Own
@@ -48,6 +48,7 @@ def beside_doctor(
     found = [
         *given.remarks(type(spec), body),
         *idle.remarks(spec, body),
+        *predicting.remarks(spec, body),
         *_set_back(spec, wire),
         *_labels(spec, wire, body),
     ]

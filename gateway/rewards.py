@@ -17,7 +17,7 @@ from gateway.services import Services
 from shared import catalog
 from shared.errors import Complaint, NotFound
 from shared.records import Model
-from shared.spec import DeploySpec, ExportSpec, GenerateSpec, TrainSpec
+from shared.spec import DeploySpec, EvaluateSpec, ExportSpec, GenerateSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -73,6 +73,11 @@ def _writers(spec: Any) -> dict[str, str | None]:
     if isinstance(spec, ExportSpec):
         source = spec.source
         return {"model_name_or_path": source.model_name_or_path, "adapter_name_or_path": source.adapter_name_or_path}
+    if isinstance(spec, EvaluateSpec) and spec.data.stage != STAGE:
+        return {
+            "model_name_or_path": spec.model.model_name_or_path,
+            "adapter_name_or_path": next(reversed(spec.adapters), None),
+        }
     if isinstance(spec, DeploySpec):
         return {"model": spec.model, "adapter_name_or_path": spec.adapter_name_or_path}
     return {"model": spec.model} if isinstance(spec, GenerateSpec) else {}

@@ -228,6 +228,34 @@ class Model(NewModel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewEvaluation:
+    """What one job measured of one model on one dataset, or on one task of lm-evaluation-harness."""
+
+    #: As the job named it, or the adapter that was put on it.
+    model_name: str
+    #: Of the catalog's record; None: a model of the Hub or of an import root.
+    model_id: str | None = None
+    dataset: str | None = None
+    dataset_id: str | None = None
+    #: Results compare only where it is the same.
+    dataset_digest: str | None = None
+    task: str | None = None
+    num_samples: int
+    #: Each with its standard error under `<name>_stderr` where it has one.
+    metrics: dict[str, Any]
+    #: Of the job.
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(NewEvaluation):
+    id: str
+    project_id: str
+    job_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Replica:
     """One vLLM process that a deployment wants, and what became of it."""
 

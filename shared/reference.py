@@ -19,7 +19,13 @@ from shared.spec import SPECS
 from shared.tongues import Text, chinese
 from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, Refused
 
-TITLES = {"train": "Training", "export": "Export", "generate": "Generation", "deploy": "Deployments"}
+TITLES = {
+    "train": "Training",
+    "export": "Export",
+    "generate": "Generation",
+    "evaluate": "Evaluation",
+    "deploy": "Deployments",
+}
 INTRODUCTION = """# Parameters
 
 Every field that a request may carry, in JSON or YAML. Names are LLaMA Factory's where it has one, so its YAML files

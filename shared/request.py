@@ -7,12 +7,12 @@ checked here is their form; whether models and datasets exist is asked of the ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from marshmallow import fields
 
-from shared import schema, yaml
+from shared import predicting, schema, yaml
 from shared.errors import Complaint, InvalidRequest, InvalidSpec
 from shared.fields import Message, checked_text, refuse, shown
 from shared.job import Kind
@@ -22,7 +22,7 @@ from shared.spec import SPECS, ExportSpec
 __all__ = ["Envelope", "load", "parse_yaml", "split_envelope"]
 
 #: What may follow a job that succeeded.
-FOLLOWERS = ("train", "export", "generate", "deploy")
+FOLLOWERS = ("train", "export", "generate", "evaluate", "deploy")
 MAX_FOLLOWERS = 8
 MAX_METADATA = 16
 
@@ -74,9 +74,10 @@ def _followers(value: list[dict[str, Any]]) -> Message | None:
 class Envelope:
     kind: str | None = param(
         None,
-        "What kind of job. Left out: export where a field starts with `export_`, else train.",
+        "What kind of job. Left out: export where a field starts with `export_`, evaluate where `do_predict`, "
+        "`do_eval` or `task` is given without a training, else train.",
         type=str,
-        choices=("train", "export", "generate"),
+        choices=("train", "export", "generate", "evaluate"),
         source="ours",
     )
     name: str | None = param(None, "A name for people.", type=str, source="ours", check=_short)
@@ -109,6 +110,16 @@ def split_envelope(body: Mapping[str, Any]) -> tuple[Envelope, dict[str, Any]]:
     return schema.load(Envelope, given), rest
 
 
+def _evaluated(envelope: Envelope, kind: str, rest: dict[str, Any]) -> tuple[Envelope, dict[str, Any], list[Complaint]]:
+    """With LF's switches of evaluation taken for what they mean here."""
+    if kind == Kind.EVALUATE:
+        return envelope, predicting.evaluation(rest), []
+    if kind != Kind.TRAIN:
+        return envelope, rest, []
+    rest, follower, wrong = predicting.followed(rest)
+    return (replace(envelope, then=[*envelope.then, follower]) if follower else envelope), rest, wrong
+
+
 def guess_kind(rest: Mapping[str, Any]) -> str:
     """Export where a field says so. Beside a dataset only a value that is not the default does: LF's own parser knows
     one set of arguments for both, and files that write all of them out are trainings."""
@@ -116,6 +127,8 @@ def guess_kind(rest: Mapping[str, Any]) -> str:
     given = [param for param in exports if rest.get(param.wire) is not None]
     if rest.get("dataset") is not None:
         given = [param for param in given if rest[param.wire] != param.default]
+    if not given and predicting.is_evaluation(rest):
+        return Kind.EVALUATE.value
     return Kind.EXPORT.value if given else Kind.TRAIN.value
 
 
@@ -133,6 +146,8 @@ def load(body: Mapping[str, Any]) -> tuple[Envelope, Any]:
         rest = {name: value for name, value in body.items() if name not in {p.wire for p in schema.params(Envelope)}}
     spec: Any = None
     kind = envelope.kind or body.get("kind") or guess_kind(rest)
+    envelope, rest, wrong = _evaluated(envelope, str(kind), rest)
+    complaints += wrong
     try:
         spec = schema.load(SPECS[str(kind)], rest)
     except InvalidSpec as error:

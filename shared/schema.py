@@ -22,7 +22,7 @@ from shared.rules import INVALID, Invalid, broken, complaint
 from shared.spec import SPECS
 from shared.spec.conflicts import RULES
 from shared.tongues import Text
-from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, is_off
+from shared.unsupported import LF_DEFAULTS, UNSUPPORTED, WITHOUT_EFFECT, is_off
 
 #: Version of what `to_wire` writes; raised together with an entry in UPGRADES.
 SCHEMA_VERSION = 3
@@ -180,7 +180,8 @@ def _asks_for_nothing(owner: type, name: str, value: Any) -> bool:
     """Whether a field of another kind of job has the value that it has there when it is left out: files that write
     everything out post as they are."""
     param = next(param for param in params(owner) if name in param.names)
-    same = value == param.default and isinstance(value, bool) == isinstance(param.default, bool)
+    defaults = (param.default, LF_DEFAULTS.get(name, param.default))
+    same = any(value == default and isinstance(value, bool) == isinstance(default, bool) for default in defaults)
     return value is None or (same and not param.required)
 
 

@@ -48,6 +48,8 @@ class Settings:
     hub: bool = True
     #: Address of the Hub, or of a mirror of it; left out, HF_ENDPOINT counts, which the children's libraries read.
     hub_url: str = "https://huggingface.co"
+    #: Folder of the administrator's tasks of lm-evaluation-harness (YAML files and their data). Empty: none.
+    eval_tasks_dir: str = ""
     #: Largest body of an upload, bytes.
     max_upload_bytes: int = 2 * 1024**3
     #: Largest body of any other request, bytes.

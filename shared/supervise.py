@@ -248,6 +248,7 @@ class Supervisor:
                 error=dict(error) if error else None,
                 models=finish.models,
                 datasets=finish.datasets,
+                evaluations=finish.evaluations,
             )
         )
         kind = str(self.run.job.kind)

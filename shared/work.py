@@ -69,6 +69,7 @@ class Finish:
     #: `NewModel` values of shared/store.
     models: Sequence[Any] = ()
     datasets: Sequence[Any] = ()
+    evaluations: Sequence[Any] = ()
 
 
 class Work(Protocol):

@@ -34,7 +34,7 @@ def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]
     job_seconds = settings.pause_timeout_seconds + 30.0
     celery = [
         ("beat", "shared.beat", "housekeeping", 1, GRACE_SECONDS),
-        ("train", "trainer_worker.tasks", "train", 0, job_seconds),
+        ("train", "trainer_worker.tasks", "train,evaluate", 0, job_seconds),
         ("export", "export_worker.tasks", "export", 0, job_seconds),
         ("generate", "inference_worker.tasks", "generate", 0, job_seconds),
     ]

@@ -100,3 +100,14 @@ def progress(job: dict[str, Any]) -> str:
     steps = f"{done}/{total}" if done is not None and total else ""
     loss = f"loss {values['loss']:.4f}" if isinstance(values.get("loss"), float) else ""
     return "  ".join(part for part in (steps, loss) if part)
+
+
+def measured(metrics: dict[str, Any]) -> str:
+    """`name value +-error` of each number that was measured; of counts nothing."""
+    errors = {name.removesuffix("_stderr"): value for name, value in metrics.items() if name.endswith("_stderr")}
+    told = (name for name in metrics if not name.endswith("_stderr") and not name.startswith(("num_", "predict_")))
+    return ", ".join(
+        f"{name} {metrics[name]:.4g}" + (f" +-{errors[name]:.2g}" if name in errors else "")
+        for name in told
+        if isinstance(metrics[name], int | float)
+    )

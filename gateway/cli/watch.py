@@ -103,6 +103,10 @@ def conclude(console: Console, job: dict[str, Any]) -> int:
         show.refusal(console, job["error"].get("message", ""), [], field=job["error"].get("field"))
     for name in job.get("result", {}).get("models") or filter(None, [job.get("result", {}).get("model")]):
         console.print(f"model: [bold]{escape(name)}[/]", soft_wrap=True)
+    for name, found in (job.get("result", {}).get("by_dataset") or {}).items():
+        console.print(f"{escape(name)}: {escape(show.measured(found['metrics']))}", soft_wrap=True)
+    for task in job.get("result", {}).get("tasks") or []:
+        console.print(f"{escape(task['task'])}: {escape(show.measured(task['metrics']))}", soft_wrap=True)
     return 0 if job["status"] == "succeeded" else 1
 
 

@@ -13,7 +13,7 @@ from shared import formats, schema
 from shared.advice.finding import Finding, Origin, warning
 from shared.advice.preferring import PREFERRING
 from shared.param import Param
-from shared.spec import ExportSpec, GenerateSpec, TrainSpec
+from shared.spec import EvaluateSpec, ExportSpec, GenerateSpec, TrainSpec
 from shared.tongues import Text
 
 #: Optimizers that read Adam's decays.
@@ -118,7 +118,29 @@ GENERATE = (
         what="do_sample true",
     ),
 )
-TABLES: Mapping[type, tuple[Needs, ...]] = {TrainSpec: TRAIN, ExportSpec: EXPORT, GenerateSpec: GENERATE}
+EVALUATE = (
+    Needs(
+        fields=("do_sample", "max_new_tokens", "repetition_penalty", "num_beams", "length_penalty"),
+        holds=lambda spec: spec.generates(),
+        what="predict_with_generate",
+    ),
+    Needs(
+        fields=("temperature", "top_p", "top_k"),
+        holds=lambda spec: spec.decoding.do_sample,
+        what="do_sample true",
+    ),
+    Needs(
+        fields=("n_shot", "limit", "apply_chat_template"),
+        holds=lambda spec: bool(spec.benchmarks.tasks),
+        what="tasks",
+    ),
+)
+TABLES: Mapping[type, tuple[Needs, ...]] = {
+    TrainSpec: TRAIN,
+    ExportSpec: EXPORT,
+    GenerateSpec: GENERATE,
+    EvaluateSpec: EVALUATE,
+}
 
 
 def remarks(spec: Any, body: Mapping[str, Any]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from shared.spec.data import Data
 from shared.spec.deploy import DeploySpec
 from shared.spec.distributed import Distributed
 from shared.spec.drawing import Drawing
+from shared.spec.evaluate import EvaluateSpec
 from shared.spec.export import Export, ExportSpec, Source
 from shared.spec.generate import GenerateSpec, Sampling
 from shared.spec.loop import Loop
@@ -21,9 +22,16 @@ from shared.spec.train import TrainSpec
 from shared.spec.tuning import Freeze, Tuning
 
 #: The spec of each kind of job, and of a deployment.
-SPECS: dict[str, type] = {"train": TrainSpec, "export": ExportSpec, "generate": GenerateSpec, "deploy": DeploySpec}
+SPECS: dict[str, type] = {
+    "train": TrainSpec,
+    "export": ExportSpec,
+    "generate": GenerateSpec,
+    "evaluate": EvaluateSpec,
+    "deploy": DeploySpec,
+}
 
 __all__ = [
-    "SPECS", "Data", "DeploySpec", "Distributed", "Drawing", "Export", "ExportSpec", "Freeze", "GenerateSpec", "Loop",
-    "Lora", "Model", "OptimizerOptions", "Output", "Preference", "Sampling", "Source", "Train", "TrainSpec", "Tuning",
+    "SPECS", "Data", "DeploySpec", "Distributed", "Drawing", "EvaluateSpec", "Export", "ExportSpec", "Freeze",
+    "GenerateSpec", "Loop", "Lora", "Model", "OptimizerOptions", "Output", "Preference", "Sampling", "Source", "Train",
+    "TrainSpec", "Tuning",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from shared.store.datasets import Datasets
 from shared.store.deployments import Deployments
 from shared.store.discarded import Discarded
 from shared.store.engine import Database
+from shared.store.evaluations import Evaluations
 from shared.store.events import Events
 from shared.store.jobs import Jobs
 from shared.store.keys import Keys, Projects
@@ -45,6 +46,7 @@ class Store:
         self.discarded = Discarded(self.database)
         self.datasets = Datasets(self.database)
         self.models = Models(self.database)
+        self.evaluations = Evaluations(self.database)
         self.deployments = Deployments(self.database)
         self.replicas = Replicas(self.database)
         self.workers = Workers(self.database)

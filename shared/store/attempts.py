@@ -16,7 +16,7 @@ from sqlalchemy import Connection, exists, insert, select, update
 from shared.errors import LeaseLost, NotFound
 from shared.ids import new_id
 from shared.job import HELD, MAX_LOST_ATTEMPTS, Job, Kind, Status, Wanted
-from shared.records import Attempt, Checkpoint, Claim, Held, NewDataset, NewEvent, NewModel
+from shared.records import Attempt, Checkpoint, Claim, Held, NewDataset, NewEvaluation, NewEvent, NewModel
 from shared.store.checkpoints import in_use, remove
 from shared.store.claims import anything_for, claim, looker, supersede
 from shared.store.columns import now, record
@@ -155,11 +155,12 @@ class Attempts:
         error: Mapping[str, Any] | None = None,
         models: Sequence[NewModel] = (),
         datasets: Sequence[NewDataset] = (),
+        evaluations: Sequence[NewEvaluation] = (),
         events: Iterable[NewEvent] = (),
     ) -> Job:
         """The job is over: succeeded, failed or cancelled, whatever is wanted by now. Raises: LeaseLost
 
-        What it made (models, datasets) and the jobs of its `then` come to be in the same transaction.
+        What it made (models, datasets, evaluations) and the jobs of its `then` come to be in the same transaction.
         """
         with self._database.write() as connection:
             job = hold(connection, job_id, attempt)
@@ -171,6 +172,7 @@ class Attempts:
                 error=dict(error) if error is not None else None,
                 models=models,
                 datasets=datasets,
+                evaluations=evaluations,
                 new_events=list(events),
             )
 

@@ -16,10 +16,11 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from shared.errors import TunesmithError
 from shared.job import Job, Status
-from shared.records import NewDataset, NewEvent, NewModel
+from shared.records import NewDataset, NewEvaluation, NewEvent, NewModel
 from shared.store.claims import secrets_of
 from shared.store.datasets import insert_dataset
 from shared.store.deployments import deployment_is_taken, insert_deployment
+from shared.store.evaluations import insert_evaluation
 from shared.store.models import insert_model, model_is_taken
 from shared.store.moves import end_attempt, lock_project, move
 from shared.store.names import free_name
@@ -39,12 +40,15 @@ def finish(
     error: dict[str, Any] | None,
     models: Sequence[NewModel],
     datasets: Sequence[NewDataset],
+    evaluations: Sequence[NewEvaluation] = (),
     new_events: list[NewEvent],
 ) -> Job:
     """Move the held `job` to `status`. `result` gets "model" (the first one's name) and "datasets" (ids)."""
     lock_project(connection, job.project_id)
     names = [_add_model(connection, job, model) for model in models]
     ids = [insert_dataset(connection, job.project_id, dataset).id for dataset in datasets]
+    for evaluation in evaluations:
+        insert_evaluation(connection, job.project_id, job.id, evaluation)
     result = {**result, **({"model": names[0]} if names else {}), **({"datasets": ids} if ids else {})}
     if status == Status.SUCCEEDED:
         new_events = new_events + _then(connection, job, result)

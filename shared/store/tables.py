@@ -234,6 +234,27 @@ models = Table(
     UniqueConstraint("project_id", "name"),
 )
 
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("project_id", Words, ForeignKey("projects.id"), nullable=False),
+    Column("job_id", Words, ForeignKey("jobs.id"), nullable=False, index=True),
+    #: A name and no key: results outlive the model, and models of the Hub have no row.
+    Column("model_name", Words, nullable=False),
+    Column("model_id", Words),
+    Column("dataset", Words),
+    Column("dataset_id", Words),
+    Column("dataset_digest", Words),
+    Column("task", Words),
+    Column("num_samples", BigInteger, nullable=False),
+    Column("metrics", Json, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "project_id", "created_at", "id"),
+    Index(None, "project_id", "model_id"),
+)
+
 deployments = Table(
     "deployments",
     metadata,

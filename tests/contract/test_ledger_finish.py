@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from shared.job import Job, Kind, Status
-from shared.records import Claim, NewDataset, NewEvent, NewModel
+from shared.records import Claim, NewDataset, NewEvaluation, NewEvent, NewModel
 from shared.store import Store
 from tests.contract.racing import in_threads
 
@@ -198,3 +198,22 @@ def test_then_without_a_model_to_name_is_a_warning(store: Store, project: str, r
     [warning, _] = store.events.list(project, job.id, after=2)
     assert warning.level == "warning" and "$model" in warning.message
     assert len(store.jobs.list(project)) == 1
+
+
+def test_what_was_measured_is_found_by_model_and_by_dataset(store: Store, project: str, running: NewJob) -> None:
+    job = running(kind=Kind.EVALUATE)
+    common = {"model_name": "smol", "model_id": "model-1", "num_samples": 3, "spec": {"seed": 42}}
+    on_rows = NewEvaluation(
+        dataset="rows", dataset_id="file-1", dataset_digest="d", metrics={"eval_loss": 1.5}, **common
+    )
+    on_task = NewEvaluation(task="arc", metrics={"acc": 0.5, "acc_stderr": 0.1}, **common)
+
+    store.attempts.finish(job.id, 1, status=Status.SUCCEEDED, evaluations=[on_rows, on_task])
+
+    (found,) = store.evaluations.list(project, dataset="file-1")
+    assert (found.job_id, found.metrics, found.spec) == (job.id, {"eval_loss": 1.5}, {"seed": 42})
+    assert [one.dataset for one in store.evaluations.list(project, dataset="rows")] == ["rows"]
+    assert [one.metrics["acc"] for one in store.evaluations.list(project, model="smol", task="arc")] == [0.5]
+    assert len(store.evaluations.list(project, model_id="model-1")) == 2
+    assert not store.evaluations.list(project, model_id="model-2").items
+    assert not store.evaluations.list("another project").items

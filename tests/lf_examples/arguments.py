@@ -17,11 +17,13 @@ BASE: Mapping[str, Mapping[str, Any]] = {
     "train": {"model_name_or_path": "tiny", "dataset": "identity"},
     "export": {"kind": "export", "model_name_or_path": "tiny"},
     "generate": {"kind": "generate", "model": "whole", "dataset": "identity"},
+    "evaluate": {"kind": "evaluate", "model": "whole", "dataset": "identity"},
     "deploy": {"model": "whole"},
 }
 PAIRS = {"stage": "dpo", "dataset": "dpo_en_demo"}
 LABELLED = {"stage": "kto", "dataset": "kto_en_demo"}
 REWARDED = {"stage": "ppo", "reward_model": "scorer"}
+ANSWERED = {"predict_with_generate": True}
 #: What has to be said beside an argument so that it can mean anything.
 BESIDE: Mapping[str, Mapping[str, Any]] = {
     "create_new_adapter": {"adapter_name_or_path": "org/adapter"},
@@ -40,6 +42,9 @@ BESIDE: Mapping[str, Mapping[str, Any]] = {
     ),
     "reward_model_adapters": REWARDED | {"reward_model": "tiny", "reward_model_type": "full"},
     "reward_model_quantization_bit": REWARDED | {"reward_model": "whole-scorer", "reward_model_type": "full"},
+    **dict.fromkeys(("num_beams", "eval_num_beams", "generation_num_beams"), ANSWERED),
+    "length_penalty": ANSWERED | {"num_beams": 2},
+    "n_shot": {"task": "mmlu_test"},
     "reward_model_type": REWARDED | {"reward_model": "whole-scorer"},
 }  # fmt: skip
 #: Accepted, though the spec is no other: what LF has to be told is always so here.

@@ -160,14 +160,17 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     35: (refused("hyper_parallel_cp_size", "Megatron", hyper_parallel_cp_size=0),),
     # While training
     36: (
-        refused("predict_with_generate", "generate", predict_with_generate=True, **TEXTS),
+        refused("predict_with_generate", "no rows to answer", predict_with_generate=True, **TEXTS),
+        refused("then[0].predict_with_generate", "stage pt", **TEXTS,
+                eval_dataset="c4_demo", do_predict=True,
+                do_train=True),
         refused("neat_packing", "stage sft", **PAIRS, neat_packing=True),
         refused("train_on_prompt", "stage sft", **PAIRS, train_on_prompt=True),
         refused("mask_history", "stage sft", **SCORED, mask_history=True),
         refused("packing", "compares", **PAIRS, packing=True),
         refused("packing", "stage ppo", **REWARDED, packing=True),
     ),
-    37: (refused("do_predict", "generate", do_predict=True),),
+    37: (holds("predict_with_generate", True, do_predict=True),),
     38: (
         refused("load_best_model_at_end", "stage rm", **SCORED, val_size=0.1, load_best_model_at_end=True),
         refused("load_best_model_at_end", "stage ppo", **REWARDED, load_best_model_at_end=True),
@@ -183,9 +186,10 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     43: (
         refused("do_eval", "nothing to validate", do_eval=True),
         refused("eval_strategy", "nothing to validate", eval_strategy="steps"),
-        refused("do_predict", "generate", do_predict=True),
+        refused("do_predict", "no rows to answer", do_train=True, do_predict=True),
+        holds("eval_dataset", ["identity"], do_predict=True),
     ),
-    44: (refused("predict_with_generate", "generate", predict_with_generate=True, zero_stage=3),),
+    44: (not_here("the evaluation that follows a training is one of its own and knows no ZeRO"),),
     45: (refused("quantization_device_map", "device", quantization_bit=4, quantization_device_map="auto"),),
     46: (
         refused("pissa_init", "ZeRO-3", pissa_init=True, zero_stage=3),
@@ -254,7 +258,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
                 adapter_name_or_path="ft:saves/tiny/lora/sft"),
     ),
     62: (
-        refused("task", "lm-evaluation-harness", task="mmlu_test"),
-        refused("save_dir", "benchmarks", save_dir="results"),
+        holds("tasks", ["mmlu"], task="mmlu_test", dataset=None),
+        not_here("results are kept on the model: `save_dir` is a label"),
     ),
 }  # fmt: skip

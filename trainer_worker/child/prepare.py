@@ -77,11 +77,11 @@ def prepare(attempt: Attempt) -> None:
     spec = schema.from_stored(TrainSpec, run["spec"])
     loaded = tokenizer.load(run["model_path"], spec)
     encoder = tokenizer.encoder(loaded, spec)
-    digest = _tokenizer_digest(loaded)
+    digest = tokenizer_digest(loaded)
     if spec.data.streaming and len(run["datasets"]) > 1 and spec.data.mix_strategy == "concat":
         text = "a stream reads datasets one after another: the first may be all that is read; interleave them"
         attempt.emit("finding", text, level="warning", field="mix_strategy")
-    made = partial(_part, attempt, spec, encoder, digest)
+    made = partial(part, attempt, spec, encoder, digest)
     places = {"train": made("train", run["datasets"])}
     places["eval"] = {name: made(f"eval {name}".strip(), sets) for name, sets in _validated(run, spec)}
     (attempt.folder / PREPARED).write_text(json.dumps(places))
@@ -96,7 +96,7 @@ def _validated(run: Mapping[str, Any], spec: Any) -> list[tuple[str, list[Mappin
     return [("", datasets)] if datasets else []
 
 
-def _part(
+def part(
     attempt: Attempt, spec: Any, encoder: Any, tokenizer_digest: str, name: str, datasets: Sequence[Mapping[str, Any]]
 ) -> str:
     """The folder of one part's tokens, made now or found."""
@@ -220,7 +220,7 @@ def _key(spec: Any, encoder: Any, tokenizer_digest: str, rows: Mapping[str, Any]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _tokenizer_digest(tokenizer: Any) -> str:
+def tokenizer_digest(tokenizer: Any) -> str:
     """Vocabulary, rules and template: all that decides ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)

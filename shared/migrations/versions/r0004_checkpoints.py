@@ -6,8 +6,8 @@ from alembic import op
 from sqlalchemy import JSON, Boolean, Column, DateTime, Integer, PrimaryKeyConstraint, Text, false
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

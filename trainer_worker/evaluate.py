@@ -1,0 +1,163 @@
+"""What an evaluation adds to the runner: two children, their inputs as local paths, and what was measured as records.
+
+An adapter is evaluated on its base, in the chat template of its training unless the job names another. Not here:
+anything that reads weights or data (trainer_worker/child/evaluation).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from shared import catalog, ids, interpreters, schema
+from shared.catalog import Resolved
+from shared.errors import InvalidSpec, NotAllowed, NotFound
+from shared.job import Kind
+from shared.records import Model, NewDataset, NewEvaluation
+from shared.spec import EvaluateSpec
+from shared.work import Finish, Phase, Run
+from trainer_worker import torchrun
+from trainer_worker.work import is_adapter, resolve
+
+#: How files of answers are marked in the catalog.
+PURPOSE = "evaluate_output"
+
+
+class EvaluateWork:
+    kind = Kind.EVALUATE
+
+    def phases(self, run: Run) -> Sequence[Phase]:
+        python, cores, at = interpreters.trainer(run.settings), len(os.sched_getaffinity(0)), str(run.folder)
+        child = "trainer_worker.child.evaluation"
+        return [
+            Phase(
+                name="prepare",
+                argv=[python, "-m", f"{child}.prepare", at],
+                env=torchrun.environment(run.settings, num_cores=cores),
+                needs_devices=False,
+            ),
+            Phase(
+                name="evaluate",
+                argv=[python, "-m", child, at],
+                env=torchrun.environment(run.settings, devices=run.devices, num_cores=cores),
+            ),
+        ]
+
+    def run_json(self, run: Run) -> Mapping[str, Any]:
+        spec = schema.from_stored(EvaluateSpec, run.job.spec)
+        base, *adapters = find_models(run, spec)
+        if spec.model.trust_remote_code and base.name not in run.settings.trust_remote_code:
+            raise NotAllowed(f"{base.name} may not run code of its own here", field="trust_remote_code")
+        evaluated = (adapters or [base])[-1]
+        return {
+            "spec": schema.to_wire(as_trained(run, spec, evaluated)),
+            "model_path": base.local(run.artifacts),
+            "adapter_paths": [adapter.local(run.artifacts) for adapter in adapters],
+            "model_name": evaluated.name,
+            "base_name": base.name,
+            "eval_datasets": [dataset.as_input(run.artifacts) for dataset in find_datasets(run, spec)],
+            "tasks_dir": run.settings.eval_tasks_dir or None,
+            "hub": run.settings.hub,
+        }
+
+    def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
+        spec = schema.from_stored(EvaluateSpec, run.job.spec)
+        answers = [sealed(run, name, found) for name, found in done["datasets"].items() if "predictions" in found]
+        ids_by_dataset = {dataset.columns["dataset"]: dataset.id for dataset in answers}
+        told = {
+            name: found | ({"predictions": ids_by_dataset[name]} if name in ids_by_dataset else {})
+            for name, found in done["datasets"].items()
+        }
+        rows = list(evaluations(run, spec, done))
+        return Finish(
+            result={
+                "model": rows[0].model_name, "metrics": done["metrics"], "by_dataset": told,
+                "tasks": done["tasks"],
+            },
+            datasets=answers,
+            evaluations=rows,
+        )  # fmt: skip
+
+
+def as_trained(run: Run, spec: EvaluateSpec, model: Resolved) -> EvaluateSpec:
+    """Where the job names no template, with that of the model's training, worded as there."""
+    record = model.record
+    if spec.data.template is not None or record is None or record.template is None:
+        return spec
+    training = training_of(run, record)
+    system = spec.data.default_system or training.get("default_system")
+    thinking = training.get("enable_thinking", spec.data.enable_thinking)
+    data = replace(spec.data, template=record.template, default_system=system, enable_thinking=thinking)
+    return replace(spec, data=data)
+
+
+def training_of(run: Run, record: Model) -> Mapping[str, Any]:
+    """The spec of the training that made the model, an exported one's too; empty where the ledger does not know."""
+    job_id = record.config.get("training_job") or record.job_id
+    try:
+        job = run.store.jobs.get(run.job.project_id, job_id) if job_id else None
+    except NotFound:
+        return {}
+    return job.spec if job is not None and job.kind == Kind.TRAIN else {}
+
+
+def find_models(run: Run, spec: EvaluateSpec) -> list[Resolved]:
+    """The base, then the adapters in their order. Raises NotFound, InvalidSpec."""
+    chain = [resolve(run, spec.model.model_name_or_path)]
+    while is_adapter(chain[0]):
+        chain.insert(0, resolve(run, chain[0].record.base_model))  # type: ignore[union-attr]
+    chain += [resolve(run, name) for name in spec.adapters]
+    known = {model.name for model in chain}
+    for adapter in chain[1:]:
+        if adapter.record is not None and adapter.record.base_model not in known:
+            text = f"{adapter.name} was trained on {adapter.record.base_model}, not on {chain[0].name}"
+            raise InvalidSpec(text, field="adapter_name_or_path")
+    return chain
+
+
+def find_datasets(run: Run, spec: EvaluateSpec) -> Iterator[Resolved]:
+    for name in spec.data.eval_dataset:
+        yield catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, spec.data.dataset_dir)
+
+
+def sealed(run: Run, dataset: str, found: Mapping[str, Any]) -> NewDataset:
+    """The model's answers to one dataset, as a file that can be downloaded."""
+    file = str(found["predictions"])
+    made = run.artifacts.put_file(run.output / file, run.uri(file))
+    name = f"{run.job.name or run.job.id}.{file}"
+    return NewDataset(
+        id=ids.new_id("file-"), name=name, filename=name, purpose=PURPOSE, num_rows=int(found["num_samples"]),
+        size_bytes=made.size_bytes, digest=made.digest, uri=made.uri, columns={"dataset": dataset},
+    )  # fmt: skip
+
+
+def evaluations(run: Run, spec: EvaluateSpec, done: Mapping[str, Any]) -> Iterator[NewEvaluation]:
+    """One for each dataset and each task."""
+    model = find_models(run, spec)[-1]
+    common: dict[str, Any] = {
+        "model_name": model.name,
+        "model_id": model.record.id if model.record is not None else None,
+        "spec": dict(run.job.spec),
+    }
+    for name, found in done["datasets"].items():
+        yield NewEvaluation(**common, **measured(found), **of_dataset(run, spec, name))
+    for task in done["tasks"]:
+        yield NewEvaluation(**common, **measured(task), task=task["task"])
+
+
+def measured(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"num_samples": int(found["num_samples"]), "metrics": dict(found["metrics"])}
+
+
+def of_dataset(run: Run, spec: EvaluateSpec, name: str) -> dict[str, Any]:
+    """A name alone: a file of an import root or of the Hub, or one that was deleted meanwhile."""
+    try:
+        found = catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, spec.data.dataset_dir)
+    except NotFound:
+        return {"dataset": name}
+    record = found.record
+    if record is None:
+        return {"dataset": name}
+    return {"dataset": record.name, "dataset_id": record.id, "dataset_digest": record.digest}
