@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.services import Services
-from shared import catalog, schema
+from shared import catalog, requirements, schema
 from shared.catalog import Resolved
 from shared.errors import Complaint, NotFound
 from shared.fields import shown
@@ -75,14 +75,13 @@ def named(spec: Any) -> Iterator[tuple[Any, list[str]]]:
             yield param, names_in(param.wire, wire[param.wire])
 
 
-def requires(services: Services, spec: Any) -> dict[str, Any]:
-    """What a worker must have, and how many of them. Without a GPU anywhere, processes share the one device `cpu`."""
-    if not isinstance(spec, TrainSpec):
-        return {"num_devices": 1 if type(spec) in (SPECS["export"], SPECS["evaluate"]) else 0}
-    trainers = [worker for worker in services.store.workers.list() if "train" in worker.kinds]
-    has_gpus = not trainers or any(device != "cpu" for worker in trainers for device in worker.devices)
-    nodes = {"num_nodes": spec.distributed.num_nodes} if spec.distributed.num_nodes > 1 else {}
-    return {"num_devices": (spec.distributed.num_processes or 1) if has_gpus else 1, **nodes}
+def requires(spec: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker must have, and how many of them; `asked` is `requires` of the request."""
+    told = requirements.load(asked).as_dict()
+    if isinstance(spec, TrainSpec):
+        nodes = {"num_nodes": spec.distributed.num_nodes} if spec.distributed.num_nodes > 1 else {}
+        return told | {"num_devices": spec.distributed.num_processes or 1, **nodes}
+    return told | {"num_devices": 1 if type(spec) in (SPECS["export"], SPECS["evaluate"]) else 0}
 
 
 def kept(services: Services, project_id: str, spec: Any, made_from: str | None = None) -> dict[str, Any]:

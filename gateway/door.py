@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway import followers, labels, remarks
+from gateway import followers, labels, priorities, remarks, suitors
 from gateway.admission import kept, missing, requires
 from gateway.fitness import unfit
 from gateway.services import Services
@@ -48,22 +48,26 @@ def create_job(
     spec = labels.settled(services, key.project_id, given)
     wire = kept(services, key.project_id, spec)
     complaints = list(missing(services, key.project_id, spec)) or list(unfit(services, key.project_id, spec, wire))
+    complaints += priorities.complaints(services, key, envelope.priority)
     then = followers.checked(services, key.project_id, envelope.then, wire, complaints)
+    complaints += priorities.of_followers(services, key, then)
     if complaints:
         raise schema.refusal(complaints)
+    required = requires(spec, envelope.requires)
+    said = remarks.findings(services, key.project_id, spec, wire, body)
     new = {
         "kind": Kind(str(envelope.kind)),
         "spec": wire,
         "name": envelope.name,
         "priority": envelope.priority,
-        "requires": requires(services, spec),
+        "requires": required,
         "metadata": envelope.metadata,
         "request": {"suffix": envelope.suffix, **(sent or {})},
         "then": then,
         "fingerprint": _fingerprint(key, body),
         "idempotency_key": idempotency_key,
         "secrets": schema.secrets(spec),
-        "findings": [found.as_dict() for found in remarks.findings(services, key.project_id, spec, wire, body)],
+        "findings": [found.as_dict() for found in (*said, *suitors.remarks(services, str(envelope.kind), required))],
         "owner": key.id,
     }
     return _record(services, key.project_id, new)

@@ -14,7 +14,7 @@ from gateway import labels, rewards
 from gateway.admission import kept, missing, model_of, requires
 from gateway.fitness import unfit
 from gateway.services import Services
-from shared import schema
+from shared import request, schema
 from shared.errors import Complaint, InvalidSpec
 from shared.request import Envelope
 from shared.spec import SPECS, EvaluateSpec
@@ -100,7 +100,7 @@ def _one(
         "kind": kind,
         "spec": wire,
         "metadata": envelope.metadata,
-        "requires": requires(services, spec),
+        "requires": requires(spec, envelope.requires),
         "request": {"suffix": envelope.suffix},
         "then": _all(
             services,
@@ -134,7 +134,7 @@ def _load(kind: str, entry: Mapping[str, Any]) -> tuple[Envelope, Any]:
     if not fields.keys() & set(model.names):
         fields[model.wire] = MADE_MODEL
     envelope = schema.load(Envelope, {name: value for name, value in entry.items() if name in names - {"kind"}})
-    return envelope, schema.load(SPECS[kind], fields)
+    return envelope, schema.load(SPECS[kind], request.with_devices(kind, envelope, fields))
 
 
 def _secrets(kind: str, entry: Mapping[str, Any]) -> list[Complaint]:

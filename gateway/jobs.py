@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, openapi, tailer
+from gateway import body, openapi, priorities, tailer
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.services import services
@@ -72,6 +72,15 @@ def find_jobs(**filters: Any) -> Page[Job]:
 def retrieve(job_id: str) -> Response:
     """Look at a job"""
     return jsonify(job_json(services().store.jobs.get(project_id(), job_id)))
+
+
+@blueprint.route("/<job_id>", methods=["PATCH"])
+@blueprint.doc(requestBody=openapi.body_of("JobChange"), responses=openapi.ok("Job"))
+def change(job_id: str) -> Response:
+    """Change the priority of a job that is queued or paused"""
+    job = services().store.jobs.get(project_id(), job_id)
+    priority = priorities.read(services(), current_key(), body.json_object())
+    return jsonify(job_json(services().store.jobs.set_priority(project_id(), job.id, priority)))
 
 
 @blueprint.route("/<job_id>/cancel", methods=["POST"])

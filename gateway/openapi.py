@@ -150,6 +150,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         kind=_TEXT, name=_TEXT, status=_TEXT, phase=_TEXT, spec=_OBJECT, progress=_OBJECT, result=_OBJECT, model=_TEXT,
         error=_OBJECT, attempt=_NUMBER, queue_position=_NUMBER, created_at=_TIME, started_at=_TIME, finished_at=_TIME,
     ),
+    "JobChange": {
+        "type": "object",
+        "required": ["priority"],
+        "properties": {"priority": {"type": "integer", "minimum": -100, "maximum": 100}},
+    },
     "Event": {
         "type": "object",
         "properties": {

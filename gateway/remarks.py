@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gateway import modelfiles, surroundings
-from gateway.admission import record_of, requires
+from gateway.admission import record_of
 from gateway.services import Services
 from shared import catalog, predicting, schema, vocabulary
 from shared.advice import doctor, given, idle, wording
@@ -36,7 +36,6 @@ def findings(
     """`wire` is the spec as it is kept, `body` what was sent."""
     found = beside_doctor(services, project_id, spec, wire, body)
     if isinstance(spec, TrainSpec):
-        found += _waits(services, spec)
         return [*found, *doctor.of_case(surroundings.known(services, project_id, spec).case(spec))]
     return [*found, *doctor.findings(spec)]
 
@@ -126,27 +125,6 @@ def _tokens(services: Services, model: Model, wanted: Collection[str]) -> frozen
     known = text.replace(rb"\u003c", b"<").replace(rb"\u003e", b">")
     written = {token: (f'"{token}"'.encode(), json.dumps(token).encode()) for token in wanted}
     return frozenset(token for token, forms in written.items() if any(form in known for form in forms))
-
-
-def _waits(services: Services, spec: TrainSpec) -> Iterator[Finding]:
-    """Whether any worker that reported itself lately has as many devices as the job wants."""
-    workers = [
-        worker
-        for worker in services.store.workers.list()
-        if "train" in worker.kinds and worker.age_seconds < services.settings.lease_seconds
-    ]
-    wanted, most = requires(services, spec)["num_devices"], max((len(worker.devices) for worker in workers), default=0)
-    able, num_nodes = sum(len(worker.devices) >= wanted for worker in workers), spec.distributed.num_nodes
-    if not workers:
-        yield info("num_processes", Origin.ESTIMATE, "No training worker reports itself: the job waits until one does.")
-    elif wanted > most:
-        told = "{wanted} devices are wanted, the largest training worker has {most}: the job waits for a larger one."
-        text = Text(told, wanted=wanted, most=most)
-        yield warning("num_processes", Origin.ESTIMATE, text, Text("Set num_processes to at most {most}.", most=most))
-    elif num_nodes > able:
-        told = "{wanted} workers with as many devices are wanted, {able} report themselves: the job waits for more."
-        text = Text(told, wanted=num_nodes, able=able)
-        yield warning("num_nodes", Origin.ESTIMATE, text, Text("Set num_nodes to at most {most}.", most=able))
 
 
 def _other_base(services: Services, project_id: str, spec: ExportSpec) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ class Reconciler:
         self._metrics_url = metrics_url
         self._storage_id = worker.artifacts.storage_id()
         self._lives: dict[str, tuple[Life, threading.Thread]] = {}
+        self._machine = devices.known(tuple(worker.gpus) or (devices.CPU,))
         self._beaten_at = float("-inf")
 
     def run(self) -> None:
@@ -57,21 +58,24 @@ class Reconciler:
     def _beat(self) -> None:
         if time.monotonic() - self._beaten_at < self._worker.settings.renew_seconds:
             return
+        names = [device.id for device in self._machine]
+        held = devices.holders(self._worker.settings.run_dir, names)
         self._worker.store.workers.beat(
             self._id,
             kinds=["replica"],
             host=socket.gethostname(),
-            devices=list(self._worker.gpus) or [devices.CPU],
+            devices=names,
             storage_id=self._storage_id,
             metrics_url=self._metrics_url,
             version=version("tunesmith"),
+            machine=devices.machine(self._machine, held),
         )
         self._beaten_at = time.monotonic()
 
     def _has_room(self) -> bool:
         """On GPUs: a free one. A replica that is claimed all the same waits for its devices in its own thread."""
         gpus = self._worker.gpus
-        return not gpus or devices.num_free(self._worker.settings.run_dir, gpus) > 0
+        return not gpus or bool(devices.free(self._worker.settings.run_dir, gpus))
 
     def _begin(self, replica: Replica) -> None:
         try:

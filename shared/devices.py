@@ -12,16 +12,15 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.requirements import CPU, Device
 from shared.settings import Settings
 from shared.telemetry import query_gpus
 
-CPU = "cpu"
-#: How many devices a machine without GPUs says it has: processes on a CPU are not bounded by devices.
-CPU_COUNT = 64
+__all__ = ["CPU", "Busy", "Taken", "find", "free", "holders", "known", "machine", "take"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +52,28 @@ def find(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted(settings.devices)) or gpus or (CPU,)
 
 
-def machine(names: Sequence[str]) -> dict[str, Any]:
-    """What these GPUs are and how much memory they and the machine have, GiB; nothing without GPUs."""
-    rows = [row for row in query_gpus("uuid", "name", "memory.total") if row[0] in names]
-    if not rows:
-        return {}
-    gpus = [{"name": name, "memory_gib": round(int(mib) / 1024, 1)} for _, name, mib in rows if mib.isdigit()]
+def known(names: Sequence[str]) -> tuple[Device, ...]:
+    """The devices of these names, with kind and memory where they are GPUs that nvidia-smi knows."""
+    rows = {row[0]: row[1:] for row in query_gpus("uuid", "name", "memory.total")} if tuple(names) != (CPU,) else {}
+    found = []
+    for name in names:
+        kind, mib = rows.get(name, (None, ""))
+        memory_gib = round(int(mib) / 1024, 1) if mib.isdigit() else None
+        found.append(Device(id=name, kind=kind, memory_gib=memory_gib))
+    return tuple(found)
+
+
+def machine(known: Sequence[Device], holders: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a worker says of its machine: every device with who holds it, the GPUs, and the memory where there are
+    any, GiB."""
+    devices = [
+        {**asdict(device), "held_by": dict(holders[device.id]) if device.id in holders else None} for device in known
+    ]
+    gpus = [{"name": device.kind, "memory_gib": device.memory_gib} for device in known if device.memory_gib]
+    if not gpus:
+        return {"devices": devices}
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"gpus": gpus, "host_memory_gib": round(pages / 1024**3, 1)}
+    return {"devices": devices, "gpus": gpus, "host_memory_gib": round(pages / 1024**3, 1)}
 
 
 def take(run_dir: Path, names: Sequence[str], count: int, holder: Mapping[str, Any]) -> Taken | Busy:
@@ -86,14 +99,22 @@ def take(run_dir: Path, names: Sequence[str], count: int, holder: Mapping[str, A
     return held
 
 
-def num_free(run_dir: Path, names: Sequence[str]) -> int:
-    """How many could be taken now; CPU_COUNT for a free CPU."""
-    free = 0
+def free(run_dir: Path, names: Sequence[str]) -> list[str]:
+    """Those that could be taken now."""
+    held = holders(run_dir, names)
+    return [name for name in names if name not in held]
+
+
+def holders(run_dir: Path, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """What the holders of those that are taken said of themselves."""
+    held: dict[str, Mapping[str, Any]] = {}
     for name in names:
-        if (descriptor := _try_lock(run_dir, name)) is not None:
+        # Shared: two that only look do not see each other.
+        if (descriptor := _try_lock(run_dir, name, fcntl.LOCK_SH)) is None:
+            held[name] = _holder(run_dir, name)
+        else:
             os.close(descriptor)
-            free += CPU_COUNT if name == CPU else 1
-    return free
+    return held
 
 
 def _path(run_dir: Path, name: str) -> Path:
@@ -102,10 +123,10 @@ def _path(run_dir: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '_')}.lock"
 
 
-def _try_lock(run_dir: Path, name: str) -> int | None:
+def _try_lock(run_dir: Path, name: str, kind: int = fcntl.LOCK_EX) -> int | None:
     descriptor = os.open(_path(run_dir, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None

@@ -33,6 +33,8 @@ class Project:
     id: str
     name: str
     created_at: datetime
+    #: Of the devices, relative to other projects'.
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class ApiKey:
     prefix: str
     created_at: datetime
     revoked_at: datetime | None = None
+    #: Of the devices, relative to the project's other keys'.
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,8 @@ class Attempt:
     reason: str | None
     started_at: datetime
     ended_at: datetime | None
+    #: Names of the devices that it has taken; None before.
+    devices: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

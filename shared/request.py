@@ -12,12 +12,13 @@ from typing import Any
 
 from marshmallow import fields
 
-from shared import predicting, schema, yaml
+from shared import predicting, requirements, schema, yaml
 from shared.errors import Complaint, InvalidRequest, InvalidSpec
 from shared.fields import Message, checked_text, refuse, shown
 from shared.job import Kind
 from shared.param import param
 from shared.spec import SPECS, ExportSpec
+from shared.tongues import Text
 
 __all__ = ["Envelope", "load", "parse_yaml", "split_envelope"]
 
@@ -25,6 +26,11 @@ __all__ = ["Envelope", "load", "parse_yaml", "split_envelope"]
 FOLLOWERS = ("train", "export", "generate", "evaluate", "deploy")
 MAX_FOLLOWERS = 8
 MAX_METADATA = 16
+#: How many processes a training has, one for each device.
+PROCESSES = "num_processes"
+#: Of `requires` what a kind of job cannot use: exports and evaluations have one device, generation those of the replicas.
+CARDS = ("num_devices", "gpu_kind", "min_gpu_memory_gib", "accelerator")
+USELESS = {"export": ("num_devices",), "evaluate": ("num_devices",), "generate": CARDS, "deploy": (*CARDS, "labels")}
 
 parse_yaml = yaml.parse
 
@@ -81,7 +87,15 @@ class Envelope:
         source="ours",
     )
     name: str | None = param(None, "A name for people.", type=str, source="ours", check=_short)
-    priority: int = param(0, "Higher runs first.", minimum=-100, maximum=100, source="ours")
+    priority: int = param(
+        0, "Higher runs first; above 0 is for administrators.", minimum=-100, maximum=100, source="ours"
+    )
+    requires: dict[str, Any] = param(
+        {},
+        "What the worker must have: `num_devices`, `gpu_kind` (A100, H100-80GB), `min_gpu_memory_gib`, `accelerator` "
+        "(any, cuda, cpu), `labels`.",
+        source="ours",
+    )
     metadata: dict[str, str] = param({}, "Up to 16 texts kept with the job.", source="OpenAI", check=_metadata)
     then: list[dict[str, Any]] = param(
         [],
@@ -149,9 +163,38 @@ def load(body: Mapping[str, Any]) -> tuple[Envelope, Any]:
     envelope, rest, wrong = _evaluated(envelope, str(kind), rest)
     complaints += wrong
     try:
+        rest = with_devices(str(kind), envelope, rest)
+    except InvalidSpec as error:
+        complaints += error.complaints
+    try:
         spec = schema.load(SPECS[str(kind)], rest)
     except InvalidSpec as error:
         complaints += error.complaints
     if complaints:
         raise schema.refusal(complaints)
     return envelope, spec
+
+
+def with_devices(kind: str, envelope: Envelope, rest: dict[str, Any]) -> dict[str, Any]:
+    """The spec's fields with what `requires` says of them: a training has a process for each device.
+
+    Raises InvalidSpec when `requires` is wrong, or asks what this kind of job has no use for.
+    """
+    asked = requirements.load(envelope.requires)
+    if kind == Kind.TRAIN and asked.num_devices is not None:
+        names = next(param.names for param in schema.params(SPECS[kind]) if param.wire == PROCESSES)
+        given = [rest[name] for name in names if rest.get(name) is not None]
+        if given and given != [asked.num_devices]:
+            text = Text(
+                "is {count} beside num_processes {given}: leave one of them out",
+                count=asked.num_devices,
+                given=shown(given[0]),
+            )
+            raise schema.refusal([Complaint(field="requires.num_devices", message=text)])
+        return {**rest, **({} if given else {PROCESSES: asked.num_devices})}
+    useless = USELESS.get(kind, ())
+    wrong = [name for name in asked.as_dict() if name in useless]
+    if wrong:
+        text = Text("has no meaning for a job of kind {kind}: leave it out", kind=kind)
+        raise schema.refusal([Complaint(field=f"requires.{name}", message=text) for name in wrong])
+    return rest

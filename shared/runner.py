@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from shared import devices, folder
+from shared import devices, folder, requirements
 from shared.errors import TunesmithError
 from shared.lease import LEDGER_AWAY
+from shared.requirements import Device
 from shared.settings import Settings
 from shared.supervise import Supervisor
 from shared.telemetry import Metrics
@@ -40,8 +41,15 @@ class Worker:
     works: Sequence[Work]
     #: Devices of this machine to take jobs on; empty: only jobs that need none.
     devices: tuple[str, ...] = ()
+    #: The same with kind and memory, where they were found out.
+    known: tuple[Device, ...] = ()
     labels: tuple[str, ...] = ()
     storage_id: str
+    host: str | None = None
+
+    @property
+    def machine(self) -> tuple[Device, ...]:
+        return self.known or tuple(Device(id=name) for name in self.devices)
 
 
 class Runner:
@@ -72,17 +80,19 @@ class Runner:
         return self._looking.locked()
 
     def _claim(self) -> Claim | None:
-        num_devices = devices.num_free(self._settings.run_dir, self._worker.devices)
-        if self._worker.devices and not num_devices:
+        names = devices.free(self._settings.run_dir, self._worker.devices)
+        if self._worker.devices and not names:
             log.info("No device is free; the sweep asks again", extra={"worker_id": self._worker.id})
             return None
         try:
             return self._store.attempts.claim_next(
                 worker_id=self._worker.id,
                 kinds=tuple(self._works),
-                num_devices=num_devices,
+                free=[device for device in self._worker.machine if device.id in names],
+                machine=self._worker.machine,
                 labels=self._worker.labels,
                 storage_id=self._worker.storage_id,
+                host=self._worker.host,
             )
         except LEDGER_AWAY:
             log.warning("The ledger cannot be reached; the sweep asks again", exc_info=True)
@@ -103,7 +113,9 @@ class Runner:
                 artifacts=self._artifacts,
             )
             work = self._works[claim.job.kind]
-            Supervisor(run, work, self._worker.devices, self._metrics, self._stopping).supervise()
+            fit = requirements.fitting(claim.job.requires, self._worker.machine)
+            names = tuple(device.id for device in fit)
+            Supervisor(run, work, names, self._metrics, self._stopping).supervise()
         except (*LEDGER_AWAY, TunesmithError, OSError):
             # The edge of an attempt: without renewals the sweep takes the job and gives it to somebody else. A full
             # disk must not take every queued job along, one after another.

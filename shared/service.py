@@ -71,13 +71,16 @@ class Service:
         self._store = Store(settings.database_url)
         self._store.check_host()
         artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
+        names = devices.find(settings) if needs_devices else ()
         self._worker = Worker(
             id=settings.worker_id or f"{socket.gethostname()}-{name}",
             works=works,
-            devices=devices.find(settings) if needs_devices else (),
+            devices=names,
+            known=devices.known(names),
+            labels=tuple(settings.worker_labels),
             storage_id=artifacts.storage_id(),
+            host=socket.gethostname(),
         )
-        self._machine = devices.machine(self._worker.devices)
         self._registry = CollectorRegistry()
         metrics = telemetry.Metrics(self._registry)
         self.runner = Runner(self._store, artifacts, settings, self._worker, metrics)
@@ -115,11 +118,15 @@ class Service:
                     labels=list(self._worker.labels),
                     metrics_url=self._metrics_url(),
                     version=version("tunesmith"),
-                    machine=self._machine,
+                    machine=self._machine(),
                 )
                 self._listen()
             except Exception:  # the edge of a thread that must not end
                 log.warning("The worker's beat failed", exc_info=True, extra={"worker_id": self._worker.id})
+
+    def _machine(self) -> dict[str, Any]:
+        held = devices.holders(self._settings.run_dir, self._worker.devices)
+        return devices.machine(self._worker.machine, held)
 
     def _listen(self) -> None:
         """An idle worker that does not fetch what waits for it ends, to be started again."""

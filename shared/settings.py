@@ -60,6 +60,10 @@ class Settings:
     inference_python: str = ""
     #: Device names this machine offers, e.g. `cpu` or GPU UUIDs. Empty: found out (nvidia-smi, else `cpu`).
     devices: list[str] = field(default_factory=list)
+    #: What jobs may require of this machine's workers beside its devices, e.g. `eu,nvlink`.
+    worker_labels: list[str] = field(default_factory=list)
+    #: Highest priority that a key of role user may give; administrators give any (up to 100).
+    user_priority: int = 0
     #: Stable name of this worker; empty: <host name>-<service>.
     worker_id: str = ""
     #: A job whose beat did not move for this long, by the sweep's own clock, is taken from its worker.

@@ -170,7 +170,8 @@ class Supervisor:
             return self._spawn(index, ())
         taken = self._take_devices()
         try:
-            self.run = replace(self.run, devices=taken.names)
+            self.run = run = replace(self.run, devices=taken.names)
+            self._lease.insist(lambda: run.store.attempts.take_devices(run.job.id, run.attempt, run.devices))
             return self._spawn(index, taken.descriptors)
         finally:
             # The keeper holds them now. With copies of ours a frozen worker would keep the devices from everybody.

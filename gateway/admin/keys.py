@@ -34,9 +34,9 @@ def opened(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
-def create(store: Store, console: Console, name: str, role: str) -> int:
+def create(store: Store, console: Console, name: str, role: str, share: float = 1.0) -> int:
     """The secret goes to standard output alone, so that a script can take it."""
-    _, secret = store.keys.create(store.projects.default().id, name, role)
+    _, secret = store.keys.create(store.projects.default().id, name, role, share=share)
     console.out(secret, highlight=False)
     return 0
 
@@ -60,9 +60,13 @@ def show_all(store: Store, console: Console, as_json: bool) -> int:
     keys = store.keys.list(store.projects.default().id)
     if as_json:
         show.as_json(
-            console, [{"id": key.id, "name": key.name, "role": key.role, "prefix": key.prefix} for key in keys]
+            console,
+            [
+                {"id": key.id, "name": key.name, "role": key.role, "prefix": key.prefix, "share": key.share}
+                for key in keys
+            ],
         )
         return 0
-    rows = [(key.id, key.name, key.role, f"{key.prefix}...") for key in keys]
-    show.table(console, ("id", "name", "role", "key"), rows, "no keys")
+    rows = [(key.id, key.name, key.role, f"{key.share:g}", f"{key.prefix}...") for key in keys]
+    show.table(console, ("id", "name", "role", "share", "key"), rows, "no keys")
     return 0

@@ -17,8 +17,9 @@ from shared.errors import LeaseLost, NotFound
 from shared.ids import new_id
 from shared.job import HELD, MAX_LOST_ATTEMPTS, Job, Kind, Status, Wanted
 from shared.records import Attempt, Checkpoint, Claim, Held, NewDataset, NewEvaluation, NewEvent, NewModel
+from shared.requirements import Device
 from shared.store.checkpoints import in_use, remove
-from shared.store.claims import anything_for, claim, looker, supersede
+from shared.store.claims import Looker, anything_for, claim, supersede
 from shared.store.columns import now, record
 from shared.store.discarded import adopt
 from shared.store.engine import Database
@@ -37,12 +38,28 @@ class Attempts:
         *,
         worker_id: str,
         kinds: Iterable[Kind | str],
-        num_devices: int,
+        num_devices: int = 0,
+        free: Sequence[Device] | None = None,
+        machine: Sequence[Device] | None = None,
         labels: Iterable[str] = (),
         storage_id: str | None = None,
+        host: str | None = None,
     ) -> Claim | None:
-        """A new attempt at the next job that this worker can run; None when there is none."""
-        who = looker(worker_id, kinds, num_devices, labels, storage_id)
+        """A new attempt at the next job that this worker can run; None when there is none.
+
+        `free` are the devices that it could take now, `machine` all that it has; left out, `num_devices` of no
+        particular kind, and what is free.
+        """
+        free = [Device(id=str(number)) for number in range(num_devices)] if free is None else free
+        who = Looker(
+            worker_id=worker_id,
+            kinds=tuple(Kind(kind) for kind in kinds),
+            free=tuple(free),
+            machine=tuple(free if machine is None else machine),
+            labels=tuple(labels),
+            storage_id=storage_id,
+            host=host,
+        )
         with self._database.read() as connection:
             if not anything_for(connection, who):
                 return None
@@ -72,6 +89,12 @@ class Attempts:
             told = [] if status == job.status else [_holder_says(status)]
             after = replace(job, status=status, phase=phase or job.phase, progress={**job.progress, **(progress or {})})
             return save(connection, job, after, [*events, *told]).wanted
+
+    def take_devices(self, job_id: str, attempt: int, names: Sequence[str]) -> None:
+        """From now on these devices of its machine are the attempt's. Raises: LeaseLost"""
+        with self._database.write() as connection:
+            hold(connection, job_id, attempt)
+            connection.execute(_row(job_id, attempt).values(devices=list(names)))
 
     def offset(self, job_id: str, attempt: int) -> int:
         """Bytes of the attempt's events.jsonl whose events are in the ledger."""

@@ -1,22 +1,45 @@
 """Which queued job a worker gets, and the new attempt that this begins.
 
-Highest priority first; then who has the fewest jobs running, by project and then by owner; then the oldest. PostgreSQL
+Highest priority first; then who has had least, by project and then by owner (shares.py); then the oldest. Only what the
+worker's free devices, labels and storage meet; what a large job waits for may be kept for it (backfill.py). PostgreSQL
 locks the row it picks and skips those that others are picking; on SQLite the whole transaction has the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Select,
+    Text,
+    and_,
+    case,
+    column,
+    exists,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+    values,
+)
 
-from shared.job import HELD, Job, Kind, Status, Wanted
+from shared import requirements
+from shared.job import Job, Kind, Status, Wanted
 from shared.records import Claim, Worker
-from shared.store import members
+from shared.requirements import CPU, CUDA, Device
+from shared.store import members, shares
+from shared.store.backfill import Offer, offer
 from shared.store.columns import now, record
 from shared.store.moves import JOB_COLUMNS, move
+from shared.store.shares import Balance
 from shared.store.tables import attempts, checkpoints, events, job_labels, job_secrets, jobs
 
 
@@ -26,42 +49,74 @@ class Looker:
 
     worker_id: str
     kinds: tuple[Kind, ...]
-    num_devices: int
+    #: The devices that it could take now, and all that it has.
+    free: tuple[Device, ...]
+    machine: tuple[Device, ...]
     labels: tuple[str, ...]
     storage_id: str | None
+    #: None: nothing is known of other workers beside it.
+    host: str | None = None
 
 
-def suitable(looker: Looker) -> ColumnElement[bool]:
-    """Queued, and what the job requires the worker has."""
+def suitable(looker: Looker, devices: Sequence[Device]) -> ColumnElement[bool]:
+    """Queued, and what the job requires the worker has, if these are its devices."""
     label = job_labels.c.label
     lacking = select(1).where(job_labels.c.job_id == jobs.c.id, label.not_in(looker.labels))
     return and_(
         jobs.c.status == Status.QUEUED,
         jobs.c.kind.in_(looker.kinds),
-        jobs.c.num_devices <= looker.num_devices,
+        or_(*fitting(devices)),
         or_(jobs.c.storage_id.is_(None), jobs.c.storage_id == looker.storage_id),
         ~exists(lacking),
     )
 
 
-def next_job(looker: Looker, passed: Sequence[str] = ()) -> Select[Any]:
-    """`passed`: jobs that wait for more nodes."""
-    project, owner = _held_by(jobs.c.project_id), _held_by(jobs.c.project_id, jobs.c.owner)
-    return (
-        select(*JOB_COLUMNS)
-        .outerjoin(project, project.c.project_id == jobs.c.project_id)
-        .outerjoin(owner, and_(owner.c.project_id == jobs.c.project_id, owner.c.owner == jobs.c.owner))
-        .where(suitable(looker), jobs.c.id.not_in(passed))
-        .order_by(jobs.c.priority.desc(), func.coalesce(project.c.num_held, 0), func.coalesce(owner.c.num_held, 0))
-        .order_by(jobs.c.created_at, jobs.c.id)
-        .limit(1)
-        .with_for_update(of=jobs, skip_locked=True)
-    )
+def fitting(devices: Sequence[Device]) -> Iterator[ColumnElement[bool]]:
+    """What requirements.are_met says, for the claim's WHERE: one condition for each lot of equal cards."""
+    yield jobs.c.num_devices == 0
+    gpus = [device for device in devices if device.is_gpu]
+    count = requirements.count(devices)
+    yield and_(jobs.c.accelerator.is_(None), jobs.c.num_devices <= count)
+    yield and_(jobs.c.accelerator == CPU, jobs.c.num_devices <= count if count and not gpus else false())
+    least = func.coalesce(jobs.c.min_gpu_memory_gib, 0.0)
+    for names, memory_gib, num in _lots(gpus):
+        kind = or_(jobs.c.gpu_kind.is_(None) if None in names else false(), jobs.c.gpu_kind.in_(names - {None}))
+        yield and_(jobs.c.accelerator == CUDA, kind, least <= memory_gib, jobs.c.num_devices <= num)
 
 
-def _held_by(*columns: Any) -> Any:
-    count = func.count().label("num_held")
-    return select(*columns, count).where(jobs.c.status.in_(HELD)).group_by(*columns).subquery()
+def _lots(gpus: Sequence[Device]) -> Iterator[tuple[frozenset[str | None], float, int]]:
+    """(kinds, memory, number): so many cards are of each of these kinds and have so much memory or more."""
+    memories: dict[str | None, list[float]] = {None: [gpu.memory_gib or 0.0 for gpu in gpus]}
+    for gpu in gpus:
+        for key in requirements.keys(gpu):
+            memories.setdefault(key, []).append(gpu.memory_gib or 0.0)
+    alike: dict[tuple[float, ...], set[str | None]] = {}
+    for name, found in memories.items():
+        alike.setdefault(tuple(sorted(found)), set()).add(name)
+    for sizes, names in alike.items():
+        for memory_gib in Counter(sizes):
+            yield frozenset(names), memory_gib, sum(other >= memory_gib for other in sizes)
+
+
+def in_order(query: Select[Any], balance: Balance, reserved: str | None = None) -> Select[Any]:
+    """`query` on jobs, the next first; `reserved` comes before others of its priority."""
+    query = query.order_by(jobs.c.priority.desc())
+    if reserved is not None:
+        query = query.order_by(case((jobs.c.id == reserved, 0), else_=1))
+    if balance.used:
+        projects = _table("project_scores", (list(row) for row in balance.of_projects().items()))
+        owners = _table("owner_scores", ([*who, balance.of_owner(who)] for who in balance.used))
+        of_owner = and_(owners.c.project_id == jobs.c.project_id, owners.c.owner == jobs.c.owner)
+        query = query.outerjoin(projects, projects.c.project_id == jobs.c.project_id).outerjoin(owners, of_owner)
+        query = query.order_by(func.coalesce(projects.c.score, 0.0), func.coalesce(owners.c.score, 0.0))
+    return query.order_by(jobs.c.created_at, jobs.c.id)
+
+
+def _table(name: str, rows: Iterable[Sequence[Any]]) -> Any:
+    data = [tuple(row) for row in rows]
+    columns = [column("project_id", Text), column("owner", Text), column("score", Float)]
+    columns = columns if len(data[0]) == 3 else [columns[0], columns[2]]
+    return values(*columns, name=f"{name}_rows").data(data).cte(name)
 
 
 def claim(connection: Connection, looker: Looker) -> Claim | None:
@@ -92,14 +147,45 @@ def claim(connection: Connection, looker: Looker) -> Claim | None:
 
 def _pick(connection: Connection, looker: Looker) -> tuple[Job | None, Sequence[Worker]]:
     """The next job for which there are enough nodes, and who they are; the others wait and block nobody."""
+    balance = shares.balance(connection)
+    offered = _offer(connection, looker, balance)
     passed: list[str] = []
-    while row := connection.execute(next_job(looker, passed)).mappings().first():
-        job = record(Job, row)
+    while job_id := connection.execute(_next(looker, offered, balance, passed)).scalar():
+        # By its id, in a second query: sorting the queue with every job's spec along takes five times as long.
+        job = record(Job, connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).mappings().one())
         others = members.find_others(connection, job, looker.worker_id, looker.storage_id)
         if others is not None:
             return job, others
         passed.append(job.id)
     return None, ()
+
+
+def _offer(connection: Connection, looker: Looker, balance: Balance) -> Offer:
+    def first() -> Select[Any]:
+        columns = (
+            jobs.c.id,
+            jobs.c.priority,
+            jobs.c.num_devices,
+            jobs.c.requires,
+            jobs.c.created_at,
+            jobs.c.reserved_host,
+        )
+        return in_order(select(*columns).where(suitable(looker, looker.machine)), balance).limit(1)
+
+    return offer(connection, looker.worker_id, looker.host, looker.free, looker.machine, first)
+
+
+def _next(looker: Looker, offered: Offer, balance: Balance, passed: Sequence[str]) -> Select[Any]:
+    """`passed`: jobs that wait for more nodes."""
+    can = suitable(looker, offered.devices)
+    reserving = offered.reserving
+    if reserving is not None:
+        goes_first = or_(jobs.c.id == reserving.id, jobs.c.priority > reserving.priority)
+        can = or_(can, and_(goes_first, suitable(looker, offered.kept)))
+    query = in_order(
+        select(jobs.c.id).where(can, jobs.c.id.not_in(passed)), balance, reserving.id if reserving else None
+    )
+    return query.limit(1).with_for_update(of=jobs, skip_locked=True)
 
 
 def _begin_attempt(connection: Connection, job_id: str, attempt: int, looker: Looker) -> None:
@@ -125,16 +211,4 @@ def secrets_of(connection: Connection, job_id: str) -> dict[str, str]:
 
 def anything_for(connection: Connection, looker: Looker) -> bool:
     """A cheap look without a lock, so that idle workers do not queue up for SQLite's one writer."""
-    return connection.execute(select(1).where(suitable(looker)).limit(1)).first() is not None
-
-
-def looker(
-    worker_id: str, kinds: Iterable[Kind | str], num_devices: int, labels: Iterable[str], storage_id: str | None
-) -> Looker:
-    return Looker(
-        worker_id=worker_id,
-        kinds=tuple(Kind(kind) for kind in kinds),
-        num_devices=num_devices,
-        labels=tuple(labels),
-        storage_id=storage_id,
-    )
+    return connection.execute(select(1).where(suitable(looker, looker.free)).limit(1)).first() is not None

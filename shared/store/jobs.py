@@ -16,7 +16,7 @@ from shared.records import NewEvent, Page
 from shared.store.columns import record
 from shared.store.engine import Database
 from shared.store.moves import JOB_COLUMNS, lock, lock_project, move, save
-from shared.store.newjob import NewJob, find_twin, insert_job
+from shared.store.newjob import NewJob, check_priority, find_twin, insert_job
 from shared.store.paging import one, page
 from shared.store.tables import jobs
 from shared.tongues import Text
@@ -140,6 +140,20 @@ class Jobs:
             if job.status in HELD:
                 return save(connection, job, replace(job, wanted=Wanted.RUN), [_asked(Wanted.RUN)])
             return move(connection, job, Status.QUEUED, "Job is queued again", wanted=Wanted.RUN)
+
+    def set_priority(self, project_id: str, job_id: str, priority: int) -> Job:
+        """Of a job that nobody holds yet; the same as before changes nothing. Raises: InvalidJobState"""
+        check_priority(priority)
+        with self._database.write() as connection:
+            job = lock(connection, job_id, project_id)
+            if job.status not in (Status.QUEUED, Status.PAUSED):
+                text = "Job {job_id} is {status}: its priority can be changed while it is queued or paused"
+                raise InvalidJobState(text, job_id=job_id, status=job.status, field="priority")
+            if job.priority == priority:
+                return job
+            data = {"priority": priority, "before": job.priority}
+            told = NewEvent(type="message", message=f"Priority is now {priority}, was {job.priority}", data=data)
+            return save(connection, job, replace(job, priority=priority), [told])
 
     def queue_depth(self) -> dict[Kind, int]:
         """Jobs that wait for a worker, of all projects; kinds without any have 0."""

@@ -29,6 +29,7 @@ SECRET_PREFIX = "ts-"
 PREFIX_CHARACTERS = 11
 
 
+MIN_SHARE, MAX_SHARE = 0.01, 100.0
 #: Of a secret made elsewhere: shorter ones can be guessed.
 MIN_SECRET_CHARACTERS = 32
 
@@ -44,9 +45,9 @@ class Projects:
         except Conflict:  # another process was faster
             return self._named(DEFAULT_PROJECT) or self.create(DEFAULT_PROJECT)
 
-    def create(self, name: str) -> Project:
+    def create(self, name: str, *, share: float = 1.0) -> Project:
         check_name(name)
-        project = Project(id=new_id("proj-"), name=name, created_at=now())
+        project = Project(id=new_id("proj-"), name=name, created_at=now(), share=_checked(share))
         try:
             with self._database.write() as connection:
                 connection.execute(insert(projects).values(vars(project)))
@@ -69,8 +70,11 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, project_id: str, name: str, role: str, *, secret: str | None = None) -> tuple[ApiKey, str]:
-        """The key's record and its secret, which nobody can look up later; `secret` is one made elsewhere."""
+    def create(
+        self, project_id: str, name: str, role: str, *, secret: str | None = None, share: float = 1.0
+    ) -> tuple[ApiKey, str]:
+        """The key's record and its secret, which nobody can look up later; `secret` is one made elsewhere, `share` what
+        it gets of the devices when others want them too, relative to theirs."""
         if role not in ROLES:
             message = Text("role is {role!r}: use one of {allowed}", role=role, allowed=", ".join(ROLES))
             raise InvalidRequest(message, complaints=[Complaint(field="role", message=message)])
@@ -88,6 +92,7 @@ class Keys:
             role=role,
             prefix=secret[:PREFIX_CHARACTERS],
             created_at=now(),
+            share=_checked(share),
         )
         with self._database.write() as connection:
             lock_project(connection, project_id)
@@ -116,6 +121,15 @@ class Keys:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(api_keys.c.created_at, api_keys.c.id)).mappings()
             return [record(ApiKey, row) for row in rows]
+
+
+def _checked(share: float) -> float:
+    if not MIN_SHARE <= share <= MAX_SHARE:
+        message = Text(
+            "share is {share}: use a number from {low} to {high}", share=share, low=MIN_SHARE, high=MAX_SHARE
+        )
+        raise InvalidRequest(message, complaints=[Complaint(field="share", message=message)])
+    return share
 
 
 def _hash(secret: str) -> str:

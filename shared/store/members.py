@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from shared import requirements
 from shared.errors import LeaseLost
 from shared.job import HELD, Job
 from shared.records import Claim, HeldMember, Member, NewEvent, Standing, Worker
@@ -151,7 +152,8 @@ def enter(connection: Connection, job_id: str, attempt: int, leader_id: str, oth
 
 
 def _does(worker: Worker, job: Job, labels: set[str]) -> bool:
-    enough = worker.num_free_devices >= int(job.requires.get("num_devices") or 0)
+    fit = requirements.are_met(job.requires, requirements.of_worker(worker))
+    enough = fit and worker.num_free_devices >= requirements.num_devices(job.requires)
     return job.kind in worker.kinds and enough and labels <= set(worker.labels)
 
 

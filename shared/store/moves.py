@@ -17,6 +17,7 @@ from shared.errors import LeaseLost, NotFound, TunesmithError
 from shared.job import HELD, TERMINAL, TRANSITIONS, Job, Status
 from shared.records import NewEvent
 from shared.store.columns import now, record
+from shared.store.shares import charge
 from shared.store.tables import attempts, events, job_secrets, jobs, projects
 
 #: The columns that Job shows.
@@ -83,6 +84,10 @@ def move(
 ) -> Job:
     """To another status, with the event that says so (type "done" for a last one) after `new_events`."""
     over = status in TERMINAL
+    if before.status == Status.QUEUED:  # no host is kept any longer for what waits no more
+        connection.execute(
+            update(jobs).where(jobs.c.id == before.id, jobs.c.reserved_host.is_not(None)).values(reserved_host=None)
+        )
     if over:
         changes = {"finished_at": now(), **changes}
         connection.execute(delete(job_secrets).where(job_secrets.c.job_id == before.id))
@@ -93,9 +98,10 @@ def move(
 
 
 def end_attempt(connection: Connection, job: Job, status: str, reason: str | None = None) -> None:
-    """The job's current attempt is over: what became of it."""
-    statement = update(attempts).where(attempts.c.job_id == job.id, attempts.c.number == job.attempt)
-    connection.execute(statement.values(status=status, reason=reason, ended_at=now()))
+    """The job's current attempt is over: what became of it, and what its owner has used."""
+    current = (attempts.c.job_id == job.id, attempts.c.number == job.attempt)
+    connection.execute(update(attempts).where(*current).values(status=status, reason=reason, ended_at=now()))
+    charge(connection, job, connection.execute(select(attempts.c.started_at).where(*current)).scalar_one())
 
 
 def _insert_events(connection: Connection, before: Job, after: Job, new_events: Sequence[NewEvent]) -> None:

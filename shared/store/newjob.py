@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from shared import requirements
 from shared.errors import Complaint, Conflict, InvalidRequest
 from shared.ids import new_id
 from shared.job import Job, Kind, Status, Wanted
@@ -85,10 +86,7 @@ def find_twin(connection: Connection, project_id: str, new: NewJob) -> Job | Non
 
 def insert_job(connection: Connection, project_id: str, new: NewJob) -> Job:
     """The queued job with its first events, labels and secrets."""
-    if not -MAX_PRIORITY <= new.priority <= MAX_PRIORITY:
-        text = "priority is {priority}: use a number from {low} to {high}"
-        message = Text(text, priority=new.priority, low=-MAX_PRIORITY, high=MAX_PRIORITY)
-        raise InvalidRequest(message, complaints=[Complaint(field="priority", message=message)])
+    check_priority(new.priority)
     job = Job(
         id=new_id(PREFIXES[new.kind]),
         project_id=project_id,
@@ -111,6 +109,13 @@ def insert_job(connection: Connection, project_id: str, new: NewJob) -> Job:
     return save(connection, job, job, [queued, *(_finding(finding) for finding in new.findings)])
 
 
+def check_priority(priority: int) -> None:
+    if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        text = "priority is {priority}: use a number from {low} to {high}"
+        message = Text(text, priority=priority, low=-MAX_PRIORITY, high=MAX_PRIORITY)
+        raise InvalidRequest(message, complaints=[Complaint(field="priority", message=message)])
+
+
 def _columns(job: Job) -> dict[str, Any]:
     return {column.name: getattr(job, column.name) for column in JOB_COLUMNS}
 
@@ -119,8 +124,11 @@ def _hidden(new: NewJob) -> dict[str, Any]:
     """The columns that Job does not show."""
     return {
         "owner": new.owner,
-        "num_devices": int(new.requires.get("num_devices") or 0),
+        "num_devices": requirements.num_devices(new.requires),
         "storage_id": new.requires.get("storage_id"),
+        "gpu_kind": requirements.key(new.requires["gpu_kind"]) if new.requires.get("gpu_kind") else None,
+        "min_gpu_memory_gib": new.requires.get("min_gpu_memory_gib"),
+        "accelerator": new.requires.get("accelerator"),
         "fingerprint": new.fingerprint,
         "idempotency_key": new.idempotency_key,
         "body_digest": new.body_digest,

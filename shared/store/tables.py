@@ -42,6 +42,7 @@ projects = Table(
     Column("id", Words, primary_key=True),
     Column("name", Words, nullable=False, unique=True),
     Column("created_at", Moment, nullable=False),
+    Column("share", Float, nullable=False, server_default="1"),
 )
 
 api_keys = Table(
@@ -56,6 +57,7 @@ api_keys = Table(
     Column("hash", Words, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("revoked_at", Moment),
+    Column("share", Float, nullable=False, server_default="1"),
 )
 
 jobs = Table(
@@ -90,6 +92,12 @@ jobs = Table(
     #: Copies of what `requires` says, for the claim's WHERE; its labels are in job_labels.
     Column("num_devices", Integer, nullable=False),
     Column("storage_id", Words),
+    #: As shared/requirements.py `key` writes it.
+    Column("gpu_kind", Words),
+    Column("min_gpu_memory_gib", Float),
+    Column("accelerator", Words),
+    #: The host whose devices are kept for this job: see backfill.py.
+    Column("reserved_host", Words),
     #: Deduplication of creates: see newjob.py.
     Column("fingerprint", Words),
     Column("idempotency_key", Words),
@@ -98,6 +106,18 @@ jobs = Table(
     Index(None, "project_id", "created_at", "id"),
     Index(None, "project_id", "fingerprint"),
     Index(None, "status", "kind"),
+    Index(None, "kind", "status", "finished_at"),
+    Index(None, "reserved_host"),
+)
+
+#: Device-seconds that an owner has used, worth half after a while: see shares.py.
+usage = Table(
+    "usage",
+    metadata,
+    Column("project_id", Words, ForeignKey("projects.id"), primary_key=True),
+    Column("owner", Words, primary_key=True),
+    Column("device_seconds", Float, nullable=False),
+    Column("counted_at", Moment, nullable=False),
 )
 
 job_labels = Table(
@@ -128,6 +148,8 @@ attempts = Table(
     Column("reason", Words),
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
+    #: Names of the devices that it has taken; NULL before.
+    Column("devices", Json),
 )
 
 members = Table(

@@ -213,7 +213,8 @@ def test_every_template_is_told(platform: Platform) -> None:
 def test_more_devices_than_any_worker_has_are_remarked(platform: Platform) -> None:
     beat: dict[str, Any] = {"kinds": ["train"], "host": "h", "storage_id": "s", "version": "1"}
     platform.store.workers.beat("w", devices=["GPU-1", "GPU-2"], **beat)
-    assert "the largest training worker has 2" in findings(platform, GOOD | {"num_processes": 4})["num_processes"]
+    told = findings(platform, GOOD | {"num_processes": 4})["num_processes"]
+    assert told == "No worker has 4 device(s): the job waits for one. There is w (2 x GPU)."
     assert "num_processes" not in findings(platform, GOOD | {"num_processes": 2})
 
 
@@ -221,7 +222,7 @@ def test_a_job_that_no_worker_waits_for_is_accepted(platform: Platform) -> None:
     platform.store.workers.remove("w")
     job = platform.post("/v1/jobs", GOOD | {"seed": 40}).get_json()
     events = platform.get(f"/v1/jobs/{job['id']}/events").get_json()["data"]
-    assert any("No training worker" in event["message"] for event in events)
+    assert any("No train worker" in event["message"] for event in events)
 
 
 def test_an_adapter_of_another_base_is_remarked(platform: Platform) -> None:

@@ -195,7 +195,7 @@ def test_a_killed_workers_job_goes_on_from_its_checkpoint(platform: Platform, wo
     worker.kill()
 
     wait_for(lambda: not platform.children(), 2)
-    assert devices.num_free(platform.settings.run_dir, ["cpu"])
+    assert devices.free(platform.settings.run_dir, ["cpu"])
     resumed_from = max(each.step for each in platform.store.checkpoints.list(platform.project, job.id))
     ended = platform.wait_end(job)
     assert (ended.status, ended.attempt, ended.worker_id) == (Status.SUCCEEDED, 2, "two")
@@ -241,7 +241,7 @@ def test_cancel_of_a_child_that_does_not_listen(platform: Platform, worker: subp
     assert ended.status == Status.CANCELLED
     assert time.monotonic() - asked_at < 10
     assert not platform.children()
-    assert devices.num_free(platform.settings.run_dir, ["cpu"])
+    assert devices.free(platform.settings.run_dir, ["cpu"])
 
 
 def test_a_child_that_listens_is_cancelled_at_once(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
@@ -365,7 +365,7 @@ def test_a_job_prepares_without_a_device_and_then_waits_for_who_has_it(
     platform: Platform, worker: subprocess.Popen[bytes]
 ) -> None:
     run_dir = platform.settings.run_dir
-    wait_for(lambda: devices.num_free(run_dir, ["cpu"]))
+    wait_for(lambda: devices.free(run_dir, ["cpu"]))
     job = platform.submit(steps=3, prepare_seconds=2)
     wait_for(platform.children)
 

@@ -214,10 +214,10 @@ def test_devices_are_free_when_and_only_when_the_child_is_gone(tmp_path: Path) -
     busy = devices.take(tmp_path, ["gpu-0", "gpu-1", "gpu-2"], 2, {"id": "job-2", "kind": "train"})
     assert isinstance(busy, devices.Busy)
     assert str(busy) == "gpu-0 is held by job-1, gpu-1 is held by job-1"
-    assert devices.num_free(tmp_path, ["gpu-0", "gpu-1", "gpu-2"]) == 1
+    assert len(devices.free(tmp_path, ["gpu-0", "gpu-1", "gpu-2"])) == 1
     kept.kill()
     kept.wait(5)
-    assert devices.num_free(tmp_path, ["gpu-0", "gpu-1", "gpu-2"]) == 3
+    assert len(devices.free(tmp_path, ["gpu-0", "gpu-1", "gpu-2"])) == 3
 
 
 def test_a_child_sees_only_what_it_may_of_the_workers_environment(

@@ -17,6 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", choices=["create", "import", "list", "revoke"])
     parser.add_argument("key", nargs="?", metavar="NAME|ID", help="create, import: a name for it; revoke: its id")
     parser.add_argument("--role", choices=["admin", "user", "viewer"], default="user", help="default: user")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="create: of the devices when others wait too (default 1)"
+    )
     parser.add_argument("--secret-file", type=Path, metavar="FILE", help="import: the secret, made elsewhere")
     show.add_json(parser)
     parser.set_defaults(parser=parser)
@@ -31,7 +34,7 @@ def run(args: Namespace, console: Console) -> int:
         args.parser.error("--secret-file goes with import")
     with keys.opened(Settings.from_env()) as store:
         if args.action == "create":
-            return keys.create(store, console, args.key, args.role)
+            return keys.create(store, console, args.key, args.role, args.share)
         if args.action == "import":
             return keys.take_over(store, console, args.key, args.role, args.secret_file)
         if args.action == "revoke":
