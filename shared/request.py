@@ -28,7 +28,7 @@ MAX_FOLLOWERS = 8
 MAX_METADATA = 16
 #: How many processes a training has, one for each device.
 PROCESSES = "num_processes"
-#: Of `requires` what a kind of job cannot use: exports and evaluations have one device, generation those of the replicas.
+#: Of `requires` what a kind of job cannot use: exports and evaluations have one device, generation has the replicas'.
 CARDS = ("num_devices", "gpu_kind", "min_gpu_memory_gib", "accelerator")
 USELESS = {"export": ("num_devices",), "evaluate": ("num_devices",), "generate": CARDS, "deploy": (*CARDS, "labels")}
 
