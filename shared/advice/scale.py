@@ -93,7 +93,7 @@ def _cards(case: Case, field: str) -> Iterator[Finding]:
 
 
 def _estimated(case: Case, field: str) -> Iterator[Finding]:
-    two = {"deepspeed": None, "zero_stage": 2}
+    two = {"deepspeed": None, "zero_stage": 2, "zero_offload": "none"}
     needs = {stage: case.on(**(two | {"zero_stage": stage})) for stage in (0, 1, 2, 3)}
     told = ", ".join(f"{stage}: {made.gib:.0f}" for stage, made in needs.items() if made is not None)
     text = Text("Memory of a device by ZeRO stage, GiB: {told}.", told=told)
