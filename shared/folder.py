@@ -63,7 +63,9 @@ def update_run_json(run: Run) -> None:
 def num_processes(run: Run) -> int:
     """As the spec says, else one per GPU, one on a CPU."""
     spec = run.job.spec
-    given = Distributed(**{name: spec[name] for name in ("num_processes", "use_ray", "ray_num_workers") if name in spec})
+    given = Distributed(
+        **{name: spec[name] for name in ("num_processes", "use_ray", "ray_num_workers") if name in spec}
+    )
     return given.processes or max(1, len(run.devices))
 
 

@@ -58,8 +58,8 @@ class Settings:
     trainer_python: str = ""
     #: Python that runs vLLM. Empty: .venvs/inference/bin/python, else this interpreter.
     inference_python: str = ""
-    #: Ray cluster for trainings that say `use_ray`, as ray.init takes it (ray://host:10001, host:6379, auto). Empty: each
-    #: has a Ray of its own on its worker's machine.
+    #: Ray cluster for trainings that say `use_ray`, as ray.init takes it (ray://host:10001, host:6379, auto). Empty:
+    #: each has a Ray of its own on its worker's machine.
     ray_address: str = ""
     #: Device names this machine offers, e.g. `cpu` or GPU UUIDs. Empty: found out (nvidia-smi, else `cpu`).
     devices: list[str] = field(default_factory=list)

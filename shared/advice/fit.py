@@ -203,7 +203,9 @@ def _offloads(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
     if footprint.offload(spec) == "none" and footprint.zero_stage(spec) != 3:
         yield Step(patch=sharded(spec, 2, "optimizer"), what=Text("offload the optimizer to the host (ZeRO-2)"))
     if footprint.offload(spec) != "optimizer+params":
-        yield Step(patch=sharded(spec, 3, "optimizer+params"), what=Text("offload optimizer and weights to the host (ZeRO-3)"))
+        yield Step(
+            patch=sharded(spec, 3, "optimizer+params"), what=Text("offload optimizer and weights to the host (ZeRO-3)")
+        )
 
 
 def _more_cards(spec: TrainSpec, cards: Cards) -> Iterator[Step]:

@@ -53,7 +53,7 @@ class Distributed:
     )
     zero_offload: str = param(
         "none",
-        "What DeepSpeed keeps in the host's memory with `zero_stage`: the optimizer's state, with stage 3 also weights.",
+        "What DeepSpeed keeps in the host's memory with `zero_stage`: the optimizer's state, with 3 also the weights.",
         choices=tuple(OFFLOADED),
         source="ours",
         advice="The last resort: slower by far, and what it moves takes memory of the host.",
@@ -62,8 +62,8 @@ class Distributed:
     )
     use_ray: bool = param(
         False,
-        "Start the processes through Ray Train instead of torchrun: in the server's Ray cluster, where it has none in a "
-        "Ray of the job's own.",
+        "Start the processes through Ray Train instead of torchrun: in the server's Ray cluster, where it has none in "
+        "a Ray of the job's own.",
         advice="Only where a Ray cluster has the devices: it learns the same, and starts later.",
     )
     ray_num_workers: int = param(
@@ -115,8 +115,8 @@ class Distributed:
     def offloading_needs_a_stage_that_shares(self) -> str | None:
         needed = {"none": (self.zero_stage,), "optimizer": (1, 2, 3), "optimizer+params": (3,)}[self.zero_offload]
         fits = self.deepspeed is not None or self.zero_stage in needed
-        allowed = ", ".join(str(stage) for stage in needed)
-        return None if fits else Text("is {given}: needs zero_stage {allowed}", given=self.zero_offload, allowed=allowed)
+        told = {"given": self.zero_offload, "allowed": ", ".join(str(stage) for stage in needed)}
+        return None if fits else Text("is {given}: needs zero_stage {allowed}", **told)
 
     @rule("ray_num_workers")
     def processes_are_counted_once(self) -> str | None:

@@ -7,9 +7,11 @@ job only before the ranks are there.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import schema
-from shared.attempt import Attempt
+from shared.attempt import EXITS, Attempt
 from shared.errors import TunesmithError
 from shared.spec import TrainSpec
 from trainer_worker import raytrain, torchrun
@@ -34,6 +36,20 @@ LINK = "tunesmith-ray-"
 LONGEST_LINK = 107 - 68
 #: Members of run.json that are, or hold, paths which every rank reads.
 READ = ("model_path", "adapter_path", "merged_paths", "ref_model_path", "ref_adapter_path", "cache_dir")
+
+
+#: What faulthandler says of the signals that it catches.
+FATAL = {
+    "Segmentation fault": signal.SIGSEGV,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Illegal instruction": signal.SIGILL,
+    "Floating point exception": signal.SIGFPE,
+}
+
+
+class RankFailed(Exception):
+    """A rank has failed and has said why."""
 
 
 class ClusterUnfit(TunesmithError):
@@ -168,9 +184,9 @@ def sweep(temporary: Path) -> None:
 
 
 def fit(attempt: Attempt, spec: TrainSpec, num_processes: int, has_gpus: bool, given: Mapping[str, str]) -> int:
-    """Run the ranks to their end; what happened they have said themselves."""
+    """Run the ranks to their end; what happened they have said themselves, where they could."""
     with _telling(attempt):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
         from ray.train.torch import TorchConfig, TorchTrainer
 
     trainer = TorchTrainer(
@@ -180,13 +196,14 @@ def fit(attempt: Attempt, spec: TrainSpec, num_processes: int, has_gpus: bool, g
         run_config=RunConfig(
             name="train",
             storage_path=str(Path(attempt.run["scratch_dir"]) / "ray-results"),
-            failure_config=FailureConfig(max_failures=0),
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
         ),
     )
     try:
         trainer.fit()
-    except Exception:
+    except WorkerGroupError as error:
         log.exception("The ranks did not all end well")
+        write_exits(attempt.folder, error.worker_failures)
         return 1
     return 0
 
@@ -200,7 +217,23 @@ def _rank(folder: Path, given: Mapping[str, str]) -> None:
     from trainer_worker.child import __main__ as child
 
     os.environ.update(given)
-    child.main(folder)
+    if child.main(folder):
+        # It has said why; raised here so that Ray ends the others.
+        raise RankFailed("this rank has failed: see its error file")
+
+
+def write_exits(folder: Path, failures: Mapping[int, BaseException]) -> None:
+    """As launch.py does for torchrun: the ranks that left no word were ended by a signal. Ray does not tell by which:
+    faulthandler names in the rank's log those that it could catch, and nothing but SIGKILL is left."""
+    silent = [rank for rank in failures if not (folder / f"error-rank{rank}.json").exists()]
+    exits = [{"rank": rank, "code": -signal_of(folder / "logs" / f"rank{rank}.log"), "seen_at": 0} for rank in silent]
+    if exits:
+        (folder / EXITS).write_text(json.dumps(exits))
+
+
+def signal_of(path: Path) -> int:
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return next((number for words, number in FATAL.items() if f"Fatal Python error: {words}" in text), signal.SIGKILL)
 
 
 if __name__ == "__main__":
