@@ -15,7 +15,7 @@ from gateway.tailer import event_json
 from shared import curves
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
-from shared.records import Page
+from shared.records import Attempt, Page
 
 #: Jobs read at once where only some of them are shown.
 LOOK_AT = 500
@@ -146,6 +146,15 @@ def curves_svg(job_id: str) -> Response:
     return Response(curves.svg(measured, job.name or job.id), mimetype="image/svg+xml")
 
 
+@blueprint.route("/<job_id>/attempts", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("AttemptList"))
+def attempts(job_id: str) -> Response:
+    """Attempts at a job, oldest first: who tried, with what instead of the spec's values, and how it ended"""
+    found = services().store.attempts.list(project_id(), job_id)
+    data = [attempt_json(attempt) for attempt in found]
+    return jsonify({"object": "list", "data": data, "has_more": False})
+
+
 def _last_seen() -> int:
     header = request.headers.get("Last-Event-ID")
     if header is None:
@@ -176,6 +185,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "model": job.result.get("model"),
         "error": job.error,
         "attempt": job.attempt,
+        "adjustments": job.adjustments,
         "worker_id": job.worker_id,
         "queue_position": position,
         "parent_id": job.parent_id,
@@ -185,6 +195,21 @@ def job_json(job: Job) -> dict[str, Any]:
         "started_at": job.started_at.isoformat() if job.started_at else None,
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
         "events_url": f"/v1/jobs/{job.id}/events/stream",
+    }
+
+
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "object": "job.attempt",
+        "job_id": attempt.job_id,
+        "number": attempt.number,
+        "worker_id": attempt.worker_id,
+        "status": attempt.status,
+        "reason": attempt.reason,
+        "adjustments": attempt.adjustments,
+        "error": attempt.error,
+        "started_at": attempt.started_at.isoformat(),
+        "ended_at": attempt.ended_at.isoformat() if attempt.ended_at else None,
     }
 
 

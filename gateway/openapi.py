@@ -148,12 +148,20 @@ def _record(**properties: dict[str, Any]) -> dict[str, Any]:
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Job": _record(
         kind=_TEXT, name=_TEXT, status=_TEXT, phase=_TEXT, spec=_OBJECT, progress=_OBJECT, result=_OBJECT, model=_TEXT,
-        error=_OBJECT, attempt=_NUMBER, queue_position=_NUMBER, created_at=_TIME, started_at=_TIME, finished_at=_TIME,
+        error=_OBJECT, attempt=_NUMBER, adjustments=_OBJECT, queue_position=_NUMBER, created_at=_TIME, started_at=_TIME,
+        finished_at=_TIME,
     ),
     "JobChange": {
         "type": "object",
         "required": ["priority"],
         "properties": {"priority": {"type": "integer", "minimum": -100, "maximum": 100}},
+    },
+    "Attempt": {
+        "type": "object",
+        "properties": {
+            "object": _TEXT, "job_id": _TEXT, "number": _NUMBER, "worker_id": _TEXT, "status": _TEXT, "reason": _TEXT,
+            "adjustments": _OBJECT, "error": _OBJECT, "started_at": _TIME, "ended_at": _TIME,
+        },
     },
     "Event": {
         "type": "object",

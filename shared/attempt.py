@@ -21,6 +21,8 @@ from shared import failures
 
 #: How the ranks of a launcher ended: written by it, read by shared/crash.py.
 EXITS = "exits.json"
+#: What a training knew of its memory when it began: written by rank 0, read by shared/recovery.py when that failed.
+MEMORY = "memory.json"
 #: Types of the last line of a phase.
 OUTCOMES = frozenset({"done", "stopped", "failed", "phase_done"})
 #: Longest message of an event; a compiler's error can be megabytes.
@@ -65,27 +67,30 @@ class Attempt:
         """The outcome: stopped because it was asked to, its last checkpoint is of `step`."""
         self.emit("stopped", step=step, reason=self.control().get("reason", "user"))
 
-    def fail(self, error: BaseException, field: str | None = None, code: str | None = None) -> None:
+    def fail(self, error: BaseException, field: str | None = None, code: str | None = None, **details: Any) -> None:
         """The outcome: failed, as `error` says; `field` is the parameter that the user should change."""
-        described = describe(error, field, code)
+        described = describe(error, field, code, **details)
         self.emit("failed", message=described["message"], level="error", error=described)
 
-    def leave_error(self, rank: int, error: BaseException, field: str | None = None) -> None:
+    def leave_error(self, rank: int, error: BaseException, field: str | None = None, **details: Any) -> None:
         """For every rank: the error stays readable when the process dies before rank 0 could tell it."""
-        path = self.folder / f"error-rank{rank}.json"
-        path.write_text(json.dumps(describe(error, field) | {"traceback": "".join(traceback.format_exception(error))}))
+        described = describe(error, field, **details) | {"traceback": "".join(traceback.format_exception(error))}
+        (self.folder / f"error-rank{rank}.json").write_text(json.dumps(_plain(described)))
+
+    def leave_memory(self, **known: Any) -> None:
+        """For rank 0: what it knows of its memory, should it be killed for want of it."""
+        (self.folder / MEMORY).write_text(json.dumps(_plain(known)))
 
 
-def describe(error: BaseException, field: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """An error as the ledger keeps it: code, class, message, field."""
+def describe(error: BaseException, field: str | None = None, code: str | None = None, **details: Any) -> dict[str, Any]:
+    """An error as the ledger keeps it: code, class, message, field; `details` are numbers that belong to it."""
     name = type(error).__name__
-    details = getattr(error, "details", None)
     return {
         "code": code or failures.code_of(error),
         "class": name,
         "message": (str(error) or name)[:MAX_MESSAGE_CHARACTERS],
         "field": field or getattr(error, "field", None),
-        **({"details": details} if isinstance(details, dict) else {}),
+        **({"details": details} if details else {}),
     }
 
 

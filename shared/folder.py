@@ -16,7 +16,6 @@ from typing import Any
 from shared.devices import CPU
 from shared.job import Job
 from shared.settings import Settings
-from shared.spec.distributed import Distributed
 from shared.work import Phase, Run
 
 #: Secret parameters that have a variable of their own; others become TUNESMITH_SECRET_<WIRE NAME>.
@@ -42,7 +41,9 @@ def write_run_json(run: Run, own: Mapping[str, Any]) -> None:
         "job_id": run.job.id,
         "attempt": run.attempt,
         "kind": str(run.job.kind),
-        "spec": run.job.spec,
+        # As this attempt runs; the job's own stays as it was sent.
+        "spec": run.job.spec | {name: value for name, value in run.job.adjustments.items() if name in run.job.spec},
+        "adjustments": run.job.adjustments,
         "devices": list(run.devices),
         "num_processes": num_processes(run),
         "output_dir": str(run.output),
@@ -62,11 +63,7 @@ def update_run_json(run: Run) -> None:
 
 def num_processes(run: Run) -> int:
     """As the spec says, else one per GPU, one on a CPU."""
-    spec = run.job.spec
-    given = Distributed(
-        **{name: spec[name] for name in ("num_processes", "use_ray", "ray_num_workers") if name in spec}
-    )
-    return given.processes or max(1, len(run.devices))
+    return int(run.job.spec.get("num_processes") or max(1, len(run.devices)))
 
 
 def write_control(folder: Path, wish: str) -> None:

@@ -52,7 +52,8 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 HELD = frozenset({Status.RUNNING, Status.PAUSING})
 #: Finished for good.
 TERMINAL = frozenset(status for status, after in TRANSITIONS.items() if not after)
-#: A lost attempt that brought no new checkpoint counts; this many in a row fail the job.
+#: An attempt that was lost, or failed in a way that may pass, and that brought no new checkpoint counts; this many in
+#: a row fail the job.
 MAX_LOST_ATTEMPTS = 3
 
 
@@ -77,6 +78,8 @@ class Job:
     attempt: int = 0
     #: Attempts lost in a row without a new checkpoint.
     lost_attempts: int = 0
+    #: What attempts run with instead of the spec's values, after failures that this cures: wire name -> value.
+    adjustments: dict[str, Any] = field(default_factory=dict)
     worker_id: str | None = None
     #: Name of the phase the child is in, e.g. "prepare", "train".
     phase: str | None = None

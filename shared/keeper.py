@@ -6,10 +6,11 @@ kills nothing that matters. The keeper is a subreaper: orphans below it become i
 the monotonic time when that renewal began. End of file (the worker died or wants the child gone) or no renewal for
 the limit: every descendant is killed, whatever its session. Nobody else kills.
 
-Started by path (`python -I -S keeper.py LIMIT_SECONDS PROGRAM ARGUMENT...`), see shared/spawn.py; standard library
-only. Exits with the child's code, 128 + n after signal n, or as the values below say. It ignores SIGTERM and SIGINT: a
-service manager may send them to everybody, and stopping is the worker's to decide. What it cannot survive is SIGKILL
-to itself: then its direct child dies with it (PDEATHSIG), and the device locks stay with whoever is left.
+Started by path (`python -I -S keeper.py LIMIT_SECONDS MEMORY_BYTES PROGRAM ARGUMENT...`), see shared/spawn.py; standard
+library only. MEMORY_BYTES is what each process below it may take of the host's memory, 0 for any amount. Exits with the
+child's code, 128 + n after signal n, or as the values below say. It ignores SIGTERM and SIGINT: a service manager
+may send them to everybody, and stopping is the worker's to decide. What it cannot survive is SIGKILL to itself: then
+its direct child dies with it (PDEATHSIG), and the device locks stay with whoever is left.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import struct
@@ -36,12 +38,12 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(argv: list[str]) -> int:
-    limit_seconds, command = float(argv[1]), argv[2:]
+    limit_seconds, memory_bytes, command = float(argv[1]), int(argv[2]), argv[3:]
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     woken = watch_signals()
     code = None
-    child = start(command, prctl)
+    child = start(command, prctl, memory_bytes)
     deadline = time.monotonic() + limit_seconds
     while code is None:
         ready, _, _ = select.select([0, woken], [], [], max(0.0, deadline - time.monotonic()))
@@ -71,7 +73,7 @@ def watch_signals() -> int:
     return reading
 
 
-def start(command: list[str], prctl: ctypes._FuncPointer) -> int:
+def start(command: list[str], prctl: ctypes._FuncPointer, memory_bytes: int) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -79,6 +81,8 @@ def start(command: list[str], prctl: ctypes._FuncPointer) -> int:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
             score.write("500")  # when memory runs out the kernel takes the child, not the gateway or the ledger
+        if memory_bytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.execvp(command[0], command)
     except BaseException as error:

@@ -78,6 +78,10 @@ class Attempt:
     #: "running", "succeeded", "failed", "cancelled", "released" or "lost".
     status: str
     reason: str | None
+    #: What it ran with instead of the spec's values.
+    adjustments: dict[str, Any] = field(default_factory=dict)
+    #: How it failed; None: it did not.
+    error: dict[str, Any] | None = None
     started_at: datetime
     ended_at: datetime | None
     #: Names of the devices that it has taken; None before.

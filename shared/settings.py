@@ -58,9 +58,6 @@ class Settings:
     trainer_python: str = ""
     #: Python that runs vLLM. Empty: .venvs/inference/bin/python, else this interpreter.
     inference_python: str = ""
-    #: Ray cluster for trainings that say `use_ray`, as ray.init takes it (ray://host:10001, host:6379, auto). Empty:
-    #: each has a Ray of its own on its worker's machine.
-    ray_address: str = ""
     #: Device names this machine offers, e.g. `cpu` or GPU UUIDs. Empty: found out (nvidia-smi, else `cpu`).
     devices: list[str] = field(default_factory=list)
     #: What jobs may require of this machine's workers beside its devices, e.g. `eu,nvlink`.
@@ -81,6 +78,9 @@ class Settings:
     cancel_seconds: float = 5.0
     #: How long a child may take to write its checkpoint when paused or when its worker shuts down.
     pause_timeout_seconds: float = 600.0
+    #: Most memory that each process of a job may take of the host (heap and anonymous mappings), GiB; 0: no limit. One
+    #: that wants more fails by itself and its job goes on with less; without a limit the kernel kills somebody.
+    process_memory_gib: float = 0.0
     #: How long a vLLM server may take until it answers /health.
     replica_start_seconds: float = 900.0
     #: Memory for vLLM's KV cache per replica on machines without a GPU, GiB.

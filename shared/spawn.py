@@ -66,13 +66,15 @@ def start(
     folder: Path,
     log: Path,
     limit_seconds: float,
+    memory_bytes: int = 0,
     locks: Sequence[int] = (),
 ) -> Kept:
-    """Start `argv` in `folder`, output appended to `log`; `locks` are descriptors that live as long as the keeper."""
+    """Start `argv` in `folder`, output appended to `log`; `locks` are descriptors that live as long as the keeper.
+    `memory_bytes` is what each process may take of the host's memory, 0: any amount."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(writing, False)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-I", "-S", keeper.__file__, str(limit_seconds), *argv]
+    command = [sys.executable, "-I", "-S", keeper.__file__, str(limit_seconds), str(memory_bytes), *argv]
     try:
         with open(log, "ab") as output:
             process = subprocess.Popen(

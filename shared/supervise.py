@@ -18,7 +18,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from shared import checkpoints, crash, devices, failures, folder, keeper, spawn, tail
+from shared import checkpoints, crash, devices, folder, keeper, recovery, spawn, tail
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.job import Status, Wanted
@@ -91,7 +91,25 @@ class Supervisor:
         except Withdrawn as why:
             self._withdraw(str(why))
         except Failed as failure:
-            self._finish(Status.FAILED, error=failures.completed(failure.error))
+            self._answer(failure.error)
+
+    def _answer(self, error: Mapping[str, Any]) -> None:
+        """The end of a failed attempt: another one where that may end otherwise, else the job's."""
+        answer = recovery.answer(self.run.job, error, self.run.folder)
+        if not answer.why:
+            self._finish(Status.FAILED, error=answer.error)
+            return
+        retry = self.run.store.attempts.retry
+        self._lease.insist(
+            lambda: retry(
+                self.run.job.id,
+                self.run.attempt,
+                error=answer.error,
+                why=answer.why,
+                adjustments=answer.adjustments,
+            )
+        )
+        log.warning("Job tried again: %s", answer.why, extra=self._context() | {"error": answer.error["code"]})
 
     def _go_through_phases(self) -> Mapping[str, Any]:
         """Prepare, then one child after the other; what the last one says it has done."""
@@ -188,6 +206,7 @@ class Supervisor:
                 folder=self.run.folder,
                 log=self.run.folder / "logs" / f"{phase.name}.log",
                 limit_seconds=self._settings.keeper_seconds,
+                memory_bytes=int(self._settings.process_memory_gib * 1024**3),
                 locks=locks,
             )
         # The keeper's limit counts from the last good renewal, not from its own start.

@@ -51,6 +51,10 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         "use num_processes, or tensor_parallel_size of a deployment", quantization_device_map=None, device_map=None,
     ),
     *_all(
+        "it says where Ray connects to, what it installs and which environment it sets, and the server decides that",
+        "use num_processes", ray_init_kwargs=None,
+    ),
+    *_all(
         TEXT_ONLY, "use text-only data and a text-only model",
         image_max_pixels=589824, image_min_pixels=1024, image_do_pan_and_scan=False, crop_to_patches=False,
         video_max_pixels=65536, video_min_pixels=256, video_fps=2.0, video_maxlen=128, use_audio_in_video=False,
@@ -153,9 +157,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     ),
     *_all("compiling takes minutes, again at each new length of a batch, of which a training has many",
           "use enable_liger_kernel", torch_compile=False, torch_compile_backend=None, torch_compile_mode=None),
-    *_all("it halves the batch after an out-of-memory error, and the job would be another one than was asked for",
-          "use POST /v1/plans, or lower per_device_train_batch_size and raise gradient_accumulation_steps as much",
-          auto_find_batch_size=False),
     *_all("validation computes in the precision of the training", "use bf16, fp16 or pure_bf16",
           bf16_full_eval=False, fp16_full_eval=False),
     *_all("it is given in fields of its own", "use use_reentrant_gc", gradient_checkpointing_kwargs=None),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +17,12 @@ from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
 from shared.records import NewModel
-from shared.settings import process_environment
 from shared.spec import TrainSpec
 from shared.work import Finish, Phase, Run
-from trainer_worker import raytrain, torchrun
+from trainer_worker import torchrun
 
 #: Where the sealed output lies below the attempt.
 OUTPUT = "model"
-#: How an administrator lets this worker into a Ray cluster that asks for a token.
-CLUSTER_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 #: Part of an adapter's name where the project has no name of its own.
 DEFAULT_PROJECTS = {"default": "local"}
 
@@ -51,11 +47,6 @@ class TrainWork:
         count = folder.num_processes(run)
         env = torchrun.environment(run.settings, devices=run.devices, num_processes=count, num_cores=cores)
         argv = torchrun.train_argv(python, at, num_processes=count, port=free_port())
-        if run.job.spec.get("use_ray"):
-            address = run.settings.ray_address
-            argv = raytrain.train_argv(python, at, address)
-            env |= raytrain.environment(address, secrets.token_hex(32))
-            env |= process_environment(*CLUSTER_VARIABLES) if address else {}
         return [
             Phase(
                 name="prepare",

@@ -170,9 +170,7 @@ def zero_stage(spec: TrainSpec) -> int | None:
 
 def offload(spec: TrainSpec) -> str:
     """What DeepSpeed keeps on the host, one of memory.OFFLOADS."""
-    if spec.distributed.deepspeed is None:
-        return spec.distributed.zero_offload
-    zero = _zero(spec.distributed.deepspeed)
+    zero = _zero(spec.distributed.deepspeed or {})
     has = {name: _device(zero.get(name)) == "cpu" for name in ("offload_optimizer", "offload_param")}
     if has["offload_param"]:
         return "optimizer+params"

@@ -37,7 +37,7 @@ def verdict(case: Case) -> Iterator[Finding]:
         return
     found = case.nearest
     field = next(iter(found.patch)) if found else "per_device_train_batch_size"
-    advice = _advice(found)
+    advice = in_words(found)
     if made.verdict == fit.TIGHT:
         told = Text("{text} It is tight: less than {reserve} % is left.", text=text, reserve=round(100 * fit.RESERVE))
         yield warning(field, ESTIMATE, told, advice)
@@ -47,7 +47,7 @@ def verdict(case: Case) -> Iterator[Finding]:
         yield _host(case, made)
 
 
-def _advice(found: fit.Change | None) -> str:
+def in_words(found: fit.Change | None) -> str:
     if found is None:
         return Text("No change that is known here makes it fit: take a smaller model or larger cards.")
     fields = ", ".join(f"{name}: {_shown(value)}" for name, value in found.patch.items() if value is not None)
@@ -81,20 +81,20 @@ def precision(case: Case) -> Iterator[Finding]:
 def number(case: Case) -> Iterator[Finding]:
     """Whether the job takes the cards that there are."""
     spread = case.spec.distributed
-    given, field = spread.num_ranks() if spread.processes else None, spread.counted_by
+    given = spread.num_ranks() if spread.num_processes else None
     if case.cards is None or case.cards.count == given:
         return
     there, each = case.cards.count, max(case.cards.count // spread.num_nodes, 1)
     if given is None and there > 1:
         text = Text("num_processes is left out: a job takes one device, and this counts with {count}.", count=there)
-        yield warning(field, ESTIMATE, text, Text("Set {field} to {count}.", field=field, count=each))
+        yield warning("num_processes", ESTIMATE, text, Text("Set num_processes to {count}.", count=each))
     elif given is not None and given > there:
         text = Text("{given} devices are asked for, of {count}.", given=given, count=there)
-        yield warning(field, ESTIMATE, text, Text("Set {field} to {count}.", field=field, count=each))
+        yield warning("num_processes", ESTIMATE, text, Text("Set num_processes to {count}.", count=each))
     elif given is not None and there % given:
         text = Text("{count} cards are no multiple of {given}: {left} stay idle.", count=there, given=given,
                     left=there % given)  # fmt: skip
-        yield info(field, ESTIMATE, text)
+        yield info("num_processes", ESTIMATE, text)
 
 
 def attention(case: Case) -> Iterator[Finding]:

@@ -83,6 +83,16 @@ class Loop:
         since=2,
     )
 
+    oom_recovery: bool = param(
+        True,
+        "When memory does not suffice, go on from the last checkpoint with half the micro-batch and twice the "
+        "accumulation, down to 1, then with activations recomputed: the batch of a step stays the same.",
+        source="ours",
+        since=3,
+        aliases=("auto_find_batch_size",),
+        advice="true; false to see at once that it does not fit.",
+    )
+
     @rule("greater_is_better")
     def greater_loss_is_not_better(self) -> str | None:
         wrong = self.greater_is_better and self.metric_for_best_model in (None, *LOSSES)

@@ -209,6 +209,28 @@ class Attempts:
             end_attempt(connection, job, "released", reason or status.value)
             return _stopped(connection, job, reason or "its worker let go of it", job.lost_attempts)
 
+    def retry(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        error: Mapping[str, Any],
+        why: str,
+        adjustments: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Let go of a job whose attempt has failed, for another one that may not. Raises: LeaseLost
+
+        With `adjustments`, which that one runs with, there is an end to how often; without, it counts as a lost one.
+        """
+        with self._database.write() as connection:
+            job = hold(connection, job_id, attempt)
+            end_attempt(connection, job, "failed", str(error.get("message")), dict(error))
+            told = {"error": dict(error), "adjustments": dict(adjustments or {}), "attempt": attempt}
+            failed = NewEvent(type="failure", level="warning", message=str(error.get("message")), data=told)
+            lost = job.lost_attempts if adjustments else _num_lost(connection, job)
+            adjusted = {**job.adjustments, **(adjustments or {})}
+            return _stopped(connection, job, why, lost, error=dict(error), adjustments=adjusted, new_events=[failed])
+
     def reclaim(self, job_id: str, attempt: int, beat: int | None, reason: str) -> Job:
         """Take the job from a holder whose beat still is `beat`. Raises: LeaseLost when it has moved on since
 
@@ -221,8 +243,7 @@ class Attempts:
             if beat is not None and now_at != beat:
                 raise LeaseLost(f"The holder of {job_id} is alive: its beat has moved on from {beat}")
             end_attempt(connection, job, "lost", reason)
-            got_on = connection.execute(select(exists().where(*_made_in(job_id, attempt)))).scalar()
-            return _stopped(connection, job, reason, 0 if got_on else job.lost_attempts + 1, lost=True)
+            return _stopped(connection, job, reason, _num_lost(connection, job), lost=True)
 
     def held(self) -> list[Held]:
         """The current attempt of every held job, of all projects."""
@@ -271,17 +292,35 @@ def _checkpoint_of(connection: Connection, new: Checkpoint) -> Checkpoint | None
     return record(Checkpoint, row) if row else None
 
 
-def _stopped(connection: Connection, job: Job, reason: str, lost_attempts: int, lost: bool = False) -> Job:
+def _num_lost(connection: Connection, job: Job) -> int:
+    """With the current attempt, which is lost: in a row without a new checkpoint."""
+    got_on = connection.execute(select(exists().where(*_made_in(job.id, job.attempt)))).scalar()
+    return 0 if got_on else job.lost_attempts + 1
+
+
+def _stopped(
+    connection: Connection,
+    job: Job,
+    reason: str,
+    lost_attempts: int,
+    *,
+    lost: bool = False,
+    error: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Job:
     """Where a job goes whose attempt ended before the job did: `wanted` decides, then the count of lost attempts."""
     data = {"reason": reason, "lost": lost}
-    changes: dict[str, Any] = {"worker_id": None, "phase": None, "lost_attempts": lost_attempts}
+    changes |= {"worker_id": None, "phase": None, "lost_attempts": lost_attempts}
     if job.wanted == Wanted.CANCEL:
         return move(connection, job, Status.CANCELLED, "Job was cancelled", data=data, **changes)
     if lost_attempts >= MAX_LOST_ATTEMPTS:
         message = f"{lost_attempts} workers in a row were lost before a new checkpoint was written; the last: {reason}"
-        changes["error"] = {"code": "worker_lost", "message": message, "field": None}
+        changes["error"] = {"code": "worker_lost", "message": message, "field": None, "retryable": True}
+        if error is not None:
+            message = f"{lost_attempts} attempts in a row failed before a new checkpoint: {error['message']}"
+            changes["error"] = {**error, "message": message}
         return move(connection, job, Status.FAILED, message, level="error", data=data, **changes)
-    level = "warning" if lost else "info"
+    level = "warning" if lost or error else "info"
     if job.wanted == Wanted.PAUSE:
         return move(connection, job, Status.PAUSED, f"Job is paused: {reason}", level=level, data=data, **changes)
     return move(connection, job, Status.QUEUED, f"Job is queued again: {reason}", level=level, data=data, **changes)

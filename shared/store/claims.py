@@ -126,7 +126,7 @@ def claim(connection: Connection, looker: Looker) -> Claim | None:
     if job is None:
         return None
     attempt = job.attempt + 1
-    _begin_attempt(connection, job.id, attempt, looker)
+    _begin_attempt(connection, job, attempt, looker)
     members.enter(connection, job.id, attempt, looker.worker_id, others)
     if job.attempt:
         supersede(connection, job.id)
@@ -188,8 +188,9 @@ def _next(looker: Looker, offered: Offer, balance: Balance, passed: Sequence[str
     return query.limit(1).with_for_update(of=jobs, skip_locked=True)
 
 
-def _begin_attempt(connection: Connection, job_id: str, attempt: int, looker: Looker) -> None:
-    row = {"job_id": job_id, "number": attempt, "beat": 0, "events_offset": 0, "status": "running"}
+def _begin_attempt(connection: Connection, job: Job, attempt: int, looker: Looker) -> None:
+    row = {"job_id": job.id, "number": attempt, "beat": 0, "events_offset": 0, "status": "running"}
+    row |= {"adjustments": job.adjustments}
     who = {"worker_id": looker.worker_id, "storage_id": looker.storage_id, "started_at": now()}
     connection.execute(insert(attempts).values({**row, **who}))
 

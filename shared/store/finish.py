@@ -52,7 +52,7 @@ def finish(
     result = {**result, **({"model": names[0]} if names else {}), **({"datasets": ids} if ids else {})}
     if status == Status.SUCCEEDED:
         new_events = new_events + _then(connection, job, result)
-    end_attempt(connection, job, status.value, (error or {}).get("message"))
+    end_attempt(connection, job, status.value, (error or {}).get("message"), error)
     return move(
         connection,
         job,

@@ -97,10 +97,13 @@ def move(
     return save(connection, before, replace(before, status=status, **changes), [*new_events, last])
 
 
-def end_attempt(connection: Connection, job: Job, status: str, reason: str | None = None) -> None:
+def end_attempt(
+    connection: Connection, job: Job, status: str, reason: str | None = None, error: dict[str, Any] | None = None
+) -> None:
     """The job's current attempt is over: what became of it, and what its owner has used."""
     current = (attempts.c.job_id == job.id, attempts.c.number == job.attempt)
-    connection.execute(update(attempts).where(*current).values(status=status, reason=reason, ended_at=now()))
+    ended = {"status": status, "reason": reason, "error": error, "ended_at": now()}
+    connection.execute(update(attempts).where(*current).values(ended))
     charge(connection, job, connection.execute(select(attempts.c.started_at).where(*current)).scalar_one())
 
 

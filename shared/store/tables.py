@@ -78,6 +78,7 @@ jobs = Table(
     Column("parent_id", Words, ForeignKey("jobs.id"), index=True),
     Column("attempt", Integer, nullable=False),
     Column("lost_attempts", Integer, nullable=False),
+    Column("adjustments", Json, nullable=False, server_default=text("'{}'")),
     Column("worker_id", Words),
     Column("phase", Words),
     Column("progress", Json, nullable=False),
@@ -146,6 +147,9 @@ attempts = Table(
     Column("events_offset", BigInteger, nullable=False),
     Column("status", Words, nullable=False),
     Column("reason", Words),
+    #: What it runs with instead of the spec's values.
+    Column("adjustments", Json, nullable=False, server_default=text("'{}'")),
+    Column("error", Json),
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
     #: Names of the devices that it has taken; NULL before.

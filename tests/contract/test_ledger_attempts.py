@@ -24,6 +24,7 @@ WRITES: dict[str, Callable[[Store, str], Any]] = {
     "renew": lambda store, job_id: store.attempts.renew(job_id, 1, events=[NewEvent(type="message", message="late")]),
     "add_checkpoint": lambda store, job_id: store.attempts.add_checkpoint(job_id, 1, step=9, **CHECKPOINT),
     "release": lambda store, job_id: store.attempts.release(job_id, 1, status=Status.QUEUED, reason="late"),
+    "retry": lambda store, job_id: store.attempts.retry(job_id, 1, error={"message": "late"}, why="late"),
     "finish": lambda store, job_id: store.attempts.finish(
         job_id,
         1,

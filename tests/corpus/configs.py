@@ -274,7 +274,7 @@ COMBINATIONS = [
     fields("validation of nothing", "eval_strategy", "nothing to validate", eval_strategy="steps"),
     fields("final validation of nothing", "do_eval", "nothing to validate", do_eval=True),
     fields("no training", "do_train", "a training job trains", do_train=False),
-    fields("ray", "ray_init_kwargs", "not supported", use_ray=True, ray_init_kwargs={"address": "auto"}),
+    fields("ray", "use_ray", "not supported yet", use_ray=True),
     fields("a tracker", "report_to", "names wandb", report_to="wandb"),
     fields("predictions", "do_predict", "kind: generate", do_predict=True),
     fields("an export of bits and a format", "export_quantization_bit", "contradicts", kind="export", dataset=None,

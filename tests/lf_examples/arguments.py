@@ -48,7 +48,7 @@ BESIDE: Mapping[str, Mapping[str, Any]] = {
     "reward_model_type": REWARDED | {"reward_model": "whole-scorer"},
 }  # fmt: skip
 #: Accepted, though the spec is no other: what LF has to be told is always so here.
-ALWAYS_SO = frozenset({"do_train"})
+ALWAYS_SO = frozenset({"do_train", "auto_find_batch_size"})
 
 
 @dataclass(frozen=True, kw_only=True)

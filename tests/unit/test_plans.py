@@ -139,7 +139,7 @@ def test_the_nearest_change_makes_it_fit_and_posts_as_it_is(platform: Platform) 
         ({"config": DISTILL, "per_device_train_batch_size": 1}, {"memory_gib": 40}, {"quantization_bit": 4}),
         ({"cutoff_len": 32768, "per_device_train_batch_size": 1}, {"memory_gib": 24}, {"cutoff_len": 16384}),
         ({"finetuning_type": "full", "config": DISTILL, "per_device_train_batch_size": 1}, {"memory_gib": 24},
-         {"zero_stage": 3, "zero_offload": "optimizer+params"}),
+         {"deepspeed": "ds_z3_offload_config.json", "zero_stage": None}),
     ],
 )  # fmt: skip
 def test_the_smallest_change_comes_first(

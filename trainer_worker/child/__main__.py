@@ -21,14 +21,19 @@ def main(folder: Path) -> int:
     rank = int(os.environ.get("RANK", "0"))
     attempt = Attempt(folder)
     write_log(folder / "logs" / f"rank{rank}.log")
+    return run(attempt, rank)
+
+
+def run(attempt: Attempt, rank: int) -> int:
     try:
         done = train(attempt, rank)
     except Exception as error:
         traceback.print_exc()
-        attempt.leave_error(rank, error)
+        details = numbers(error)
+        attempt.leave_error(rank, error, **details)
         # That another rank is gone is no outcome: that one knows why, or the launcher does.
         if rank == 0 and failures.code_of(error) != failures.PEER:
-            attempt.fail(error)
+            attempt.fail(error, **details)
         # Not raised: what takes the interpreter apart may wait for the other ranks, and they for this one.
         return 1
     if rank == 0:
@@ -56,6 +61,15 @@ def train(attempt: Attempt, rank: int) -> dict[str, Any]:
         return {"type": "done", **stage.run(context)}
     except Stopped as stopped:
         return {"type": "stopped", "step": stopped.step, "reason": attempt.control().get("reason", "user")}
+
+
+def numbers(error: Exception) -> dict[str, Any]:
+    """What belongs to the error, where memory did not suffice."""
+    if failures.code_of(error) not in failures.MEMORY:
+        return {}
+    from trainer_worker.child import shortage
+
+    return shortage.numbers(error)
 
 
 def wait_for_others() -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
+from shared.ladder import LOADING, RECOMPUTE
 from trainer_worker import deepspeed
-from trainer_worker.child import architecture, memory, model, tokenizer, words
+from trainer_worker.child import architecture, memory, model, shortage, tokenizer, words
 from trainer_worker.child.arguments import training_arguments
 from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
@@ -54,7 +55,8 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
         context.emit("message", text, "warning")
     arguments = training_arguments(context, start_engine(context, precision) if has_deepspeed else None)
     set_seed(context.spec.train.seed)
-    base = model.load(context, config, loaded_dtype(context, precision), layout.kernel)
+    with shortage.at(LOADING):
+        base = model.load(context, config, loaded_dtype(context, precision), layout.kernel)
     if context.spec.new_tokens.grows:
         path = context.run["model_path"]
         words.grow(base, tokenizer.load(path, context.spec), len(tokenizer.own(path, context.spec)), context)
@@ -104,15 +106,16 @@ def loaded_dtype(context: Context, precision: Precision) -> torch.dtype:
 
 def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts) -> None:
     """Turn gradient checkpointing on where the memory needs it; see memory.py for the rule."""
-    given = context.spec.model
-    wanted = not given.disable_gradient_checkpointing and memory.needs_checkpointing(
-        context.spec,
-        base.config.get_text_config(),
-        parts.most_tokens,
-        parts.most_learned,
-        context.num_processes,
-        context.device,
+    given, config = context.spec.model, base.config.get_text_config()
+    is_forced = bool(context.run.get("adjustments", {}).get(RECOMPUTE))
+    wanted = is_forced or (
+        not given.disable_gradient_checkpointing
+        and memory.needs_checkpointing(
+            context.spec, config, parts.most_tokens, parts.most_learned, context.num_processes, context.device
+        )
     )
+    if context.is_first:
+        context.attempt.leave_memory(**shortage.known(context, config, parts, recomputes=wanted))
     arguments.gradient_checkpointing = wanted
     if wanted:
         arguments.gradient_checkpointing_kwargs = {"use_reentrant": given.use_reentrant_gc}

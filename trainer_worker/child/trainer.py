@@ -20,7 +20,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import Trainer
 
-from trainer_worker.child import optimizers
+from shared.ladder import VALIDATING
+from trainer_worker.child import optimizers, shortage
 from trainer_worker.child.arguments import schedule_options
 from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
@@ -144,7 +145,7 @@ class StageTrainer(Trainer):
         are told apart, of each beside that of all."""
         self.model.eval()
         sums: dict[str, torch.Tensor] = {}
-        with self._away(), torch.no_grad():
+        with self._away(), torch.no_grad(), shortage.at(VALIDATING):
             for name, batch, is_ours in self._eval_batches():
                 measured = self.objective(self.model, self._prepare_inputs(batch), validating=True)
                 found = {"loss": (measured.loss, measured.num_units), **measured.sums}
