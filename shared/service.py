@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from shared import devices, queue, telemetry
 from shared.artifact import ArtifactStore
+from shared.janitor import Janitor
 from shared.lease import LEDGER_AWAY
 from shared.runner import Runner, Worker
 from shared.settings import Settings
@@ -83,6 +84,7 @@ class Service:
         )
         self._registry = CollectorRegistry()
         metrics = telemetry.Metrics(self._registry)
+        self._janitor = Janitor(self._store, artifacts, settings)
         self.runner = Runner(self._store, artifacts, settings, self._worker, metrics)
         self._queue = queue.Queue(settings)
         self._closed = threading.Event()
@@ -93,6 +95,7 @@ class Service:
         if self._settings.metrics_port:
             telemetry.serve_metrics(self._settings.metrics_port, self._settings.metrics_host, self._registry)
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
+        threading.Thread(target=self._janitor.run, args=(self._closed,), name="janitor", daemon=True).start()
         for work in self._worker.works:
             # What was queued while no worker ran, whatever became of its message.
             self._queue.send("", work.kind)

@@ -74,6 +74,14 @@ class Settings:
     keeper_seconds: float = 20.0
     #: How often beat sweeps the ledger.
     sweep_seconds: float = 5.0
+    #: How often a worker deletes what has no record any more, and what dead attempts left.
+    clean_seconds: float = 60.0
+    #: Days after a job's end for which its trainings can be gone on from: optimizer and all. 0: for ever.
+    keep_states_days: float = 7.0
+    #: Days after a job's end for which its checkpoints stay as models. 0: for ever.
+    keep_checkpoints_days: float = 0.0
+    #: Days after a job's end for which the folders of its attempts (logs) stay on their machines. 0: for ever.
+    keep_logs_days: float = 30.0
     #: How long a cancelled child may take to end by itself.
     cancel_seconds: float = 5.0
     #: How long a child may take to write its checkpoint when paused or when its worker shuts down.

@@ -6,6 +6,7 @@ A removed one leaves its row at once; its files are `discarded`, and whoever cle
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, String, and_, cast, delete, or_, select, update
@@ -22,6 +23,8 @@ from shared.store.tables import attempts, checkpoints, deployments, jobs, models
 
 #: In every name and id of a checkpoint.
 MARK = "ckpt-"
+#: Let go of at once: more follow the next time.
+MAX_EXPIRED = 100
 
 
 class Checkpoints:
@@ -62,14 +65,33 @@ class Checkpoints:
             remove(connection, [found])
             return found
 
-    def drop_state(self, checkpoint: Checkpoint) -> None:
-        """It stays as a model, if it is one; the training cannot go on from it any more."""
-        with self._database.write() as connection:
-            if not checkpoint.model:
-                return remove(connection, [checkpoint])
-            row = update(checkpoints).where(checkpoints.c.id == checkpoint.id)
-            connection.execute(row.values(uri="", digest="", size_bytes=0))
-            discard(connection, [checkpoint.uri], _storage_of(connection, checkpoint))
+    def expire(self, finished_before: datetime, storage_id: str, *, as_models: bool) -> int:
+        """Let go of checkpoints of jobs that were over by then, in one storage, unless something needs them; how many.
+
+        `as_models`: those that are models stay as such, and only the training cannot go on from them any more.
+        """
+        over = jobs.c.status.in_(TERMINAL), jobs.c.finished_at < finished_before
+        query = select(checkpoints, jobs.c.project_id).join(jobs, jobs.c.id == checkpoints.c.job_id).where(*over)
+        its = attempts.c.job_id == checkpoints.c.job_id, attempts.c.number == checkpoints.c.attempt
+        query = query.join(attempts, and_(*its)).where(attempts.c.storage_id == storage_id).limit(MAX_EXPIRED)
+        query = query.where(checkpoints.c.uri != "") if as_models else query
+        with self._database.read() as connection:
+            found = list(connection.execute(query).mappings())
+        for row in found:
+            with self._database.write() as connection:
+                lock_project(connection, row["project_id"])
+                _let_go(connection, row["project_id"], record(Checkpoint, row), as_models)
+        return len(found)
+
+
+def _let_go(connection: Connection, project_id: str, checkpoint: Checkpoint, as_model: bool) -> None:
+    if checkpoint.id in in_use(connection, project_id, [checkpoint]):
+        return
+    if not (as_model and checkpoint.model):
+        return remove(connection, [checkpoint])
+    row = update(checkpoints).where(checkpoints.c.id == checkpoint.id)
+    connection.execute(row.values(uri="", digest="", size_bytes=0))
+    discard(connection, [checkpoint.uri], _storage_of(connection, checkpoint))
 
 
 def of_job(connection: Connection, job_id: str) -> list[Checkpoint]:

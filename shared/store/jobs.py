@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -154,6 +155,12 @@ class Jobs:
             data = {"priority": priority, "before": job.priority}
             told = NewEvent(type="message", message=f"Priority is now {priority}, was {job.priority}", data=data)
             return save(connection, job, replace(job, priority=priority), [told])
+
+    def over(self, job_ids: Iterable[str], before: datetime) -> Iterable[str]:
+        """Which of these jobs ended before that moment, of all projects."""
+        query = select(jobs.c.id).where(jobs.c.id.in_(list(job_ids)), jobs.c.status.in_(TERMINAL))
+        with self._database.read() as connection:
+            return set(connection.execute(query.where(jobs.c.finished_at < before)).scalars())
 
     def queue_depth(self) -> dict[Kind, int]:
         """Jobs that wait for a worker, of all projects; kinds without any have 0."""

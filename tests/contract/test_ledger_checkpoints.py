@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from shared import keeping
 from shared.errors import Conflict, LeaseLost, NotFound
-from shared.job import Job, Status
+from shared.job import Job, Kind, Status
 from shared.records import Checkpoint, NewEvent
 from shared.store import Store
 
@@ -99,14 +100,25 @@ def test_half_a_checkpoint_may_go_when_its_attempt_is_over(store: Store, running
     assert store.discarded.due("store-1", grace_seconds=0) == ["store://half"]
 
 
-def test_without_its_state_it_is_still_a_model(store: Store, project: str, running: NewJob) -> None:
+def test_after_its_end_a_job_keeps_models_longer_than_states(
+    store: Store, project: str, running: NewJob, new_job: NewJob
+) -> None:
     job = running()
     older, newer = add(store, job, 10), add(store, job, 20)
-
-    store.checkpoints.drop_state(newer)
-
-    assert store.checkpoints.latest(job.id) == older
-    assert store.models.get(project, "name-ckpt-20").uri == f"{newer.uri}/model"
-    assert store.discarded.due("store-1", grace_seconds=0) == [newer.uri]
+    soon, now = (datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (1, -1))
+    assert store.checkpoints.expire(soon, "store-1", as_models=True) == 0, "it runs"
     with pytest.raises(Conflict, match="goes on from"):
-        store.checkpoints.delete(project, job.id, older.id)
+        store.checkpoints.delete(project, job.id, newer.id)
+    store.attempts.finish(job.id, 1, status=Status.SUCCEEDED)
+    assert store.checkpoints.expire(now, "store-1", as_models=True) == 0, "not long enough over"
+    assert store.checkpoints.expire(soon, "store-2", as_models=True) == 0, "another storage"
+
+    assert store.checkpoints.expire(soon, "store-1", as_models=True) == 2
+    assert store.checkpoints.latest(job.id) is None
+    assert store.models.get(project, "name-ckpt-20").uri == f"{newer.uri}/model"
+    assert store.discarded.due("store-1", grace_seconds=0) == [older.uri, newer.uri]
+
+    new_job(kind=Kind.EXPORT, spec={"model_name_or_path": newer.id})
+    store.checkpoints.expire(soon, "store-1", as_models=False)
+    assert [one.step for one in store.checkpoints.list(project, job.id)] == [20], "an export waits for it"
+    assert store.jobs.over([job.id], soon) == {job.id} and not store.jobs.over([job.id], now)
