@@ -43,6 +43,7 @@ def unfit(
     if isinstance(spec, TrainSpec):
         yield from _training(services, project_id, spec)
         yield from rewards.unfit(services, project_id, spec)
+        yield from resuming.unfit(services, project_id, spec, wire)
         yield from _nodes(services, spec)
         named = {"dataset": spec.data.dataset, "eval_dataset": spec.data.eval_dataset}
         yield from _data(services, project_id, named, spec.tuning.stage, spec.data.dataset_dir)

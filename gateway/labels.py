@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway import resuming
 from gateway.admission import names_in
 from gateway.services import Services
 from shared import schema
@@ -25,7 +26,8 @@ def settled(services: Services, project_id: str, spec: Any) -> Any:
         for field, name in named.items()
         if isinstance(name, str)
     }
-    return schema.changed(spec, {field: name for field, name in found.items() if name != named[field]})
+    changed = {field: name for field, name in found.items() if name != named[field]}
+    return schema.changed(spec, changed | resuming.settled(services, project_id, spec))
 
 
 def _made_under(services: Services, project_id: str, label: str) -> str | None:

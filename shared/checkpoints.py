@@ -138,4 +138,8 @@ def resume_point(run: Run, skip: Callable[[Checkpoint, str], None]) -> tuple[Che
             return latest, run.artifacts.verified_path(latest.uri, latest.digest)
         except (CorruptArtifact, NotFound) as error:
             skip(latest, error.message)
+    if named := run.job.spec.get("resume_from_checkpoint"):
+        # Of another job: whether it fits was asked at the door.
+        begun = run.store.checkpoints.get(run.job.project_id, named)
+        return begun, run.artifacts.verified_path(begun.uri, begun.digest)
     return None

@@ -108,6 +108,15 @@ class StrictString(fields.String):
         return checked_text(value)
 
 
+class CheckpointName(StrictString):
+    """A checkpoint's name; LF's switch is `true` for the newest, `false` for none."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool):
+            return "true" if value else None
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class SecretString(StrictString):
     """Text that no message repeats."""
 

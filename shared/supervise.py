@@ -133,7 +133,8 @@ class Supervisor:
         if (found := checkpoints.resume_point(run, self._skip)) is not None:
             latest, place = found
             run = replace(run, resume_from=place)
-            self._relay.note("message", f"Resuming from the checkpoint of step {latest.step}", step=latest.step)
+            of = f" of {latest.job_id}" if latest.job_id != run.job.id else ""
+            self._relay.note("message", f"Resuming from the checkpoint of step {latest.step}{of}", step=latest.step)
         folder.write_run_json(run, self._work.run_json(run))
         return run
 

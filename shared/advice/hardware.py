@@ -193,7 +193,7 @@ def num_checkpoints(case: Case) -> int | None:
         return 0
     if train.save_strategy == "epoch":
         return int(train.num_train_epochs) or 1
-    return None if case.total_steps is None else case.total_steps // train.save_steps
+    return None if case.total_steps is None else case.total_steps // max(1, train.save_interval(case.total_steps))
 
 
 def checkpoint_bytes(case: Case) -> float | None:

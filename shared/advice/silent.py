@@ -38,7 +38,7 @@ def moments(case: Case) -> Iterator[Finding]:
         text = Text("Validation comes every {every} steps, but there are about {steps}: no curve.", every=every,
                     steps=steps)  # fmt: skip
         yield warning("eval_steps", ESTIMATE, text, Text("Set eval_steps to {few}.", few=max(1, steps // 10)))
-    if train.save_strategy == "steps" and train.save_steps > steps:
+    if train.save_strategy == "steps" and train.save_interval(steps) > steps:
         text = Text("No checkpoint comes before the end ({steps} steps): an interrupted job begins again.", steps=steps)
         yield info("save_steps", ESTIMATE, text, Text("Set save_steps to {few}.", few=max(1, steps // 4)))
 

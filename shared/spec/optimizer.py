@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
-from shared.fields import StepsOrShare
+from shared.fields import CheckpointName, StepsOrShare
 from shared.param import param
 from shared.rules import rule
 from shared.spec.schedules import OPTIMIZERS, SCHEDULES, optimizer_complaint
 
-#: What `resume_from_checkpoint` is told.
-ALWAYS_RESUMES = (
-    "must be null: a job resumes by itself; to go on from a trained adapter name it in adapter_name_or_path"
-)
 WHEN = ("no", "steps", "epoch")
 
 
@@ -129,14 +126,28 @@ class Train:
     )
     logging_first_step: bool = param(False, "Also log the first step.", source="HF")
     save_strategy: str = param("steps", "When a checkpoint is written.", choices=WHEN, source="HF")
-    save_steps: int = param(
-        500, "Steps between two checkpoints.", minimum=1, source="HF", picture="How often the game is saved."
+    save_steps: float = param(
+        500,
+        "Steps between two checkpoints; a number below 1 is a share of all steps.",
+        type=int,
+        field_class=StepsOrShare,
+        minimum=0,
+        exclusive_minimum=True,
+        source="HF",
+        picture="How often the game is saved.",
     )
     save_total_limit: int | None = param(
-        None, "Checkpoints kept of a job; older ones are deleted. Left out: all.", type=int, minimum=1, source="HF"
+        None,
+        "Checkpoints kept of a job, the best and what is in use besides; older ones are deleted. Left out: all.",
+        type=int,
+        minimum=1,
+        source="HF",
     )
     save_only_model: bool = param(
-        False, "Leave optimizer and schedule out of checkpoints: smaller, cannot be resumed exactly.", source="HF"
+        False,
+        "Leave optimizer and schedule out of checkpoints: smaller, and nothing resumes from them. A pause still writes "
+        "all.",
+        source="HF",
     )
     eval_strategy: str = param(
         "no",
@@ -160,7 +171,13 @@ class Train:
     group_by_length: bool = param(False, "Put samples of similar length into one batch.", source="HF")
     ddp_timeout: int = param(1800, "How long ranks wait for each other.", minimum=1, unit="seconds", source="HF")
     resume_from_checkpoint: str | None = param(
-        None, "LF's switch; a job resumes by itself from its own newest checkpoint.", type=str, source="HF"
+        None,
+        "Go on where another job was, with its optimizer: a checkpoint's name or id, a job, or an output_dir with or "
+        "without /checkpoint-<step>; true: this output_dir. A job resumes from its own checkpoints by itself.",
+        type=str,
+        field_class=CheckpointName,
+        source="HF",
+        advice="With a larger num_train_epochs, to train on for longer.",
     )
 
     @rule("fp16")
@@ -176,10 +193,9 @@ class Train:
         both = self.warmup_ratio > 0 and self.warmup_steps > 0
         return "cannot be given together with warmup_steps: choose one" if both else None
 
-    @rule("resume_from_checkpoint", code="unsupported")
-    def resumes_by_itself(self) -> str | None:
-        given = self.resume_from_checkpoint is not None
-        return ALWAYS_RESUMES if given else None
+    def save_interval(self, total_steps: int) -> int:
+        """Steps between two checkpoints."""
+        return math.ceil(self.save_steps * total_steps) if self.save_steps < 1 else int(self.save_steps)
 
     def resolved(self, *, validates: bool) -> Train:
         """A share of steps becomes warmup_ratio; with something to validate on, eval_strategy is not `no`."""

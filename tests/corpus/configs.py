@@ -226,7 +226,7 @@ PLACES = [
     value("output_dir", "", "one line"),
     value("output_dir", "x" * 600, "at most 512"),
     value("output_dir", "a\u0000b", "NUL"),
-    value("resume_from_checkpoint", "/etc", "resumes by itself"),
+    value("resume_from_checkpoint", "/etc", "no such checkpoint"),
     value("default_system", "x" * 100_000, "at most 65536"),
     value("default_system", "\ud800", "surrogate"),
     value("run_name", "a\rb", "one line"),

@@ -219,9 +219,9 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     ),
     52: (not_here("the trainer sets labels, columns and unused parameters by stage and method"),),
     53: (
-        refused("resume_from_checkpoint", "resumes by itself", resume_from_checkpoint="saves/checkpoint-5"),
+        refused("resume_from_checkpoint", "no such checkpoint", resume_from_checkpoint="saves/checkpoint-5"),
         holds("output_dir", "saves/again", output_dir="saves/again"),
-        not_here("every attempt writes to a folder of its own and resumes only from its own job's checkpoints"),
+        not_here("every attempt writes to a folder of its own and resumes from its own job's checkpoints"),
     ),
     54: (refused("report_to", "names trackio", report_to="trackio"),),
     # Loading
