@@ -86,7 +86,7 @@ TYPES = [
     value("deepspeed", [], "preset's name or an object"),
     value("stage", 1, "must be text"),
     value("warmup_steps", "10", "must be a number"),
-    value("save_steps", 0.5, "whole number"),
+    value("save_steps", 1.5, "whole number of steps"),
     value("seed", "42", "whole number"),
     value("include_num_input_tokens_seen", "some", "non_padding"),
 ]

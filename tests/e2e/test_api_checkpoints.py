@@ -33,7 +33,8 @@ def training(platform: Platform) -> dict[str, Any]:
         data={"file": (io.BytesIO(jsonl(ROWS)), "sums.jsonl"), "name": "sums"},
         headers=platform.headers(),
     )
-    job: dict[str, Any] = platform.post("/v1/jobs", {"model": "tiny", "dataset": "sums", "save_steps": 10}).json
+    body = {"model": "tiny", "dataset": "sums", "save_steps": 10, "output_dir": "saves/sums"}
+    job: dict[str, Any] = platform.post("/v1/jobs", body).json
     claim = platform.store.attempts.claim_next(worker_id="w", kinds=[Kind.TRAIN], num_devices=1, storage_id="s")
     assert claim is not None and claim.job.id == job["id"]
     for step, loss in zip((10, 20, 30), EVAL_LOSSES, strict=True):
@@ -99,6 +100,42 @@ def test_a_checkpoint_is_a_model_wherever_one_is_named(
     asked = platform.post("/v1/chat/completions", {"model": name, "messages": [{"role": "user", "content": "Hi"}]})
     assert asked.status_code == 503 and "pending" in asked.json["error"]["message"]
     platform.client.delete(f"/v1/deployments/{served.json['id']}", headers=platform.headers())
+
+
+@pytest.mark.parametrize(
+    ("named", "step"),
+    [("NAME", 10), ("ID", 10), ("JOB", 30), ("saves/sums/checkpoint-20", 20), ("saves/sums", 30), (True, 30)],
+)
+def test_another_job_goes_on_from_a_checkpoint(
+    platform: Platform, training: dict[str, Any], named: Any, step: int
+) -> None:
+    first = listed(platform, training)[0]
+    named = {"NAME": first["name"], "ID": first["id"], "JOB": training["id"]}.get(named, named)
+    body = {"model": "tiny", "dataset": "sums", "save_steps": 10, "output_dir": "saves/sums", "num_train_epochs": 5}
+
+    job = platform.post("/v1/jobs", {**body, "resume_from_checkpoint": named, "metadata": {"named": str(named)}})
+
+    assert job.status_code == 201, job.json
+    meant = platform.get(f"/v1/jobs/{training['id']}/checkpoints/{job.json['spec']['resume_from_checkpoint']}").json
+    assert meant["step"] == step
+    platform.post(f"/v1/jobs/{job.json['id']}/cancel")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"resume_from_checkpoint": "saves/other"}, "resume_from_checkpoint"),
+        ({"learning_rate": 0.5}, "learning_rate"),
+        ({"max_steps": 30}, "max_steps"),
+    ],
+)
+def test_what_cannot_go_on_is_refused_with_what_differs(
+    platform: Platform, training: dict[str, Any], body: dict[str, Any], field: str
+) -> None:
+    given = {"model": "tiny", "dataset": "sums", "resume_from_checkpoint": training["id"]}
+    refused = platform.post("/v1/jobs", {**given, **body})
+    assert refused.status_code == 422
+    assert [issue["field"] for issue in refused.json["error"]["issues"]] == [field]
 
 
 def test_what_is_needed_stays_and_the_rest_can_go(platform: Platform, training: dict[str, Any]) -> None:
