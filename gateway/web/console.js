@@ -102,7 +102,35 @@ async function openJob(id) {
   $("detail-title").textContent = id;
   $("detail-log").textContent = "";
   drawLoss();
+  showCheckpoints();
   await follow(id, state.follow.signal);
+}
+
+// Each is a model by its name, also while the job still runs.
+const showCheckpoints = guarded(async () => {
+  const job = state.job;
+  const { data } = await get(`v1/jobs/${job}/checkpoints`);
+  if (job !== state.job) return;
+  $("checkpoints").hidden = !data.length;
+  $("checkpoint-rows").replaceChildren(...data.map(checkpointRow));
+});
+
+function checkpointRow(checkpoint) {
+  const { metrics, name } = checkpoint;
+  const made = (path, body, tab) => guarded(async () => { await post(path, body); show(tab); });
+  const remove = guarded(async () => {
+    await api(`v1/jobs/${checkpoint.job_id}/checkpoints/${checkpoint.id}`, { method: "DELETE" });
+    await showCheckpoints();
+  });
+  const marks = ["best", "newest", "resumable", "damaged"].filter((mark) => checkpoint[`is_${mark}`]);
+  return element("tr", {}, element("td", { title: name || checkpoint.id }, `Step ${checkpoint.step}`),
+    element("td", {}, number(checkpoint.epoch, 2)), element("td", {}, number(metrics.loss)),
+    element("td", {}, number(metrics.eval_loss)), element("td", {}, size(checkpoint.size_bytes)),
+    element("td", {}, marks.join(", ")),
+    element("td", {},
+      name && element("button", { onclick: made("v1/deployments", { model: name }, "models") }, "Deploy"), name && " ",
+      name && element("button", { onclick: made("v1/jobs", { kind: "export", model_name_or_path: name }, "jobs") }, "Export"), name && " ",
+      element("button", { onclick: remove }, "Delete")));
 }
 
 async function follow(id, signal, after = 0) {
@@ -126,6 +154,10 @@ function onJobEvent(event, body) {
     state.points = state.points.filter((point) => point.step < data.step);
     state.points.push({ step: data.step, loss: data.loss });
     drawLoss();
+  }
+  if (event.type === "checkpoint") {  // those of before come all at once
+    clearTimeout(state.due);
+    state.due = setTimeout(showCheckpoints, 300);
   }
   const log = $("detail-log");
   const said = [both(body.message, data.zh?.message), both(data.advice || "", data.zh?.advice)].filter(Boolean).join("\n    ");

@@ -259,3 +259,15 @@ def test_a_described_folder_is_uploaded_entry_by_entry(
     assert "pairs: file-1, 3 rows, pair" in told
     assert "did you mean 'file_name'" in told
     assert "1 uploaded, 1 refused, 3 left out" in told
+
+
+def test_checkpoints_of_a_job_are_a_table(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    marks = {"is_newest": True, "is_resumable": True, "is_damaged": False}
+    found = {"id": "ckpt-1", "name": "ft:tiny:ckpt-step-5", "step": 5, "size_bytes": 2048, **marks, "is_best": False}
+    data = [found | {"metrics": {"epoch": 0.5, "loss": 1.25}}]
+    server.answers["GET", "/v1/jobs/j/checkpoints"] = [(200, "application/json", json.dumps({"data": data}))]
+
+    assert cli.main(["jobs", "checkpoints", "j"]) == 0
+
+    shown = capsys.readouterr().out.split()
+    assert {"5", "0.5", "1.25", "2.0", "newest,", "resumable", "ft:tiny:ckpt-step-5"} <= set(shown)

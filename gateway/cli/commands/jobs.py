@@ -1,8 +1,10 @@
-"""List jobs, show one, or ask for one to be cancelled, paused or resumed."""
+"""List jobs, show one or its checkpoints, or ask for one to be cancelled, paused or resumed."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 
@@ -11,11 +13,14 @@ from gateway.cli.client import Client, connect
 from shared.job import Kind, Status
 from shared.settings import Settings
 
-HELP = "list, show, cancel, pause or resume jobs"
+HELP = "list, show, cancel, pause or resume jobs; list the checkpoints of one"
+
+
+ACTIONS = ("list", "show", "checkpoints", "cancel", "pause", "resume")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", default="list", choices=["list", "show", "cancel", "pause", "resume"])
+    parser.add_argument("action", nargs="?", default="list", choices=ACTIONS)
     parser.add_argument("job", nargs="?", metavar="JOB", help="id of the job, for all but list")
     parser.add_argument("--kind", choices=[kind.value for kind in Kind])
     parser.add_argument("--status", choices=[status.value for status in Status])
@@ -33,6 +38,8 @@ def run(args: Namespace, console: Console) -> int:
         if args.action == "show":
             show.as_json(console, client.get(f"/v1/jobs/{args.job}"))
             return 0
+        if args.action == "checkpoints":
+            return _checkpoints(client.get(f"/v1/jobs/{args.job}/checkpoints")["data"], console, args)
         job = client.post(f"/v1/jobs/{args.job}/{args.action}")
     console.print(f"{job['id']}: {show.status(job['status'])}, wanted: {job.get('wanted')}", soft_wrap=True)
     return 0
@@ -49,3 +56,27 @@ def _list(client: Client, console: Console, args: Namespace) -> int:
     ]
     show.table(console, ("id", "kind", "status", "progress", "created", "name"), rows, "no jobs")
     return 0
+
+
+def _checkpoints(found: list[dict[str, Any]], console: Console, args: Namespace) -> int:
+    if args.json:
+        show.as_json(console, found)
+        return 0
+    rows = [
+        (one["step"], *(_number(one["metrics"].get(name)) for name in ("epoch", "loss", "eval_loss")),
+         show.size(one["size_bytes"]), ", ".join(_marks(one)), one["name"] or one["id"])
+        for one in found
+    ]  # fmt: skip
+    columns = ("step", "epoch", "loss", "eval_loss", "size", "", "name")
+    show.table(console, columns, rows, "no checkpoints")
+    return 0
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else ""
+
+
+def _marks(checkpoint: dict[str, Any]) -> Iterator[str]:
+    for mark in ("best", "newest", "resumable", "damaged"):
+        if checkpoint[f"is_{mark}"]:
+            yield mark
