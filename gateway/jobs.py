@@ -93,7 +93,11 @@ def cancel(job_id: str) -> Response:
 @blueprint.route("/<job_id>/pause", methods=["POST"])
 @blueprint.doc(responses=openapi.ok("Job"))
 def pause(job_id: str) -> Response:
-    """Pause a job: it writes a checkpoint and gives its devices back"""
+    """Pause a job: it writes a checkpoint and gives its devices back
+
+    It stops after the step that it is in (in stage ppo a step is a whole round of answers), after the validation or the
+    checkpoint that is just being made, and while its data is prepared at once.
+    """
     return jsonify(job_json(services().store.jobs.pause(project_id(), job_id)))
 
 

@@ -111,7 +111,7 @@ class Jobs:
                     "Job {job_id} has {status}: it can no longer be cancelled", job_id=job_id, status=job.status
                 )
             if job.status in HELD:
-                return save(connection, job, replace(job, wanted=Wanted.CANCEL), [_asked(Wanted.CANCEL)])
+                return save(connection, job, replace(job, wanted=Wanted.CANCEL), [_asked(Wanted.CANCEL, job)])
             return move(connection, job, Status.CANCELLED, "Job was cancelled", wanted=Wanted.CANCEL)
 
     def pause(self, project_id: str, job_id: str) -> Job:
@@ -125,7 +125,7 @@ class Jobs:
             if job.wanted == Wanted.PAUSE:
                 return job
             if job.status in HELD:
-                return save(connection, job, replace(job, wanted=Wanted.PAUSE), [_asked(Wanted.PAUSE)])
+                return save(connection, job, replace(job, wanted=Wanted.PAUSE), [_asked(Wanted.PAUSE, job)])
             return move(connection, job, Status.PAUSED, "Job was paused", wanted=Wanted.PAUSE)
 
     def resume(self, project_id: str, job_id: str) -> Job:
@@ -139,7 +139,7 @@ class Jobs:
             if job.wanted == Wanted.RUN:
                 return job
             if job.status in HELD:
-                return save(connection, job, replace(job, wanted=Wanted.RUN), [_asked(Wanted.RUN)])
+                return save(connection, job, replace(job, wanted=Wanted.RUN), [_asked(Wanted.RUN, job)])
             return move(connection, job, Status.QUEUED, "Job is queued again", wanted=Wanted.RUN)
 
     def set_priority(self, project_id: str, job_id: str, priority: int) -> Job:
@@ -190,10 +190,12 @@ class Jobs:
         return exists(select(1).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value))
 
 
-def _asked(wanted: Wanted) -> NewEvent:
+def _asked(wanted: Wanted, job: Job) -> NewEvent:
+    # A step of this stage is a whole round of drawing, judging and learning, which may take minutes.
+    when = " after its round of answers" if job.spec.get("stage") == "ppo" else ""
     message = {
         Wanted.CANCEL: "Cancel was asked for: the worker stops the job",
-        Wanted.PAUSE: "Pause was asked for: the worker writes a checkpoint and stops the job",
+        Wanted.PAUSE: f"Pause was asked for: the worker writes a checkpoint{when} and stops the job",
         Wanted.RUN: "Resume was asked for: the job goes on, or back to the queue if it is already stopping",
     }[wanted]
     return NewEvent(type="status", message=message, data={"wanted": wanted.value})

@@ -51,7 +51,8 @@ def write_control(attempt: Attempt, wanted: str) -> None:
 def test_pause_saves_a_checkpoint_and_a_later_attempt_ends_as_an_unbroken_one(
     tmp_path: Path, tiny: Path, rows: Path
 ) -> None:
-    spec = {"num_train_epochs": 40, "save_strategy": "steps", "save_steps": 1000}
+    """Also in the middle of an epoch at whose end there is a checkpoint and a validation: both come then, once."""
+    spec = {"num_train_epochs": 40, "save_strategy": "epoch", "eval_strategy": "epoch", "val_size": 0.2}
     whole = train_here(make_attempt(tmp_path / "whole", tiny, rows, **spec))
     paused = make_attempt(tmp_path / "paused", tiny, rows, **spec)
     thread = tell_at_step(paused, 20, "pause")
@@ -65,8 +66,12 @@ def test_pause_saves_a_checkpoint_and_a_later_attempt_ends_as_an_unbroken_one(
     )
 
     assert (paused.outcome["type"], paused.outcome["data"]["reason"]) == ("stopped", "user")
-    assert 20 <= step < 240 and checkpoint["step"] == step
+    assert 20 <= step < 200 and checkpoint["step"] == step
     assert paused.losses + rest.losses == whole.losses
+    validated = [[data["step"] for data in one.of("metrics") if "eval_loss" in data] for one in (whole, paused, rest)]
+    assert validated[1] + validated[2] == validated[0]
+    saved = [data["step"] for data in paused.of("checkpoint") + rest.of("checkpoint")]
+    assert saved == sorted({*(data["step"] for data in whole.of("checkpoint")), step})
 
 
 def test_cancel_stops_at_once_and_saves_nothing(tmp_path: Path, tiny: Path, rows: Path) -> None:

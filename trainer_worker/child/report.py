@@ -102,13 +102,23 @@ class Heed(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        if state.global_step < state.max_steps and (wish := self._ask()) != "run":
+        # What is due at the end of an epoch comes after this step, and would be due no more when training goes on.
+        is_early = float(state.epoch or 0).is_integer() and "epoch" in (args.eval_strategy, args.save_strategy)
+        if state.global_step < state.max_steps and not is_early and (wish := self._ask()) != "run":
             self.wish = wish
             control.should_training_stop = True
             control.should_save = control.should_log = wish == "pause"
             # Whatever checkpoints usually hold: this one is where the training goes on.
             args.save_only_model = False
-            control.should_evaluate = False
+            # A validation that is due is made before the checkpoint: nobody would make it afterwards.
+            control.should_evaluate = control.should_evaluate and wish == "pause"
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.wish != "run":  # in the middle of an epoch, of which the Trainer believes that it is over
+            control.should_log = control.should_evaluate = control.should_save = False
         return control
 
     def _ask(self) -> str:
