@@ -75,12 +75,28 @@ class Running:
         text = TRAINING.format(epochs=epochs, seed=seed, save_steps=save_steps) + more
         return str(self.client.post_yaml("/v1/jobs", text)["id"])
 
-    def losses(self, job_id: str) -> dict[int, float]:
-        """By step; those that a later attempt did again are not told twice."""
-        events = [event for event in follow(self.client, job_id) if event["type"] == "metrics"]
-        told = [event["data"] for event in events if not event["superseded"] and "loss" in event["data"]]
-        assert len({data["step"] for data in told}) == len(told), "no step counts twice"
-        return {data["step"]: data["loss"] for data in told}
+    def losses(self, job_id: str) -> dict[int, dict[int, float]]:
+        """By attempt and step, also those that a later attempt did again; none counts twice."""
+        told: dict[int, dict[int, float]] = {}
+        kept = []
+        for event in follow(self.client, job_id):
+            if event["type"] == "metrics" and "loss" in event["data"]:
+                told.setdefault(event["attempt"], {})[event["data"]["step"]] = event["data"]["loss"]
+                kept += [] if event["superseded"] else [event["data"]["step"]]
+        assert kept == sorted(set(kept)), "no step counts twice"
+        return told
+
+    def die_past_the_first_checkpoint(self, job_id: str, step: int) -> int:
+        """Kill the worker, and with it all ranks, once `step` is done; of the checkpoints only the first stays whole:
+        every step after it is done again. That step."""
+        self.until_it_trains(job_id, step)
+        self.service("celery", "trainer_worker.tasks").kill()
+        wait_until(lambda: not self.children(job_id), 20, "the ranks are gone")
+        first, *others = self.client.get(f"/v1/jobs/{job_id}/checkpoints")["data"]
+        for other in others:
+            place = self.home / "artifacts" / "jobs" / job_id / "attempts" / "1" / "checkpoints" / str(other["step"])
+            shutil.rmtree(place / "state")
+        return int(first["step"])
 
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(self.client.get(f"/v1/jobs/{job_id}"))
@@ -197,48 +213,32 @@ def test_training_shows_in_the_workers_metrics_while_it_runs(running: Running) -
 
 
 def test_a_killed_worker_loses_no_job_and_no_step(running: Running) -> None:
-    """Dropout, the order of the data and the totals go on where they were."""
-    more = "lora_dropout: 0.1\nsave_total_limit: 2\nmetadata: {{run: {run}}}\n".format
-    job_id = running.train(epochs=100, seed=3, save_steps=50, more=more(run="killed"))
-    running.until_it_trains(job_id, step=60)
-    running.service("celery", "trainer_worker.tasks").kill()
+    """Dropout and the order of the data go on where they were."""
+    more = "lora_dropout: 0.1\nsave_total_limit: 3\n"
+    job_id = running.train(epochs=150, seed=3, save_steps=50, more=more)
+    first = running.die_past_the_first_checkpoint(job_id, step=80)
     done = running.until(job_id, "succeeded", 150)
     assert done["attempt"] == 2
+    before, after = (running.losses(job_id)[attempt] for attempt in (1, 2))
+    again = {step: loss for step, loss in before.items() if step > first}
+    assert len(again) >= 6 and {step: after[step] for step in again} == pytest.approx(again, abs=1e-4)
+    assert min(after) == first + 5 and max(after) == 600
+    assert [one["step"] for one in running.client.get(f"/v1/jobs/{job_id}/checkpoints")["data"]] == [500, 550, 600]
     assert not running.children(job_id)
-    unbroken_id = running.train(epochs=100, seed=3, save_steps=50, more=more(run="unbroken"))
-    unbroken = running.until(unbroken_id, "succeeded")
-    assert running.losses(job_id) == pytest.approx(running.losses(unbroken_id), abs=1e-4)
-    assert list(running.losses(job_id))[-1] == 400
-    for total in ("num_tokens", "num_steps", "train_loss"):
-        assert done["result"][total] == pytest.approx(unbroken["result"][total], abs=1e-4)
-    assert steps_kept(running, job_id) == steps_kept(running, unbroken_id) == [350, 400]
-
-
-def steps_kept(running: Running, job_id: str) -> list[int]:
-    return [checkpoint["step"] for checkpoint in running.client.get(f"/v1/jobs/{job_id}/checkpoints")["data"]]
 
 
 def test_two_ranks_that_die_with_their_worker_go_on_as_if_nothing_was(running: Running) -> None:
-    more = (
-        "zero_stage: 3\nnum_processes: 2\nper_device_train_batch_size: 2\nlora_dropout: 0.1\nmax_steps: 20\n"
-        "logging_steps: 1\nmetadata: {{run: {run}}}\n"
-    ).format
     lines = (line for line in TRAINING.splitlines() if not line.startswith(("per_device", "logging")))
-    text = "\n".join(lines).format(epochs=9, seed=6, save_steps=5)
-    bodies = [f"{text}\n{more(run=run)}" for run in ("killed", "unbroken")]
-    job_ids = [str(running.client.post_yaml("/v1/jobs", body)["id"]) for body in bodies]
-    wait_until(lambda: 10 in steps_kept(running, job_ids[0]), 120, "a checkpoint of step 10")
-    running.service("celery", "trainer_worker.tasks").kill()
-    done = [running.until(job_id, "succeeded", 150) for job_id in job_ids]
-    assert [job["attempt"] for job in done] == [2, 1]
-    killed, unbroken = (running.losses(job_id) for job_id in job_ids)
-    assert list(killed) == list(range(1, 21))
-    assert killed == pytest.approx(unbroken, abs=1e-4)
-    # A checkpoint under ZeRO-3 holds whole weights: it is trained on by its name.
-    name = running.client.get(f"/v1/jobs/{job_ids[0]}/checkpoints")["data"][0]["name"]
-    body = {"model": name, "dataset": "answers", "max_steps": 1, "cutoff_len": 128}
-    on = running.client.post("/v1/jobs", body)
-    assert running.until(on["id"], "succeeded")["result"]["num_steps"] == 1
+    text = "\n".join(lines).format(epochs=9, seed=6, save_steps=10)
+    more = "zero_stage: 3\nnum_processes: 2\nper_device_train_batch_size: 2\nlora_dropout: 0.1\nmax_steps: 60\n"
+    job_id = str(running.client.post_yaml("/v1/jobs", f"{text}\n{more}logging_steps: 1\n")["id"])
+    first = running.die_past_the_first_checkpoint(job_id, step=20)
+    assert running.until(job_id, "succeeded", 150)["attempt"] == 2
+    before, after = (running.losses(job_id)[attempt] for attempt in (1, 2))
+    again = {step: loss for step, loss in before.items() if step > first}
+    assert first == 10 and len(again) >= 10
+    assert {step: after[step] for step in again} == pytest.approx(again, abs=1e-4)
+    assert list(after) == list(range(11, 61))
 
 
 def test_a_broker_that_forgets_everything_loses_no_job(running: Running) -> None:
