@@ -25,6 +25,7 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -41,6 +42,10 @@ from shared.store.columns import now, record
 from shared.store.moves import JOB_COLUMNS, move
 from shared.store.shares import Balance
 from shared.store.tables import attempts, checkpoints, events, job_labels, job_secrets, jobs
+
+
+#: Said as a constant, so that SQLite sees that the index of waiting jobs will do.
+WAITS = jobs.c.status == literal_column(f"'{Status.QUEUED}'", Text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,7 @@ def suitable(looker: Looker, devices: Sequence[Device]) -> ColumnElement[bool]:
     label = job_labels.c.label
     lacking = select(1).where(job_labels.c.job_id == jobs.c.id, label.not_in(looker.labels))
     return and_(
-        jobs.c.status == Status.QUEUED,
+        WAITS,
         jobs.c.kind.in_(looker.kinds),
         or_(*fitting(devices)),
         or_(jobs.c.storage_id.is_(None), jobs.c.storage_id == looker.storage_id),

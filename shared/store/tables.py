@@ -109,6 +109,14 @@ jobs = Table(
     Index(None, "status", "kind"),
     Index(None, "kind", "status", "finished_at"),
     Index(None, "reserved_host"),
+    # All that a claim and the queue's order ask of a job: the rows themselves, each with its spec, are not read.
+    Index(
+        "ix_jobs_waiting",
+        *("status", "kind", "priority", "created_at", "id", "project_id", "owner", "num_devices", "storage_id"),
+        *("gpu_kind", "min_gpu_memory_gib", "accelerator", "reserved_host"),
+        sqlite_where=text("status = 'queued'"),
+        postgresql_where=text("status = 'queued'"),
+    ),
 )
 
 #: Device-seconds that an owner has used, worth half after a while: see shares.py.

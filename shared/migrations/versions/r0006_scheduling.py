@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import JSON, Column, DateTime, Float, ForeignKeyConstraint, PrimaryKeyConstraint, Text
+from sqlalchemy import JSON, Column, DateTime, Float, ForeignKeyConstraint, PrimaryKeyConstraint, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0006"
@@ -21,6 +21,16 @@ def upgrade() -> None:
         op.add_column("jobs", Column(name, kind))
     op.add_column("jobs", Column("reserved_host", Text()))
     op.create_index("ix_jobs_reserved_host", "jobs", ["reserved_host"])
+    op.create_index(
+        "ix_jobs_waiting",
+        "jobs",
+        [
+            *("status", "kind", "priority", "created_at", "id", "project_id", "owner", "num_devices", "storage_id"),
+            *("gpu_kind", "min_gpu_memory_gib", "accelerator", "reserved_host"),
+        ],
+        sqlite_where=text("status = 'queued'"),
+        postgresql_where=text("status = 'queued'"),
+    )
     op.create_index("ix_jobs_kind_status_finished_at", "jobs", ["kind", "status", "finished_at"])
     op.add_column("attempts", Column("devices", JSON_))
     op.create_table(
@@ -38,6 +48,7 @@ def downgrade() -> None:
     op.drop_table("usage")
     op.drop_column("attempts", "devices")
     op.drop_index("ix_jobs_kind_status_finished_at", "jobs")
+    op.drop_index("ix_jobs_waiting", "jobs")
     op.drop_index("ix_jobs_reserved_host", "jobs")
     for name in ("reserved_host", "accelerator", "min_gpu_memory_gib", "gpu_kind"):
         op.drop_column("jobs", name)
