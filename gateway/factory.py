@@ -22,6 +22,7 @@ from gateway import (
     plans,
     previews,
     templates,
+    workers,
 )
 from gateway.openai import files, fine_tuning
 from gateway.services import NAME, Services
@@ -46,7 +47,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     http.install_handlers(app)
     for module in (
         health, parameters, templates, datasets, previews, jobs, checkpoints, plans, models, evaluations, deployments,
-        files, fine_tuning,
+        workers, files, fine_tuning,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     api.register_blueprint(inference.blueprint(built))

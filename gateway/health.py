@@ -9,12 +9,11 @@ from flask_smorest import Blueprint
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway import openapi
-from gateway.jobs import list_json
 from gateway.services import services
 
 log = logging.getLogger(__name__)
 
-blueprint = Blueprint("health", __name__, description="Probes, metrics, workers")
+blueprint = Blueprint("health", __name__, description="Probes and metrics")
 
 
 @blueprint.route("/healthz", methods=["GET"])
@@ -40,25 +39,6 @@ def readyz() -> Response:
 def metrics() -> Response:
     """Metrics in Prometheus' text format"""
     return Response(generate_latest(services().metrics.registry), content_type=CONTENT_TYPE_LATEST)
-
-
-@blueprint.route("/v1/workers", methods=["GET"])
-@blueprint.doc(responses=openapi.ok("WorkerList"))
-def workers() -> Response:
-    """List workers, their devices and how long ago each was heard of"""
-    data = [
-        {
-            "id": worker.id,
-            "object": "worker",
-            "kinds": worker.kinds,
-            "host": worker.host,
-            "devices": worker.devices,
-            "version": worker.version,
-            "age_seconds": round(worker.age_seconds, 1),
-        }
-        for worker in services().store.workers.list()
-    ]
-    return jsonify(list_json(data, False))
 
 
 def _ledger() -> str | None:

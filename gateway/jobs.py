@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, openapi, priorities, tailer
+from gateway import body, openapi, priorities, queueing, tailer
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.services import services
@@ -171,7 +171,7 @@ def _last_seen() -> int:
 
 
 def job_json(job: Job) -> dict[str, Any]:
-    position = services().store.jobs.queue_position(job)
+    waits = queueing.told(services(), job)
     return {
         "id": job.id,
         "object": "job",
@@ -191,7 +191,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "adjustments": job.adjustments,
         "worker_id": job.worker_id,
-        "queue_position": position,
+        "queue_position": waits and waits["position"],
+        "queue": waits,
         "parent_id": job.parent_id,
         "then": job.then,
         "last_event": job.last_event,

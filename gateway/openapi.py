@@ -13,6 +13,7 @@ from flask import Blueprint, Flask, Response, request
 from flask_smorest import Api
 
 from shared import schema
+from shared.requirements import Requirements
 from shared.spec import SPECS
 
 #: Whatever is refused, and whatever goes wrong, has this one form.
@@ -117,7 +118,7 @@ def _guard_docs(answer: Response) -> Response:
 
 def _components(api: Api) -> None:
     components = api.spec.components
-    for spec_type in SPECS.values():
+    for spec_type in (*SPECS.values(), Requirements):
         components.schema(spec_type.__name__, schema=schema.marshmallow_schema(spec_type))
     for name, described in SCHEMAS.items():
         components.schema(name, described)
@@ -148,8 +149,8 @@ def _record(**properties: dict[str, Any]) -> dict[str, Any]:
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Job": _record(
         kind=_TEXT, name=_TEXT, status=_TEXT, phase=_TEXT, spec=_OBJECT, progress=_OBJECT, result=_OBJECT, model=_TEXT,
-        error=_OBJECT, attempt=_NUMBER, adjustments=_OBJECT, queue_position=_NUMBER, created_at=_TIME, started_at=_TIME,
-        finished_at=_TIME,
+        error=_OBJECT, attempt=_NUMBER, adjustments=_OBJECT, queue_position=_NUMBER, queue=_OBJECT, priority=_NUMBER,
+        requires=_OBJECT, created_at=_TIME, started_at=_TIME, finished_at=_TIME,
     ),
     "JobChange": {
         "type": "object",
@@ -197,7 +198,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Deployment": _record(
         name=_TEXT, model=_TEXT, status=_TEXT, error=_TEXT, replicas={"type": "array", "items": _OBJECT}, spec=_OBJECT,
     ),
-    "Worker": _record(kinds={"type": "array", "items": _TEXT}, devices={"type": "array", "items": _TEXT}, host=_TEXT),
+    "Worker": _record(
+        kinds={"type": "array", "items": _TEXT}, host=_TEXT, labels={"type": "array", "items": _TEXT},
+        devices={"type": "array", "items": _OBJECT}, busy={"type": "boolean"}, job=_OBJECT,
+        age_seconds={"type": "number"}, alive={"type": "boolean"}, version=_TEXT,
+    ),
     "Parameter": {
         "type": "object",
         "properties": {
@@ -223,7 +228,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "required": ["model", "training_file"],
         "properties": {
             "model": _TEXT, "training_file": _TEXT, "validation_file": _TEXT, "suffix": _TEXT, "seed": _NUMBER,
-            "metadata": _OBJECT, "method": _OBJECT, "hyperparameters": _OBJECT, "x_train": _OBJECT,
+            "metadata": _OBJECT, "method": _OBJECT, "hyperparameters": _OBJECT, "x_train": _OBJECT, "priority": _NUMBER,
+            "requires": {"$ref": "#/components/schemas/Requirements"},
         },
     },
     "FineTuningEvent": _record(created_at=_NUMBER, level=_TEXT, message=_TEXT, type=_TEXT, data=_OBJECT),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
+from gateway.queueing import Lineups
 from shared.artifact import ArtifactStore
 from shared.queue import Queue
 from shared.settings import Settings
@@ -59,6 +60,8 @@ class Services:
     queue: Queue
     metrics: Metrics
     tailer: Tailer
+    #: Where queued jobs stand.
+    lineups: Lineups = field(default_factory=Lineups)
     #: Held while a record is looked for and made where there is none: two uploads of one file are one dataset.
     locks: Locks = field(default_factory=Locks)
     #: Held by each look at an upload that is large or binary: it takes a core and up to two gigabytes.

@@ -4,14 +4,16 @@ come."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.services import Services
 from shared import requirements
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.job import Kind
 from shared.records import Worker
 from shared.tongues import Text
+
+if TYPE_CHECKING:
+    from gateway.services import Services
 
 #: Workers that a sentence names.
 MAX_NAMED = 4

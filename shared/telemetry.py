@@ -29,6 +29,8 @@ _TALKATIVE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "http
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: A worker that did not beat for this long does not count.
 SILENT_SECONDS = 60.0
+#: Below, at and above priority 0.
+PRIORITY_CLASSES = ("low", "normal", "high")
 #: Training takes hours, an export minutes.
 _JOB_SECONDS = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
 
@@ -157,11 +159,21 @@ class LedgerCollector(Collector):
         jobs = GaugeMetricFamily("tunesmith_jobs", "Jobs by kind and status.", labels=["kind", "status"])
         for (kind, status), count in self._store.jobs.counts().items():
             jobs.add_metric([str(kind), str(status)], count)
-        depth = GaugeMetricFamily("tunesmith_queue_depth", "Jobs that wait for a worker.", labels=["kind"])
-        waiting = {str(kind): count for kind, count in self._store.jobs.queue_depth().items()}
-        for name in self._kinds:
-            depth.add_metric([name], waiting.get(name, 0))
-        return jobs, depth, self._workers()
+        return jobs, *self._queue(), self._workers()
+
+    def _queue(self) -> tuple[Metric, Metric]:
+        """By classes of priority, of which there are three, whatever users ask for."""
+        labels = ["kind", "priority"]
+        depth = GaugeMetricFamily("tunesmith_queue_depth", "Jobs that wait for a worker.", labels=labels)
+        told = "How long the oldest of them waits."
+        oldest = GaugeMetricFamily("tunesmith_queue_oldest_wait_seconds", told, labels=labels)
+        waiting = self._store.jobs.queue_waits()
+        for kind in self._kinds:
+            for name in PRIORITY_CLASSES:
+                count, seconds = waiting.get((kind, name), (0, 0.0))
+                depth.add_metric([kind, name], count)
+                oldest.add_metric([kind, name], seconds)
+        return depth, oldest
 
     def _workers(self) -> Metric:
         workers = GaugeMetricFamily("tunesmith_workers", "Workers that beat lately, by kind of job.", labels=["kind"])

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, openapi
+from gateway import body, openapi, queueing
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.jobs import find_jobs, list_json
@@ -154,7 +154,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "x_phase": job.phase,
         "x_progress": job.progress,
         "x_attempt": job.attempt,
-        "x_queue_position": services().store.jobs.queue_position(job),
+        "x_priority": job.priority,
+        "x_queue": queueing.told(services(), job),
     }
 
 

@@ -26,7 +26,7 @@ AUTO: dict[str, Any] = {"n_epochs": 3, "batch_size": 8, "learning_rate_multiplie
 OWN_NAMES = {"beta": "pref_beta"}
 FIELDS = frozenset(
     {"model", "training_file", "validation_file", "suffix", "seed", "metadata", "integrations", "method"}
-    | {"hyperparameters", "x_train"}
+    | {"hyperparameters", "x_train", "priority", "requires"}
 )
 
 
@@ -53,7 +53,11 @@ def job_body(given: Mapping[str, Any]) -> dict[str, Any]:
         "logging_steps": 1,
     }
     made |= {"eval_dataset": [given["validation_file"]]} if given.get("validation_file") else {}
-    made |= {name: given[name] for name in ("suffix", "seed", "metadata") if given.get(name) is not None}
+    made |= {
+        name: given[name]
+        for name in ("suffix", "seed", "metadata", "priority", "requires")
+        if given.get(name) is not None
+    }
     return made | own | dict(given.get("x_train") or {})
 
 

@@ -26,6 +26,7 @@ from shared.store.keys import Keys, Projects
 from shared.store.members import Members
 from shared.store.migrate import migrate
 from shared.store.models import Models
+from shared.store.queued import Queued
 from shared.store.replicas import Replicas
 from shared.store.tables import meta
 from shared.store.workers import Workers
@@ -49,6 +50,7 @@ class Store:
         self.evaluations = Evaluations(self.database)
         self.deployments = Deployments(self.database)
         self.replicas = Replicas(self.database)
+        self.queued = Queued(self.database)
         self.workers = Workers(self.database)
 
     def migrate(self) -> None:

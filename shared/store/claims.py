@@ -34,15 +34,14 @@ from sqlalchemy import (
 
 from shared import requirements
 from shared.job import Job, Kind, Status, Wanted
+from shared.lineup import Balance
 from shared.records import Claim, Worker
 from shared.requirements import CPU, CUDA, Device
 from shared.store import members, shares
 from shared.store.backfill import Offer, offer
 from shared.store.columns import now, record
 from shared.store.moves import JOB_COLUMNS, move
-from shared.store.shares import Balance
 from shared.store.tables import attempts, checkpoints, events, job_labels, job_secrets, jobs
-
 
 #: Said as a constant, so that SQLite sees that the index of waiting jobs will do.
 WAITS = jobs.c.status == literal_column(f"'{Status.QUEUED}'", Text)

@@ -8,13 +8,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import case, exists, func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.errors import Complaint, InvalidJobState, InvalidRequest
 from shared.job import HELD, TERMINAL, Job, Kind, Status, Wanted
 from shared.records import NewEvent, Page
-from shared.store.columns import record
+from shared.store.claims import WAITS
+from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.moves import JOB_COLUMNS, lock, lock_project, move, save
 from shared.store.newjob import NewJob, check_priority, find_twin, insert_job
@@ -167,21 +168,22 @@ class Jobs:
         counts = self.counts()
         return {kind: counts.get((kind, Status.QUEUED), 0) for kind in Kind}
 
+    def queue_waits(self) -> dict[tuple[str, str], tuple[int, float]]:
+        """(kind, low | normal | high priority) -> how many wait and for how long the oldest does, seconds."""
+        named = case((jobs.c.priority < 0, "low"), (jobs.c.priority > 0, "high"), else_="normal").label("named")
+        query = select(jobs.c.kind, named, func.count(), func.min(jobs.c.created_at)).where(WAITS)
+        moment = now()
+        with self._database.read() as connection:
+            return {
+                (kind.value, name): (count, max(0.0, (moment - oldest).total_seconds()))
+                for kind, name, count, oldest in connection.execute(query.group_by(jobs.c.kind, text("2")))
+            }
+
     def counts(self) -> dict[tuple[Kind, Status], int]:
         """Jobs of all projects; pairs without any are left out."""
         query = select(jobs.c.kind, jobs.c.status, func.count()).group_by(jobs.c.kind, jobs.c.status)
         with self._database.read() as connection:
             return {(kind, status): count for kind, status, count in connection.execute(query)}
-
-    def queue_position(self, job: Job) -> int | None:
-        """1 for the next of its kind by priority and age (fair share left aside); None when it does not wait."""
-        if job.status != Status.QUEUED:
-            return None
-        older = or_(jobs.c.created_at < job.created_at, and_(jobs.c.created_at == job.created_at, jobs.c.id < job.id))
-        ahead = or_(jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, older))
-        query = select(func.count()).where(jobs.c.status == Status.QUEUED, jobs.c.kind == job.kind, ahead)
-        with self._database.read() as connection:
-            return 1 + connection.execute(query).scalar_one()
 
     def _has_metadata(self, key: str, value: str) -> ColumnElement[bool]:
         # Not metadata["key"]: SQLite's JSON path breaks on a key with a quotation mark, and keys are users'.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,35 +19,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared import requirements
 from shared.job import HELD, Job
+from shared.lineup import AHEAD_SECONDS, Balance, Who
 from shared.store.columns import now
 from shared.store.tables import api_keys, attempts, jobs, projects, usage
 
 HALF_LIFE_SECONDS = 24 * 3600.0
-AHEAD_SECONDS = 3600.0
 #: A longer attempt is a clock that jumped.
 MAX_ATTEMPT_SECONDS = 60 * 24 * 3600.0
-
-Who = tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Balance:
-    """What everybody has had; whoever is in neither has had nothing."""
-
-    #: (project, owner) -> device-seconds, those ahead included.
-    used: Mapping[Who, float] = field(default_factory=dict)
-    #: Shares that are not 1.
-    owner_shares: Mapping[str, float] = field(default_factory=dict)
-    project_shares: Mapping[str, float] = field(default_factory=dict)
-
-    def of_owner(self, who: Who) -> float:
-        return self.used.get(who, 0.0) / self.owner_shares.get(who[1], 1.0)
-
-    def of_projects(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for (project_id, _), seconds in self.used.items():
-            found[project_id] = found.get(project_id, 0.0) + seconds / self.project_shares.get(project_id, 1.0)
-        return found
 
 
 def weight(requires: Mapping[str, Any]) -> int:

@@ -134,12 +134,3 @@ def test_a_job_runs_only_where_its_files_are(new_job: NewJob, claim: Look) -> No
     assert claim(storage_id=None) is None
     got = claim(storage_id="store-2")
     assert got is not None and got.job.id == job.id
-
-
-def test_a_queue_position_counts_what_comes_before(store: Store, new_job: NewJob, claim: Look) -> None:
-    first, second, urgent = new_job(), new_job(), new_job(priority=1)
-    new_job(kind=Kind.EXPORT, priority=9)
-
-    assert [store.jobs.queue_position(job) for job in (urgent, first, second)] == [1, 2, 3]
-    got = claim()
-    assert got is not None and store.jobs.queue_position(got.job) is None

@@ -12,7 +12,8 @@ from sqlalchemy import select, update
 from shared import requirements
 from shared.errors import InvalidJobState
 from shared.job import Job, Kind, Status
-from shared.records import Claim
+from shared.lineup import in_order
+from shared.records import Claim, NewEvent
 from shared.requirements import Device
 from shared.store import Store
 from shared.store.backfill import PATIENCE_SECONDS
@@ -171,6 +172,58 @@ def test_the_claim_and_the_rule_agree_on_what_a_worker_can_take(store: Store, ne
         assert (got is not None) == requirements.are_met(asks, machine), (asks, machine)
         for job in store.jobs.list(store.projects.default().id, status=Status.QUEUED):
             store.jobs.cancel(job.project_id, job.id)
+
+
+def test_the_order_that_is_told_is_the_order_of_the_claims(
+    store: Store, project: str, other_project: str, new_job: NewJob, claim: Look
+) -> None:
+    chance = random.Random(3)
+    store.keys.create(project, "wide", "user", share=3.0)
+    owners = [key.id for key in store.keys.list(project)] + ["a", "b"]
+    for _ in range(3):
+        new_job(owner="a", requires={"num_devices": chance.randint(1, 2)})
+        claim(num_devices=4)
+    for _ in range(40):
+        chosen = {"owner": chance.choice(owners), "project_id": chance.choice([project, other_project])}
+        asks = {"num_devices": chance.randint(0, 3)}
+        new_job(**chosen, requires=asks, priority=chance.choice([0, 0, 0, 2]))
+
+    snapshot = store.queued.snapshot(())
+    told = [job.id for job in in_order(snapshot.waiting, snapshot.balance)]
+
+    assert [got.job.id for got in (claim(num_devices=4) for _ in told) if got] == told
+
+
+def test_how_long_a_running_job_still_takes_is_seen_from_its_steps(store: Store, new_job: NewJob, claim: Look) -> None:
+    new_job()
+    got = claim()
+    assert got is not None
+    began = now() - timedelta(seconds=100)
+    steps = [
+        NewEvent(type="metrics", data={"step": step}, created_at=began + timedelta(seconds=2 * step))
+        for step in (10, 20, 50)
+    ]
+    store.attempts.renew(got.job.id, 1, events=steps, progress={"step": 50, "total_steps": 200})
+
+    [running] = store.queued.snapshot(()).running
+
+    assert running.seconds_left == pytest.approx(300, abs=3)
+
+
+def test_where_nothing_is_told_past_jobs_say_how_long_one_takes(store: Store, new_job: NewJob, claim: Look) -> None:
+    new_job()
+    got = claim()
+    assert got is not None and store.queued.snapshot(()).running[0].seconds_left is None
+    with store.database.write() as connection:
+        connection.execute(update(jobs).values(started_at=now() - timedelta(seconds=600)))
+    finish(store, got)
+    new_job()
+    claim()
+
+    snapshot = store.queued.snapshot(())
+
+    assert snapshot.usual_seconds["train"] == pytest.approx(600, abs=3)
+    assert snapshot.running[0].seconds_left == pytest.approx(600, abs=3)
 
 
 def test_a_large_job_is_not_held_up_for_ever_by_small_ones(store: Store, new_job: NewJob, claim: Look) -> None:

@@ -338,7 +338,7 @@ def test_a_deployment_is_asked_for_once(platform: Platform) -> None:
 def test_metrics_show_requests_and_jobs(platform: Platform) -> None:
     text = platform.get("/metrics").get_data(as_text=True)
     assert 'tunesmith_jobs{kind="train",status="queued"}' in text
-    assert 'tunesmith_queue_depth{kind="train"}' in text
+    assert 'tunesmith_queue_depth{kind="train",priority="normal"}' in text
     assert 'tunesmith_http_requests_total{method="POST",route="/v1/jobs",status="201"}' in text
 
 

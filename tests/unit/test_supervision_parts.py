@@ -266,8 +266,8 @@ def test_the_ledger_is_asked_at_each_scrape(store: Store, project: str) -> None:
     scraped = generate_latest(registry).decode()
 
     assert 'tunesmith_jobs{kind="train",status="queued"} 1.0' in scraped
-    assert 'tunesmith_queue_depth{kind="train"} 1.0' in scraped
-    assert 'tunesmith_queue_depth{kind="export"} 0.0' in scraped
+    assert 'tunesmith_queue_depth{kind="train",priority="normal"} 1.0' in scraped
+    assert 'tunesmith_queue_depth{kind="export",priority="high"} 0.0' in scraped
     assert 'tunesmith_workers{kind="train"} 1.0' in scraped
 
 
