@@ -28,6 +28,8 @@ NOT_READ = frozenset({
 DTYPES = {"bf16": "bfloat16", "pure_bf16": "bfloat16", "fp16": "float16"}
 NEEDS_DATA = "is true, but there are no rows to answer: give eval_dataset"
 
+TRAINS = "is true, but an evaluation trains nothing: leave kind out, and the evaluation follows the training"
+
 
 def is_evaluation(body: Mapping[str, Any]) -> bool:
     """Whether a body that names no kind asks for an evaluation alone; without a `dataset` nothing could be trained."""
@@ -48,6 +50,10 @@ def evaluation(body: Mapping[str, Any]) -> dict[str, Any]:
     return ({"infer_dtype": wanted} if wanted else {}) | made
 
 
+def contradictions(body: Mapping[str, Any]) -> list[Complaint]:
+    return [Complaint(field="do_train", message=TRAINS)] if body.get("do_train") is True else []
+
+
 def ignored(body: Mapping[str, Any]) -> list[str]:
     """Names of fields that an evaluation does not read, because a training alone does or another says more."""
     own = {name for param in schema.params(EvaluateSpec) for name in param.names}
@@ -57,9 +63,8 @@ def ignored(body: Mapping[str, Any]) -> list[str]:
         if param.path[0] in OF_TRAINING or param.wire in NOT_READ
         for name in (*param.names, *param.deprecated)
     }
-    left = theirs - own - ({"do_train"} if body.get("do_train") is True else set())
     both = {"dataset"} if body.get("dataset") and body.get("eval_dataset") else set()
-    return [name for name in body if name in left | both]
+    return [name for name in body if name in (theirs - own) | both]
 
 
 def remarks(spec: Any, body: Mapping[str, Any]) -> Iterator[Finding]:

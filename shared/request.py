@@ -127,7 +127,7 @@ def split_envelope(body: Mapping[str, Any]) -> tuple[Envelope, dict[str, Any]]:
 def _evaluated(envelope: Envelope, kind: str, rest: dict[str, Any]) -> tuple[Envelope, dict[str, Any], list[Complaint]]:
     """With LF's switches of evaluation taken for what they mean here."""
     if kind == Kind.EVALUATE:
-        return envelope, predicting.evaluation(rest), []
+        return envelope, predicting.evaluation(rest), predicting.contradictions(rest)
     if kind != Kind.TRAIN:
         return envelope, rest, []
     rest, follower, wrong = predicting.followed(rest)

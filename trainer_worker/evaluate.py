@@ -6,8 +6,9 @@ anything that reads weights or data (trainer_worker/child/evaluation).
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,35 +51,52 @@ class EvaluateWork:
         base, *adapters = find_models(run, spec)
         if spec.model.trust_remote_code and base.name not in run.settings.trust_remote_code:
             raise NotAllowed(f"{base.name} may not run code of its own here", field="trust_remote_code")
-        evaluated = (adapters or [base])[-1]
+        evaluated, datasets = (adapters or [base])[-1], list(find_datasets(run, spec))
         return {
             "spec": schema.to_wire(as_trained(run, spec, evaluated)),
             "model_path": base.local(run.artifacts),
             "adapter_paths": [adapter.local(run.artifacts) for adapter in adapters],
             "model_name": evaluated.name,
             "base_name": base.name,
-            "eval_datasets": [dataset.as_input(run.artifacts) for dataset in find_datasets(run, spec)],
+            "eval_datasets": [dataset.as_input(run.artifacts) for dataset in datasets],
+            "evaluates": evaluates(evaluated, datasets),
             "tasks_dir": run.settings.eval_tasks_dir or None,
             "hub": run.settings.hub,
         }
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
-        spec = schema.from_stored(EvaluateSpec, run.job.spec)
-        answers = [sealed(run, name, found) for name, found in done["datasets"].items() if "predictions" in found]
-        ids_by_dataset = {dataset.columns["dataset"]: dataset.id for dataset in answers}
-        told = {
-            name: found | ({"predictions": ids_by_dataset[name]} if name in ids_by_dataset else {})
+        # From run.json, not from the ledger again: a record that was deleted since must not cost the evaluation.
+        told = json.loads((run.folder / "run.json").read_text())["evaluates"]
+        files = {name: sealed(run, name, found) for name, found in done["datasets"].items() if "predictions" in found}
+        by_dataset = {
+            name: found | ({"predictions": files[name].id} if name in files else {})
             for name, found in done["datasets"].items()
         }
-        rows = list(evaluations(run, spec, done))
+        result = {"metrics": done["metrics"], "by_dataset": by_dataset, "tasks": done["tasks"]}
         return Finish(
-            result={
-                "model": rows[0].model_name, "metrics": done["metrics"], "by_dataset": told,
-                "tasks": done["tasks"],
-            },
-            datasets=answers,
-            evaluations=rows,
-        )  # fmt: skip
+            # What follows may go on with the model that was found good.
+            result={"model": told["model"]["model_name"], **result},
+            datasets=list(files.values()),
+            evaluations=list(evaluations(run, told, done)),
+        )
+
+
+def evaluates(model: Resolved, datasets: Iterable[Resolved]) -> dict[str, Any]:
+    """What the results are of, as the ledger names it; what is no record of it has a name alone."""
+    record = model.record
+    return {
+        "model": {"model_name": model.name, "model_id": record.id if record is not None else None},
+        "datasets": {
+            dataset.name: {"dataset": dataset.name}
+            if dataset.record is None
+            else {
+                "dataset": dataset.record.name,
+                "dataset_id": dataset.record.id,
+                "dataset_digest": dataset.record.digest,
+            }
+            for dataset in datasets
+        },
+    }
 
 
 def as_trained(run: Run, spec: EvaluateSpec, model: Resolved) -> EvaluateSpec:
@@ -133,31 +151,14 @@ def sealed(run: Run, dataset: str, found: Mapping[str, Any]) -> NewDataset:
     )  # fmt: skip
 
 
-def evaluations(run: Run, spec: EvaluateSpec, done: Mapping[str, Any]) -> Iterator[NewEvaluation]:
+def evaluations(run: Run, told: Mapping[str, Any], done: Mapping[str, Any]) -> Iterator[NewEvaluation]:
     """One for each dataset and each task."""
-    model = find_models(run, spec)[-1]
-    common: dict[str, Any] = {
-        "model_name": model.name,
-        "model_id": model.record.id if model.record is not None else None,
-        "spec": dict(run.job.spec),
-    }
+    common: dict[str, Any] = {**told["model"], "spec": dict(run.job.spec)}
     for name, found in done["datasets"].items():
-        yield NewEvaluation(**common, **measured(found), **of_dataset(run, spec, name))
+        yield NewEvaluation(**common, **measured(found), **told["datasets"][name])
     for task in done["tasks"]:
         yield NewEvaluation(**common, **measured(task), task=task["task"])
 
 
 def measured(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"num_samples": int(found["num_samples"]), "metrics": dict(found["metrics"])}
-
-
-def of_dataset(run: Run, spec: EvaluateSpec, name: str) -> dict[str, Any]:
-    """A name alone: a file of an import root or of the Hub, or one that was deleted meanwhile."""
-    try:
-        found = catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, spec.data.dataset_dir)
-    except NotFound:
-        return {"dataset": name}
-    record = found.record
-    if record is None:
-        return {"dataset": name}
-    return {"dataset": record.name, "dataset_id": record.id, "dataset_digest": record.digest}

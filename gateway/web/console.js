@@ -281,17 +281,32 @@ function planTable({ columns, rows }) {
 const size = (bytes) => (bytes ? `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 27 ? 1 : 0)} MiB` : "");
 
 const showModels = guarded(async () => {
-  const [models, deployments] = await Promise.all([get("v1/models"), get("v1/deployments")]);
+  const [models, deployments, evaluations] =
+    await Promise.all([get("v1/models"), get("v1/deployments"), get("v1/evaluations?limit=100")]);
   const served = new Map(deployments.data.map((item) => [item.model, item]));
-  $("model-rows").replaceChildren(...models.data.map((model) => modelRow(model, served.get(model.id))));
+  $("model-rows").replaceChildren(...models.data.map((model) => modelRow(
+    model, served.get(model.id), evaluations.data.filter((found) => found.model === model.id))));
 });
 
-function modelRow(model, deployment) {
+// The newest result on each dataset and task; its error beside each number.
+function measured(evaluations) {
+  const newest = new Map();
+  for (const found of evaluations) if (!newest.has(found.dataset || found.task)) newest.set(found.dataset || found.task, found);
+  return [...newest].map(([name, { metrics, num_samples }]) => {
+    const shown = Object.keys(metrics).filter((key) => typeof metrics[key] === "number" && !/_stderr$|^num_|^predict_/.test(key));
+    const told = shown.map((key) => `${key} ${metrics[key].toPrecision(4)}` +
+      (`${key}_stderr` in metrics ? ` \u00b1 ${metrics[`${key}_stderr`].toPrecision(2)}` : ""));
+    return element("div", { title: told.join("\n") }, `${name} (${num_samples}): ${told.slice(0, 3).join(", ")}`);
+  });
+}
+
+function modelRow(model, deployment, evaluations) {
   const deploy = guarded(async () => { await post("v1/deployments", { model: model.id }); await showModels(); });
   const remove = guarded(async () => { await api(`v1/deployments/${deployment.id}`, { method: "DELETE" }); await showModels(); });
   const act = deployment ? element("button", { onclick: remove }, "Stop") : element("button", { onclick: deploy }, "Deploy");
   return element("tr", {}, element("td", {}, model.id), element("td", {}, model.kind || ""),
     element("td", {}, model.base_model || ""), element("td", {}, size(model.size_bytes)),
+    element("td", {}, ...measured(evaluations)),
     element("td", {}, deployment ? badge(deployment.status) : ""), element("td", {}, act));
 }
 

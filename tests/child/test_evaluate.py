@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from evaluating import evaluate_here, make_evaluation
+from preferring import make_pairs
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from training import make_attempt, make_dataset, train_here
@@ -208,3 +209,20 @@ def test_rows_that_cannot_be_asked_end_the_evaluation_with_the_reason(tmp_path: 
     empty.write_text('[{"instruction": "", "input": "", "output": ""}]')
     with pytest.raises(InvalidDataset):
         evaluate_here(make_evaluation(tmp_path / "a", tiny, [empty], predict_with_generate=True))
+
+
+def test_pairs_are_told_apart_as_in_a_validation(tmp_path: Path, tiny: Path) -> None:
+    pairs = make_pairs(tmp_path / "pairs.json")
+    spec: dict[str, Any] = {"stage": "rm", "eval_dataset": pairs, "do_eval": True, "num_train_epochs": 2}
+    trained = train_here(make_attempt(tmp_path / "rm", tiny, pairs, **spec))
+    found = evaluate_here(make_evaluation(tmp_path / "a", tiny, [pairs], adapters=[trained.output], stage="rm"))
+    by_probability = evaluate_here(make_evaluation(tmp_path / "b", tiny, [pairs], stage="dpo"))
+
+    validated = trained.outcome["data"]["metrics"]
+    assert found["metrics"]["eval_accuracy"] == validated["eval_accuracy"]
+    assert found["metrics"]["eval_loss"] == pytest.approx(validated["eval_loss"], rel=1e-5)
+    assert found["metrics"]["eval_rewards/margins"] == pytest.approx(validated["eval_rewards/margins"], rel=1e-4)
+    (one,) = by_probability["datasets"].values()
+    assert one["num_samples"] == 16 and {"eval_accuracy_stderr", "eval_accuracy_by_token"} <= one["metrics"].keys()
+    with pytest.raises(InvalidSpec, match="no score head"):
+        evaluate_here(make_evaluation(tmp_path / "c", tiny, [pairs], stage="rm"))

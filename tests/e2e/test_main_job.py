@@ -50,6 +50,8 @@ logging_steps: 5
 save_steps: {save_steps}
 seed: {seed}
 """
+#: Greedy answers are the same every time; a model that knows none writes to the limit.
+EVALUATION = {"kind": "evaluate", "eval_dataset": "answers", "predict_with_generate": True, "max_new_tokens": 24}
 #: Leases short enough to watch them end.
 ENVIRONMENT = {
     "TUNESMITH_LEASE_SECONDS": "10",
@@ -160,7 +162,7 @@ def make_model(folder: Path) -> None:
 
 
 def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running: Running) -> None:
-    job_id = running.train(epochs=40, seed=1)
+    job_id = running.train(epochs=40, seed=1, more=f"then: {json.dumps([EVALUATION])}\n")
     events = list(follow(running.client, job_id))
     losses = [event["data"]["loss"] for event in events if event["type"] == "metrics" and "loss" in event["data"]]
     assert events[-1]["type"] == "done", events[-1]
@@ -168,6 +170,7 @@ def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running:
     assert losses[-1] < 0.1 < losses[0]
     assert [event["number"] for event in events] == list(range(1, len(events) + 1))
     adapter = running.job(job_id)["model"]
+    check_evaluation(running, adapter)
     merged = export(running, adapter)
     quantized = export(running, adapter, export_quantization_bit=4)
     assert [running.client.get(f"/v1/models/{name}")["kind"] for name in (adapter, merged, quantized)] == [
@@ -183,6 +186,22 @@ def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running:
     assert running.job(job_id)["result"]["num_tokens"] > 0
     running.client.delete(f"/v1/deployments/{deployment['id']}")
     wait_until(lambda: running.client.get("/v1/deployments")["data"] == [], 60, "the replica is gone")
+
+
+def check_evaluation(running: Running, adapter: str) -> None:
+    """What followed the training measured that it answers as it was taught."""
+    follower = running.client.get("/v1/jobs?kind=evaluate&limit=1")["data"][0]
+    done = running.until(follower["id"], "succeeded")
+    (found,) = running.client.get(f"/v1/models/{adapter}")["evaluations"]
+    assert (found["dataset"], found["num_samples"], found["job_id"]) == ("answers", 32, follower["id"])
+    assert found["metrics"]["exact_match"] == 1 and found["metrics"]["perplexity"] < 1.2
+    text = httpx.get(
+        f"{running.client.url}/v1/files/{done['result']['by_dataset']['answers']['predictions']}/content",
+        headers={"Authorization": f"Bearer {running.openai.api_key}"},
+    ).text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert len(lines) == 32 and {line["predict"] for line in lines} == {line["label"] for line in lines} == {ANSWER}
+    assert QUESTION["content"] in lines[0]["prompt"]
 
 
 def export(running: Running, adapter: str, **fields: Any) -> str:
@@ -239,6 +258,19 @@ def test_two_ranks_that_die_with_their_worker_go_on_as_if_nothing_was(running: R
     assert first == 10 and len(again) >= 10
     assert {step: after[step] for step in again} == pytest.approx(again, abs=1e-4)
     assert list(after) == list(range(11, 61))
+
+
+def test_an_evaluation_whose_worker_is_killed_is_done_again_and_counts_once(running: Running) -> None:
+    body = EVALUATION | {"model": "tiny", "max_new_tokens": 64, "per_device_eval_batch_size": 1}
+    job_id = str(running.client.post("/v1/jobs", body)["id"])
+    wait_until(lambda: running.job(job_id)["progress"].get("unit") == "samples", 120, f"{job_id} measures")
+    running.service("celery", "trainer_worker.tasks").kill()
+    done = running.until(job_id, "succeeded", 150)
+    assert done["attempt"] == 2
+    (found,) = running.client.get("/v1/evaluations?dataset=answers&model=tiny")["data"]
+    assert (found["job_id"], found["num_samples"]) == (job_id, 32)
+    assert found["metrics"]["exact_match"] == 0 and found["metrics"]["share_unfinished"] > 0
+    assert not running.children(job_id)
 
 
 def test_a_broker_that_forgets_everything_loses_no_job(running: Running) -> None:

@@ -17,7 +17,7 @@ from shared.attempt import Attempt
 
 #: Not more often than that, and only when the files have grown by a tenth: all copies together stay near ten times
 #: their size.
-CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_SECONDS = 30.0
 GROWTH = 1.1
 #: Progress events closer together than this help nobody.
 PROGRESS_SECONDS = 1.0
