@@ -16,10 +16,11 @@ from gateway import followers, labels, priorities, remarks, suitors
 from gateway.admission import kept, missing, requires
 from gateway.fitness import unfit
 from gateway.services import Services
-from shared import request, schema
+from shared import request, schema, tracking
 from shared.errors import Conflict, InvalidRequest
 from shared.job import Job, Kind
 from shared.records import ApiKey
+from shared.spec import TrainSpec
 from shared.tongues import Text
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
@@ -48,6 +49,8 @@ def create_job(
     spec = labels.settled(services, key.project_id, given)
     wire = kept(services, key.project_id, spec)
     complaints = list(missing(services, key.project_id, spec)) or list(unfit(services, key.project_id, spec, wire))
+    if isinstance(spec, TrainSpec):
+        complaints += tracking.missing(services.settings, spec, schema.secrets(spec))
     complaints += priorities.complaints(services, key, envelope.priority)
     then = followers.checked(services, key.project_id, envelope.then, wire, complaints)
     complaints += priorities.of_followers(services, key, then)

@@ -7,7 +7,7 @@ exist is no refusal here: a plan may be made before model and data are there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from gateway.admission import kept, missing
 from gateway.auth import project_id
 from gateway.fitness import unfit
 from gateway.services import services
-from shared import request, schema
+from shared import request, schema, tracking
 from shared.advice import doctor, plan, presets, shapes
 from shared.advice.cards import Cards
 from shared.advice.finding import Finding, Origin, warning
@@ -123,7 +123,7 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     if complaints := [*complaints, *_after(envelope.then, wire)]:
         raise schema.refusal(complaints)
     told = {"object": "plan", "kind": envelope.kind, "spec": wire}
-    said = [*_absent(absent), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
+    said = [*_absent(absent), *_keyless(spec), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
     if not isinstance(spec, TrainSpec):
         return told | {"findings": [finding.as_dict() for finding in (*said, *doctor.findings(spec))]}
     known = _known(spec, beside, cards, shape)
@@ -200,6 +200,14 @@ def _read(beside: Beside | None) -> tuple[Cards | None, shapes.Shape | None, lis
         except shapes.UnreadableShape as error:
             complaints.append(Complaint(field="config", message=Text("cannot be read: {error}", error=error.args[0])))
     return cards, shape, complaints
+
+
+def _keyless(spec: Any) -> Iterator[Finding]:
+    """Nor is a tracker's key that is missing."""
+    if isinstance(spec, TrainSpec):
+        for made in tracking.missing(services().settings, spec, schema.secrets(spec)):
+            text = Text("{field} {complaint}.", field=made.field, complaint=made.message)
+            yield warning(made.field, Origin.ESTIMATE, text, Text("A job without it would be refused."))
 
 
 def _absent(complaints: list[Complaint]) -> list[Finding]:

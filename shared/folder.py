@@ -19,7 +19,9 @@ from shared.settings import Settings
 from shared.work import Phase, Run
 
 #: Secret parameters that have a variable of their own; others become TUNESMITH_SECRET_<WIRE NAME>.
-SECRET_VARIABLES = {"hf_hub_token": "HF_TOKEN"}
+SECRET_VARIABLES = {
+    "hf_hub_token": "HF_TOKEN", "swanlab_api_key": "SWANLAB_API_KEY", "wandb_api_key": "WANDB_API_KEY",
+}  # fmt: skip
 
 
 def make(settings: Settings, job: Job, attempt: int) -> Path:

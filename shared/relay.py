@@ -40,6 +40,8 @@ class Relay:
         self._notes: list[NewEvent] = []
         self._offset = 0
         self._phase: str | None = None
+        #: Where each tracker shows the run, by the tracker's name.
+        self._trackers: dict[str, Any] = {}
         #: A renewal whose answer did not come: it may have been committed all the same.
         self._in_doubt: tail.Batch | None = None
 
@@ -89,7 +91,10 @@ class Relay:
         self._phase = next((str(line.data["phase"]) for line in reversed(lines) if _names_phase(line)), self._phase)
         num_notes = len(self._notes)
         events = self._notes[:num_notes] + [_event(line) for line in _told(lines)]
-        if not self.lease.renew(events, batch.offset, self._phase, _measured(lines)):
+        shown = (line.data for line in lines if line.type == "tracker")
+        self._trackers |= {str(data.get("tracker")): data.get("url") for data in shown}
+        told = _measured(lines) | ({"trackers": self._trackers} if self._trackers else {})
+        if not self.lease.renew(events, batch.offset, self._phase, told):
             self._in_doubt = batch
             return False
         del self._notes[:num_notes]

@@ -58,6 +58,14 @@ class Settings:
     trainer_python: str = ""
     #: Python that runs vLLM. Empty: .venvs/inference/bin/python, else this interpreter.
     inference_python: str = ""
+    #: Keys and servers of trackers, for every job that asks for one without a key of its own (shared/tracking.py).
+    #: A host of SwanLab or of Weights & Biases is one of your own; without a server MLflow leaves files with the model.
+    swanlab_api_key: str = field(default="", repr=False)
+    swanlab_host: str = ""
+    wandb_api_key: str = field(default="", repr=False)
+    wandb_base_url: str = ""
+    mlflow_tracking_uri: str = field(default="", repr=False)
+    mlflow_tracking_token: str = field(default="", repr=False)
     #: Device names this machine offers, e.g. `cpu` or GPU UUIDs. Empty: found out (nvidia-smi, else `cpu`).
     devices: list[str] = field(default_factory=list)
     #: What jobs may require of this machine's workers beside its devices, e.g. `eu,nvlink`.

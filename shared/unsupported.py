@@ -125,11 +125,8 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     ),
     # Tracking
     *_all(
-        "no tracker is attached to a training", "follow the job's events (GET /v1/jobs/{id}/events/stream), its curves "
-        "in the console, or /metrics: they hold every value that a tracker would get",
-        use_swanlab=False, swanlab_project="llamafactory", swanlab_workspace=None, swanlab_run_name=None,
-        swanlab_mode="cloud", swanlab_api_key=None, swanlab_logdir=None, swanlab_lark_webhook_url=None,
-        swanlab_lark_secret=None, trackio_space_id=None, trackio_bucket_id=None, trackio_static_space_id=None,
+        "a copy of the Space that no longer changes is made when all runs of a project are done, not after each",
+        "use trackio_space_id, and `trackio freeze` in the end", trackio_static_space_id=None,
     ),
     *_all(
         "traces of torch.profiler are files for developers, gigabytes for some steps, and no artifact of a job",
@@ -230,7 +227,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "sortish_sampler": "use group_by_length",
     "debug": "set by the server",
     "lang": "a task of lm-evaluation-harness is asked in its own language",
-    "project": "no tracker is attached",
     "skip_special_tokens": "drawn answers are scored as tokens",
     **unsupported_former.WITHOUT_EFFECT,
 }

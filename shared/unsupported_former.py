@@ -30,7 +30,7 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
 ])  # fmt: skip
 
 WITHOUT_EFFECT: Mapping[str, str] = {
-    "logging_dir": "metrics are events of the job, not files of TensorBoard",
+    "logging_dir": "with report_to tensorboard its files lie with the model",
     "half_precision_backend": "mixed precision is torch's own",
     "fp16_backend": "mixed precision is torch's own",
     "fp16_opt_level": "mixed precision is torch's own",

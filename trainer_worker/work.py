@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared import catalog, folder, interpreters, methods, schema, templates
+from shared import catalog, folder, interpreters, methods, schema, templates, tracking
 from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
@@ -54,7 +54,7 @@ class TrainWork:
                 env=torchrun.environment(run.settings, num_cores=cores),
                 needs_devices=False,
             ),
-            Phase(name="train", argv=argv, env=env),
+            Phase(name="train", argv=argv, env=env | tracker_keys(run)),
         ]
 
     def run_json(self, run: Run) -> Mapping[str, Any]:
@@ -73,6 +73,7 @@ class TrainWork:
             "datasets": datasets(run, spec.data.dataset, spec.data.dataset_dir),
             "eval_datasets": datasets(run, spec.data.eval_dataset, spec.data.dataset_dir),
             "reward": reward(run, spec),
+            "tracking": tracked(run, spec),
         }
 
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
@@ -101,6 +102,21 @@ def publishes(run: Run, spec: TrainSpec, start: Start) -> dict[str, Any]:
         "template": templates.settled(spec.data.template),
         "config": described(spec),
     }
+
+
+def tracked(run: Run, spec: TrainSpec) -> dict[str, Any]:
+    """What the job's trackers are told; keys are not among it."""
+    return {
+        "trackers": tracking.chosen(run.settings, spec, run.secrets),
+        "name": run.job.name,
+        "tags": [f"{name}={value}" for name, value in run.job.metadata.items()],
+        "told_until": run.store.events.last_step(run.job.id),
+    }
+
+
+def tracker_keys(run: Run) -> dict[str, str]:
+    spec = schema.from_stored(TrainSpec, run.job.spec)
+    return tracking.environment(run.settings, spec, tracking.chosen(run.settings, spec, run.secrets))
 
 
 def find_start(run: Run, spec: TrainSpec) -> Start:

@@ -14,6 +14,7 @@ from shared.advice.finding import Finding, Origin, warning
 from shared.advice.preferring import PREFERRING
 from shared.param import Param
 from shared.spec import EvaluateSpec, ExportSpec, GenerateSpec, TrainSpec
+from shared.spec.tracking import SWANLAB, TRACKIO, WANDB
 from shared.tongues import Text
 
 #: Optimizers that read Adam's decays.
@@ -64,6 +65,39 @@ TRAIN = (
         holds=lambda spec: spec.tuning.stage != "dpo" or spec.plugged["dpo"].pref_loss == "simpo",
         what="pref_loss simpo",
     ),
+    Needs(
+        fields=(
+            "swanlab_project",
+            "swanlab_workspace",
+            "swanlab_run_name",
+            "swanlab_mode",
+            "swanlab_api_key",
+            "swanlab_logdir",
+            "swanlab_lark_webhook_url",
+            "swanlab_lark_secret",
+        ),
+        holds=lambda spec: spec.tracking.is_asked(SWANLAB),
+        what="use_swanlab",
+    ),
+    Needs(
+        fields=("swanlab_lark_secret",),
+        holds=lambda spec: spec.tracking.swanlab_lark_webhook_url is not None,
+        what="swanlab_lark_webhook_url",
+    ),
+    Needs(
+        fields=("wandb_mode", "wandb_api_key"), holds=lambda spec: spec.tracking.is_asked(WANDB), what="report_to wandb"
+    ),
+    Needs(
+        fields=("trackio_space_id", "trackio_bucket_id"),
+        holds=lambda spec: spec.tracking.is_asked(TRACKIO),
+        what="report_to trackio",
+    ),
+    Needs(
+        fields=("trackio_bucket_id",),
+        holds=lambda spec: spec.tracking.trackio_space_id is not None,
+        what="trackio_space_id",
+    ),
+    Needs(fields=("run_name", "project"), holds=lambda spec: spec.tracking.is_on, what="report_to"),
     Needs(fields=("buffer_size",), holds=lambda spec: spec.data.streaming, what="streaming"),
     Needs(
         fields=("mix_strategy", "interleave_probs"),

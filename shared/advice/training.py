@@ -167,9 +167,10 @@ def validation(case: Case) -> Iterator[Finding]:
 
 
 def tracking(case: Case) -> Iterator[Finding]:
-    if set(case.spec.output.report_to) <= {"none"}:
+    if not case.spec.tracking.is_on:
         text = Text("No experiment tracker is attached; tracking is strongly recommended for every experiment.")
-        yield info("report_to", PAPER, text, Text("Compare runs by their loss curves."))
+        advice = Text("Set use_swanlab to true, or report_to to tensorboard, wandb, mlflow or trackio.")
+        yield info("report_to", PAPER, text, advice)
         text = Text("The platform records every metric of the job as events; the console draws the loss curves.")
         yield info("report_to", REFERENCE, text)
 

@@ -22,6 +22,7 @@ from shared.spec.optimizer import Train
 from shared.spec.optimizer_options import OptimizerOptions
 from shared.spec.output import Output
 from shared.spec.preference import Preference
+from shared.spec.tracking import Tracking
 from shared.spec.tuning import Freeze, Tuning
 from shared.tongues import Text
 
@@ -46,6 +47,7 @@ class TrainSpec:
     #: Of the rollouts of stage ppo; other stages draw nothing.
     drawing: Drawing = group(Drawing)
     output: Output = group(Output)
+    tracking: Tracking = group(Tracking)
     #: What stages and methods with files of their own declare; those above are of the product's first day.
     plugged: Mapping[str, Any] = plugged(stages.TABLE, methods.TABLE)
 

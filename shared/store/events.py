@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from shared.job import Event
 from shared.store.columns import record
@@ -60,3 +60,9 @@ class Events:
         with self._database.read() as connection:
             check_job(connection, project_id, job_id)
             return [dict(data) for data in connection.execute(query).scalars()]
+
+    def last_step(self, job_id: str) -> int:
+        """The last step of which any attempt told a measure; -1: none did."""
+        with self._database.read() as connection:
+            found = connection.execute(select(func.max(events.c.step)).where(events.c.job_id == job_id)).scalar()
+            return -1 if found is None else int(found)

@@ -336,6 +336,7 @@ def test_a_new_attempt_supersedes_the_metrics_past_its_resume_point(
         (2, 3, False),
     ]
     assert [data["step"] for data in store.events.measured(project, job.id)] == [1, 2, 3]
+    assert store.events.last_step(job.id) == 4 and store.events.last_step("ftjob-unknown") == -1
 
 
 def test_without_a_checkpoint_all_metrics_are_superseded(

@@ -45,6 +45,7 @@ BESIDE: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(("num_beams", "eval_num_beams", "generation_num_beams"), ANSWERED),
     "length_penalty": ANSWERED | {"num_beams": 2},
     "n_shot": {"task": "mmlu_test"},
+    "use_swanlab": {"swanlab_mode": "local"},
     "reward_model_type": REWARDED | {"reward_model": "whole-scorer"},
 }  # fmt: skip
 #: Accepted, though the spec is no other: what LF has to be told is always so here.

@@ -178,7 +178,7 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     39: (
         refused("do_train", "a training job trains", **REWARDED, do_train=False),
         refused("shift_attn", "LongLoRA", **REWARDED, shift_attn=True),
-        refused("report_to", "names mlflow", **REWARDED, report_to="mlflow"),
+        holds("report_to", ["mlflow"], **REWARDED, report_to="mlflow"),
     ),
     40: (holds("num_processes", 2, num_processes=2), not_here("the worker starts one process a device by torchrun")),
     41: (not_here("the worker starts DeepSpeed by torchrun itself"),),
@@ -223,7 +223,10 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
         holds("output_dir", "saves/again", output_dir="saves/again"),
         not_here("every attempt writes to a folder of its own and resumes from its own job's checkpoints"),
     ),
-    54: (refused("report_to", "names trackio", report_to="trackio"),),
+    54: (
+        refused("project", "null", report_to="trackio", project=None),
+        holds("project", "huggingface", report_to="trackio"),
+    ),
     # Loading
     55: (
         refused("adapter_name_or_path", "full", adapter_name_or_path="ft:saves/tiny/lora/sft", finetuning_type="full"),

@@ -178,7 +178,7 @@ def test_the_models_own_template_is_no_template() -> None:
         ({"lora_target": ""}, "lora_target"),
         ({"resume_from_checkpoint": 5}, "resume_from_checkpoint"),
         ({"save_steps": 1.5}, "save_steps"),
-        ({"report_to": "wandb"}, "report_to"),
+        ({"report_to": "comet_ml"}, "report_to"),
         ({"use_ray": True}, "use_ray"),
     ],
 )

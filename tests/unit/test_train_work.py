@@ -182,6 +182,21 @@ def test_data_is_prepared_without_devices_and_trained_under_torchrun(ledger: Led
     assert train.env["DS_ACCELERATOR"] == "cpu" and train.env["HF_HUB_OFFLINE"] == "1"
 
 
+def test_trackers_get_their_keys_in_the_environment_of_the_training_alone(ledger: Ledger) -> None:
+    run = ledger.claim(report_to="wandb", wandb_api_key="of-the-job", use_swanlab=True)
+    run = replace(run, settings=replace(run.settings, swanlab_api_key="of-the-server", wandb_api_key="other"))
+    run = replace(run, secrets={"wandb_api_key": "of-the-job"})
+
+    prepare, train = TrainWork().phases(run)
+    env = folder.environment(run, train)
+    told = TrainWork().run_json(run)
+
+    assert env["WANDB_API_KEY"] == "of-the-job" and env["SWANLAB_API_KEY"] == "of-the-server"
+    assert "SWANLAB_API_KEY" not in folder.environment(run, prepare)
+    assert told["tracking"] == {"trackers": ["swanlab", "wandb"], "name": None, "tags": [], "told_until": -1}
+    assert "of-the" not in json.dumps(told, default=str)
+
+
 def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger) -> None:
     run = ledger.claim(suffix="mine", lora_rank=4, output_dir="saves/mine/sft")
     (run.output / "adapter_model.safetensors").write_text("weights")

@@ -15,6 +15,7 @@ from trainer_worker.child.datasets import Parts
 from trainer_worker.child.objective import Objective
 from trainer_worker.child.report import Heed, Report, Stopped
 from trainer_worker.child.setup import Made
+from trainer_worker.child.tracking.beside import trackers
 from trainer_worker.child.trainer import StageTrainer
 
 
@@ -25,6 +26,13 @@ def run(
 ) -> dict[str, Any]:
     """Train and publish; the data of the outcome `done`. `batches` adds what the objective needs to a batch of plain
     samples. Raises Stopped."""
+    with trackers(context):
+        return _run(context, make_objective, batches)
+
+
+def _run(
+    context: Context, make_objective: Callable[[Context, Made], Objective], batches: Callable[[Collator], Collator]
+) -> dict[str, Any]:
     parts = datasets.load(context)
     context.emit("message", f"Loading {context.run['base_name']}")
     made = setup.make(context, parts)
