@@ -36,7 +36,18 @@ FREE = frozenset(
     | {"per_device_eval_batch_size", "include_num_input_tokens_seen", "include_effective_tokens_per_second"}
 )
 #: Beginnings of the names of more such.
-FREE_GROUPS = ("save_", "eval_s", "eval_on_start", "eval_delay", "logging_", "use_swanlab", "swanlab_", "trackio_")
+FREE_GROUPS = (
+    "save_",
+    "eval_s",
+    "eval_on_start",
+    "eval_delay",
+    "logging_",
+    "use_swanlab",
+    "swanlab_",
+    "trackio_",
+    "wandb_",
+    "project",
+)
 
 
 def settled(services: Services, project_id: str, spec: Any) -> dict[str, str]:

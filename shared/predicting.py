@@ -17,7 +17,20 @@ from shared.tongues import Text
 
 #: Groups of a training that say nothing of what is measured.
 OF_TRAINING = frozenset(
-    {"train", "loss", "optimizer", "loop", "distributed", "lora", "freeze", "tuning", "output", "preference", "plugged"}
+    {
+        "train",
+        "loss",
+        "optimizer",
+        "loop",
+        "distributed",
+        "lora",
+        "freeze",
+        "tuning",
+        "output",
+        "tracking",
+        "preference",
+        "plugged",
+    }
 )
 #: Of other groups.
 NOT_READ = frozenset({
