@@ -80,7 +80,9 @@ def change(job_id: str) -> Response:
     """Change the priority of a job that is queued or paused"""
     job = services().store.jobs.get(project_id(), job_id)
     priority = priorities.read(services(), current_key(), body.json_object())
-    return jsonify(job_json(services().store.jobs.set_priority(project_id(), job.id, priority)))
+    changed = services().store.jobs.set_priority(project_id(), job.id, priority)
+    services().lineups.forget()
+    return jsonify(job_json(changed))
 
 
 @blueprint.route("/<job_id>/cancel", methods=["POST"])

@@ -39,13 +39,18 @@ class Lineups:
             lineup = self._fresh(services)
             found = lineup.place(job_id)
             if found is None:  # queued since then
-                self._read_at = float("-inf")
+                self._lineup = None
                 found = self._fresh(services).place(job_id)
         return found
 
     def current(self, services: Services) -> Lineup:
         with self._reading:
             return self._fresh(services)
+
+    def forget(self) -> None:
+        """The queue was changed here."""
+        with self._reading:
+            self._lineup = None
 
     def _fresh(self, services: Services) -> Lineup:
         if self._lineup is None or time.monotonic() - self._read_at > CACHE_SECONDS:

@@ -77,6 +77,9 @@ class Client:
     def post_yaml(self, path: str, text: str) -> Any:
         return self._json("POST", path, content=text.encode(), headers={"Content-Type": "application/yaml"})
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._json("PATCH", path, json=body)
+
     def delete(self, path: str) -> Any:
         return self._json("DELETE", path)
 

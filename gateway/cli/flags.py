@@ -15,10 +15,12 @@ from gateway.cli import show
 from shared import request, schema
 from shared.fields import Numbers
 from shared.param import Param
+from shared.requirements import Requirements
 from shared.spec import SPECS
 from shared.tongues import chinese
 
 PREFIX = "spec."
+REQUIRED = "requires."
 
 
 def add_spec(parser: ArgumentParser, spec: type, positional: str) -> None:
@@ -36,12 +38,29 @@ def add_spec(parser: ArgumentParser, spec: type, positional: str) -> None:
         groups[name].add_argument(*_flags(param), dest=PREFIX + param.wire, help=_help(kind, param), **_kind(param))
 
 
+def add_requirements(parser: ArgumentParser) -> None:
+    """What the worker must have; the number of devices is a parameter of its own (`--num-processes`)."""
+    group = parser.add_argument_group("requirements")
+    for param in schema.params(Requirements):
+        if param.wire != "num_devices":
+            group.add_argument(*_flags(param), dest=REQUIRED + param.wire, help=_help("job", param), **_kind(param))
+
+
+def required(args: Namespace) -> dict[str, Any]:
+    """The requirements that were given as flags."""
+    return _given(args, REQUIRED)
+
+
 def given(args: Namespace) -> dict[str, Any]:
     """The parameters that were given as flags, by wire name."""
+    return _given(args, PREFIX)
+
+
+def _given(args: Namespace, prefix: str) -> dict[str, Any]:
     return {
-        name.removeprefix(PREFIX): value
+        name.removeprefix(prefix): value
         for name, value in vars(args).items()
-        if name.startswith(PREFIX) and value is not None
+        if name.startswith(prefix) and value is not None
     }
 
 

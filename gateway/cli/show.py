@@ -93,6 +93,15 @@ def moment(value: str | int | None) -> str:
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def place(job: dict[str, Any]) -> str:
+    """Where a queued job stands and when it is likely to start; empty for others."""
+    queue = job.get("queue")
+    if not queue:
+        return ""
+    start = f", starts about {moment(queue['estimated_start'])[11:16]}" if queue["estimated_start"] else ""
+    return f"#{queue['position']} in the queue{start}"
+
+
 def progress(job: dict[str, Any]) -> str:
     """`step/total  loss` of a job, as far as it has them."""
     values = job.get("progress") or {}

@@ -16,6 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE.yaml", help="the spec; `-`: standard input")
     parser.add_argument("--name", help="name of the job")
     parser.add_argument("--priority", type=int, help="higher runs first (default 0)")
+    flags.add_requirements(parser)
     parser.add_argument("--detach", action="store_true", help="print the job's id and leave; see `tunesmith watch`")
     show.add_json(parser)
     parser.set_defaults(parser=parser)
@@ -26,6 +27,10 @@ def run(args: Namespace, console: Console, kind: str, spec: type) -> int:
         body = flags.read_spec(args.file, args, spec)
     except OSError as error:
         args.parser.error(f"{args.file}: {error.strerror}")
+    asked = flags.required(args)
+    if asked:
+        filed = body.get("requires")
+        body["requires"] = {**(filed if isinstance(filed, dict) else {}), **asked}
     envelope = {"kind": kind, "name": args.name, "priority": args.priority}
     body |= {name: value for name, value in envelope.items() if value is not None}
     with connect(Settings.from_env()) as client:

@@ -89,6 +89,8 @@ class Follower:
 def watch(client: Client, console: Console, job_id: str) -> dict[str, Any]:
     """Follow the job to its end and return it."""
     job = client.get(f"/v1/jobs/{job_id}")
+    if queue := job.get("queue"):
+        console.print(f"  {escape(show.place(job))}: {escape(show.told(queue, 'reason'))}", soft_wrap=True)
     with make_progress(console) as progress:
         follower = Follower(progress, job.get("name") or job["kind"])
         for event in follow(client, job_id):

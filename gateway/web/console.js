@@ -75,7 +75,24 @@ const showJobs = guarded(async () => {
   const { data } = await get("v1/jobs?limit=50");
   $("no-jobs").hidden = data.length > 0;
   $("job-rows").replaceChildren(...data.map(jobRow));
+  showQueue(data.find((job) => job.id === state.job)?.queue);
 });
+
+// What the open job waits for.
+function showQueue(queue) {
+  $("detail-queue").hidden = !queue;
+  $("detail-queue").textContent = queue ? `${place(queue)}: ${both(queue.reason, queue.reason_zh)}` : "";
+}
+
+const askQueue = guarded(async () => {
+  const job = await get(`v1/jobs/${state.job}`);
+  if (job.id === state.job) showQueue(job.queue);
+});
+
+function place(queue) {
+  const start = queue.estimated_start ? `, starts about ${new Date(queue.estimated_start).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}` : "";
+  return `#${queue.position} in the queue${start}`;
+}
 
 function jobRow(job) {
   const progress = job.progress || {};
@@ -87,9 +104,19 @@ function jobRow(job) {
     await api(`v1/jobs/${job.id}/cancel`, { method: "POST" });
     await showJobs();
   });
+  const prioritize = guarded(async (event) => {
+    event.stopPropagation();
+    const given = window.prompt("Priority, higher runs first (-100 to 100; above 0 for administrators)", job.priority);
+    if (given === null) return;
+    const options = { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ priority: Number(given) }) };
+    await api(`v1/jobs/${job.id}`, options);
+    await showJobs();
+  });
+  const waits = ["queued", "paused"].includes(job.status);
   return element("tr", { class: "pick", onclick: () => openJob(job.id) },
     element("td", {}, job.name || job.id), element("td", {}, job.kind), element("td", {}, badge(job.status)),
-    element("td", {}, total ? element("progress", { max: total, value: done }) : null, total ? ` ${done}/${total}` : ""),
+    element("td", {}, waits ? element("button", { onclick: prioritize, title: "Change the priority" }, String(job.priority)) : String(job.priority)),
+    job.queue ? element("td", { title: both(job.queue.reason, job.queue.reason_zh) }, place(job.queue)) : element("td", {}, total ? element("progress", { max: total, value: done }) : null, total ? ` ${done}/${total}` : ""),
     element("td", {}, number(progress.loss)), element("td", {}, new Date(job.created_at).toLocaleString()),
     element("td", {}, held ? element("button", { onclick: cancel }, "Cancel") : null));
 }
@@ -101,6 +128,8 @@ async function openJob(id) {
   $("job-detail").hidden = false;
   $("detail-title").textContent = id;
   $("detail-log").textContent = "";
+  showQueue(null);
+  askQueue();
   drawLoss();
   showCheckpoints();
   await follow(id, state.follow.signal);
@@ -310,6 +339,28 @@ function modelRow(model, deployment, evaluations) {
     element("td", {}, deployment ? badge(deployment.status) : ""), element("td", {}, act));
 }
 
+// --- Workers ------------------------------------------------------------------------------------------------------
+
+const showWorkers = guarded(async () => {
+  const { data } = await get("v1/workers");
+  $("no-workers").hidden = data.length > 0;
+  $("worker-rows").replaceChildren(...data.map(workerRow));
+});
+
+function workerRow(worker) {
+  const job = worker.job;
+  const left = typeof job?.seconds_left === "number" ? `, about ${Math.ceil(job.seconds_left / 60)} min left` : "";
+  const now = !worker.alive ? `silent for ${Math.round(worker.age_seconds)} s` : job ? `${job.id || "another project's job"}${left}` : "idle";
+  return element("tr", {}, element("td", {}, worker.id), element("td", {}, worker.kinds.join(", ")), element("td", {}, now),
+    element("td", {}, ...worker.devices.map(deviceLine)), element("td", {}, worker.labels.join(", ")));
+}
+
+function deviceLine(device) {
+  const holder = device.held_by ? device.held_by.id || device.held_by.kind || "another process" : null;
+  const memory = device.memory_gib ? ` ${device.memory_gib} GiB` : "";
+  return element("div", { title: device.id }, badge(holder ? "busy" : "free"), ` ${device.name || device.id}${memory}`, holder ? ` ${holder}` : "");
+}
+
 // --- Chat ---------------------------------------------------------------------------------------------------------
 
 const showChat = guarded(async () => {
@@ -344,7 +395,7 @@ $("chat-form").addEventListener("submit", guarded(async (event) => {
 
 // --- Start --------------------------------------------------------------------------------------------------------
 
-const tabs = { jobs: showJobs, train: showDatasets, models: showModels, chat: showChat };
+const tabs = { jobs: showJobs, train: showDatasets, models: showModels, workers: showWorkers, chat: showChat };
 
 function show(name) {
   for (const tab of Object.keys(tabs)) $(tab).hidden = tab !== name;
@@ -361,5 +412,8 @@ $("key-form").addEventListener("submit", (event) => {
   show("jobs");
 });
 $("key").value = state.key;
-setInterval(() => { if (state.key && !$("jobs").hidden) showJobs(); if (state.key && !$("models").hidden) showModels(); }, 3000);
+const lively = { jobs: showJobs, models: showModels, workers: showWorkers };
+setInterval(() => {
+  for (const [tab, refresh] of Object.entries(lively)) if (state.key && !$(tab).hidden) refresh();
+}, 3000);
 show("jobs");

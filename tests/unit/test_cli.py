@@ -41,6 +41,9 @@ class Script(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
+    def do_PATCH(self) -> None:
+        self.do_GET()
+
     def log_message(self, *args: Any) -> None:
         """Quiet."""
 
@@ -271,3 +274,31 @@ def test_checkpoints_of_a_job_are_a_table(server: Any, capsys: pytest.CaptureFix
 
     shown = capsys.readouterr().out.split()
     assert {"5", "0.5", "1.25", "2.0", "newest,", "resumable", "ft:tiny:ckpt-step-5"} <= set(shown)
+
+
+def test_requirements_are_flags_beside_what_the_file_requires(server: Any, tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("model_name_or_path: m\ndataset: d\nrequires: {gpu_kind: T4, labels: [eu]}\n")
+    server.answers["POST", "/v1/jobs"] = [(200, "application/json", json.dumps({"id": "ftjob-1"}))]
+
+    assert cli.main(["train", str(file), "--gpu-kind", "A100-80GB", "--priority", "3", "--detach"]) == 0
+
+    body = json.loads(server.asked[-1][3])
+    assert (body["requires"], body["priority"]) == ({"gpu_kind": "A100-80GB", "labels": ["eu"]}, 3)
+
+
+def test_workers_and_places_in_the_queue_are_shown(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    device = {"id": "GPU-1", "name": "NVIDIA L4", "memory_gib": 22.0, "held_by": {"id": "ftjob-1", "kind": "train"}}
+    worker = {
+        "id": "w", "kinds": ["train"], "labels": ["eu"], "devices": [device], "alive": True, "age_seconds": 1.0,
+        "job": {"id": "ftjob-1", "kind": "train", "seconds_left": 720},
+    }  # fmt: skip
+    server.answers["GET", "/v1/workers"] = [(200, "application/json", json.dumps({"data": [worker]}))]
+    job = {"id": "ftjob-2", "priority": 5, "queue": {"position": 2, "estimated_start": None}}
+    server.answers["PATCH", "/v1/jobs/ftjob-2"] = [(200, "application/json", json.dumps(job))]
+
+    assert cli.main(["workers"]) == cli.main(["jobs", "prioritize", "ftjob-2", "5"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "ftjob-1, 12 min left" in shown and "NVIDIA L4  GPU-1" in shown and "22 GiB" in shown
+    assert "ftjob-2: priority 5, #2 in the queue" in shown

@@ -1,4 +1,4 @@
-"""List jobs, show one or its checkpoints, or ask for one to be cancelled, paused or resumed."""
+"""List jobs, show one or its checkpoints, change its priority, or ask for it to be cancelled, paused or resumed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from gateway.cli.client import Client, connect
 from shared.job import Kind, Status
 from shared.settings import Settings
 
-HELP = "list, show, cancel, pause or resume jobs; list the checkpoints of one"
+HELP = "list, show, prioritize, cancel, pause or resume jobs; list the checkpoints of one"
 
 
-ACTIONS = ("list", "show", "checkpoints", "cancel", "pause", "resume")
+ACTIONS = ("list", "show", "checkpoints", "prioritize", "cancel", "pause", "resume")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=ACTIONS)
     parser.add_argument("job", nargs="?", metavar="JOB", help="id of the job, for all but list")
+    parser.add_argument("priority", nargs="?", type=int, metavar="N", help="prioritize: higher runs first (0)")
     parser.add_argument("--kind", choices=[kind.value for kind in Kind])
     parser.add_argument("--status", choices=[status.value for status in Status])
     parser.add_argument("--limit", type=int, default=20, help="how many to list, newest first (default 20)")
@@ -32,6 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, console: Console) -> int:
     if args.action != "list" and not args.job:
         args.parser.error(f"{args.action} needs the id of a job")
+    if (args.action == "prioritize") != (args.priority is not None):
+        args.parser.error("prioritize needs the id of a job and a number")
     with connect(Settings.from_env()) as client:
         if args.action == "list":
             return _list(client, console, args)
@@ -40,6 +43,10 @@ def run(args: Namespace, console: Console) -> int:
             return 0
         if args.action == "checkpoints":
             return _checkpoints(client.get(f"/v1/jobs/{args.job}/checkpoints")["data"], console, args)
+        if args.action == "prioritize":
+            job = client.patch(f"/v1/jobs/{args.job}", {"priority": args.priority})
+            console.print(f"{job['id']}: priority {job['priority']}, {show.place(job)}", soft_wrap=True)
+            return 0
         job = client.post(f"/v1/jobs/{args.job}/{args.action}")
     console.print(f"{job['id']}: {show.status(job['status'])}, wanted: {job.get('wanted')}", soft_wrap=True)
     return 0
@@ -51,10 +58,11 @@ def _list(client: Client, console: Console, args: Namespace) -> int:
         show.as_json(console, jobs)
         return 0
     rows = [
-        (job["id"], job["kind"], job["status"], show.progress(job), show.moment(job["created_at"]), job.get("name"))
+        (job["id"], job["kind"], job["status"], job.get("priority") or "", show.place(job) or show.progress(job),
+         show.moment(job["created_at"]), job.get("name"))
         for job in jobs
-    ]
-    show.table(console, ("id", "kind", "status", "progress", "created", "name"), rows, "no jobs")
+    ]  # fmt: skip
+    show.table(console, ("id", "kind", "status", "priority", "progress", "created", "name"), rows, "no jobs")
     return 0
 
 
