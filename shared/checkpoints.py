@@ -9,8 +9,10 @@ exception: it is raised where the supervisor asks how things went.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 from shared import keeping
 from shared.artifact import CorruptArtifact, Sealed
 from shared.errors import InvalidRequest, LeaseLost, NotFound
+from shared.job import Kind
 from shared.lease import LEDGER_AWAY, Lease
 from shared.records import Checkpoint
 from shared.work import Run
@@ -71,8 +74,16 @@ class Checkpoints:
             log.warning("A checkpoint could not be published", exc_info=True, extra={"job_id": self._lease.job_id})
             self._clean(uris)
             return f"the checkpoint of step {step} could not be published: {type(error).__name__}: {error}"
+        self._give_away(announced)
         self._remove_old()
         return ""
+
+    def _give_away(self, announced: Mapping[str, Any]) -> None:
+        """The storage has it now, and a machine's disk need not hold all checkpoints of a long training."""
+        for folder in (self._folder(announced[part]) for part in PARTS if announced.get(part)):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty: the other part is still there
+                folder.parent.rmdir()
 
     def _expect(self, uris: Mapping[str, str]) -> None:
         """Nothing is lost track of, whatever dies from here on."""
@@ -96,11 +107,15 @@ class Checkpoints:
         )
 
     def _remove_old(self) -> None:
-        """What `save_total_limit` does not keep; not worth a failure."""
-        run, why = self._run, f"save_total_limit is {self._run.job.spec.get('save_total_limit')}"
+        """What `save_total_limit` does not keep; of other kinds of jobs each holds all that the one before does. Not
+        worth a failure."""
+        run = self._run
+        is_training = run.job.kind == Kind.TRAIN
+        spec = run.job.spec if is_training else {"save_total_limit": 1}
+        why = f"save_total_limit is {spec.get('save_total_limit')}" if is_training else None
         try:
             known = run.store.checkpoints.list(run.job.project_id, run.job.id)
-            if old := keeping.superfluous(known, run.job.spec):
+            if old := keeping.superfluous(known, spec):
                 run.store.attempts.remove_checkpoints(run.job.id, run.attempt, old, why)
         except (NotFound, *LEDGER_AWAY):
             log.warning("Old checkpoints stay until the next one", extra={"job_id": run.job.id})

@@ -89,6 +89,8 @@ class TrainWork:
             metadata=dict(run.job.metadata),
         )
         result = {key: done[key] for key in ("metrics", "num_steps", "num_tokens", "train_loss")}
+        if done.get("best_step") is not None:
+            result["best_step"] = done["best_step"]
         return Finish(result={"model": model.name, "size_bytes": sealed.size_bytes, **result}, models=[model])
 
 

@@ -145,15 +145,17 @@ class Attempts:
             save(connection, job, replace(job, lost_attempts=0), [message])
         return checkpoint
 
-    def remove_checkpoints(self, job_id: str, attempt: int, given: Sequence[Checkpoint], why: str) -> list[Checkpoint]:
-        """Remove those that nothing uses. Raises: LeaseLost"""
+    def remove_checkpoints(
+        self, job_id: str, attempt: int, given: Sequence[Checkpoint], why: str | None
+    ) -> list[Checkpoint]:
+        """Remove those that nothing uses; `why` is told to the user. Raises: LeaseLost"""
         with self._database.write() as connection:
             job = hold(connection, job_id, attempt)
             lock_project(connection, job.project_id)
             used = in_use(connection, job.project_id, given)
             gone = [checkpoint for checkpoint in given if checkpoint.id not in used]
             remove(connection, gone)
-            texts = (f"The checkpoint of step {checkpoint.step} was removed: {why}" for checkpoint in gone)
+            texts = [f"The checkpoint of step {checkpoint.step} was removed: {why}" for checkpoint in gone if why]
             save(connection, job, job, [NewEvent(type="message", message=text) for text in texts])
             return gone
 

@@ -77,6 +77,20 @@ def test_the_model_of_a_checkpoint_is_the_one_that_was_validated(
         assert state.samefile(folder / "adapter_model.safetensors"), "no weight is written twice"
 
 
+def test_a_better_model_later_changes_no_checkpoint_of_before(
+    tmp_path: Path, tiny: Path, rows: Path, held_out: Path
+) -> None:
+    spec = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 2, "save_strategy": "steps", "max_steps": 6}
+    attempt = train_here(make_attempt(tmp_path / "a", tiny, rows, eval_dataset=held_out, **spec))
+
+    assert attempt.outcome["data"]["best_step"] == 6, "each validation is better than the one before"
+    for told in attempt.of("checkpoint"):
+        best = attempt.folder / told["path"] / "best"
+        assert json.loads((best / "state.json").read_text())["step"] == told["step"]
+        one, other = (place / "adapter_model.safetensors" for place in (best / "model", attempt.folder / told["model"]))
+        assert one.read_bytes() == other.read_bytes()
+
+
 def test_only_models_are_kept_when_asked_but_a_pause_keeps_all(tmp_path: Path, tiny: Path, rows: Path) -> None:
     from test_train_control import tell_at_step
 

@@ -96,6 +96,7 @@ def test_a_checkpoint_is_a_state_to_resume_from_and_a_model_by_its_name(training
     place = training.run.artifacts.local_path(model.uri)
     assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "weights"]
     assert (model.kind, model.base_model, model.config["stage"]) == ("adapter", "tiny", "sft")
+    assert not (training.run.folder / "scratch" / "5").exists(), "the storage has it"
 
 
 def test_the_storage_keeps_as_many_as_asked_and_the_best(training: Training) -> None:

@@ -42,6 +42,9 @@ class Best(TrainerCallback):
             measured = {key: value for key, value in metrics.items() if key.startswith("eval_")}
             self.state = {"step": state.global_step, "metrics": measured, "waited": 0}
             if self._loop.load_best_model_at_end:
+                if self._context.is_first:
+                    # Its files are also those of checkpoints: written over, they would change there, too.
+                    shutil.rmtree(self.folder, ignore_errors=True)
                 self._save(self.folder)
             return control
         self.state["waited"] += 1

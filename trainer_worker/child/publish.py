@@ -78,7 +78,8 @@ def separate(trainer: StageTrainer, context: Context, folder: Path) -> None:
     if best is None or not best.is_kept:
         weights(trainer, context, folder)
     elif context.is_first:
-        shutil.copytree(best.folder, folder, dirs_exist_ok=True)
+        # Not their mode: what checkpoints hold is read-only.
+        shutil.copytree(best.folder, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     if context.is_first and (start := context.scratch / pissa.FOLDER).exists():
         pissa.convert(folder, start)
 
@@ -117,14 +118,17 @@ def result(trainer: StageTrainer, metrics: dict[str, float]) -> dict[str, Any]:
     speed = trainer.num_tokens / trainer.num_seconds if trainer.num_seconds else 0.0
     last = measured_in(latest(trainer.state.log_history))
     measured = {name: value for name, value in last.items() if name not in OF_A_STEP}
+    best_step = None
     if trainer.best is not None and trainer.best.is_kept:
-        metrics = trainer.best.state["metrics"]
+        metrics, best_step = trainer.best.state["metrics"], trainer.best.state["step"]
     train_loss = mean_loss(trainer.state.log_history)
     return {
         "output": "output",
         "num_steps": trainer.state.global_step,
         "num_tokens": trainer.state.num_input_tokens_seen,
         "train_loss": train_loss,
+        # Whose weights are published, where it is not the last.
+        "best_step": best_step,
         "metrics": {
             **measured,
             **metrics,

@@ -174,6 +174,7 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """One that cannot be written, on a full disk, costs no training that needs it no more; a pause does."""
+        began = time.monotonic()
         with self._away():
             try:
                 self._write_checkpoint(model, trial)
@@ -184,7 +185,7 @@ class StageTrainer(Trainer):
                 problem = f"{type(error).__name__}: {error}"
             if not self._sum([float(bool(problem))])[0]:
                 if self.context.is_first:
-                    self._name_checkpoint()
+                    self._name_checkpoint(began)
             elif self.context.is_first:
                 shutil.rmtree(self._staging, ignore_errors=True)
                 text = f"The checkpoint of step {self.state.global_step} could not be written: {problem}"
@@ -208,7 +209,8 @@ class StageTrainer(Trainer):
             if self.best is not None:
                 self.best.store(written)
 
-    def _name_checkpoint(self) -> None:
+    def _name_checkpoint(self, began: float) -> None:
+        """Since `began`, by the monotonic clock, the training stood still."""
         step, written = self.state.global_step, self._staging / f"checkpoint-{self.state.global_step}"
         if written.exists():
             written.rename(self._staging / STATE)
@@ -221,7 +223,8 @@ class StageTrainer(Trainer):
             said: str(within / part) for said, part in (("path", STATE), ("model", MODEL)) if (place / part).exists()
         }
         metrics = measured_at(self.state.log_history, step)
-        self.context.emit("checkpoint", f"Checkpoint of step {step}", step=step, metrics=metrics, **paths)
+        told = {"metrics": metrics, "seconds": time.monotonic() - began, **paths}
+        self.context.emit("checkpoint", f"Checkpoint of step {step}", step=step, **told)
         self._remove_old()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -236,7 +239,7 @@ class StageTrainer(Trainer):
         if limit is not None:
             kept = sorted(self.context.checkpoints.iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
             for path in kept[: -max(limit, MIN_KEPT)]:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)  # the worker may be removing it, too
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if state_dict is None and self.saved_dtype is not None:
