@@ -6,6 +6,7 @@ For children. How one file is read is in shared/dataset.py; nothing here asks th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,21 @@ def rows(named: Mapping[str, Any], stage: tuple[str, str] | None = None) -> Iter
     InvalidDataset."""
     layout, container = layout_of(named), (named["columns"] or {}).get("container")
     for file in files(Path(named["path"])):
-        known = layout or dataset.inspect(file, filename=file.name).layout
+        with _named(named, file):
+            known = layout or dataset.inspect(file, filename=file.name).layout
         check_kind(named, known, stage)
-        yield from dataset.rows(file, known, container)
+        with _named(named, file):
+            yield from dataset.rows(file, known, container)
+
+
+@contextmanager
+def _named(named: Mapping[str, Any], file: Path) -> Iterator[None]:
+    """Which dataset, and which file of it, has the rows that are refused."""
+    try:
+        yield
+    except InvalidDataset as error:
+        where = named["name"] if Path(named["path"]) == file else f"{named['name']}, {file.name}"
+        raise _refused(f"{where}: {error}") from error
 
 
 def hub_rows(

@@ -12,6 +12,7 @@ TunesmithError
   Conflict                  409
   TooLarge                  413
   Unavailable               503  a replica or a part of the platform is not there yet
+  ModelNotLoaded            ---  a model's files cannot be loaded
   LeaseLost                 ---  another attempt holds the job: write nothing, kill the child
   ChildFailed               ---  the training, export or inference child ended badly
 
@@ -148,6 +149,12 @@ class LeaseLost(TunesmithError):
     """Another attempt holds this job."""
 
     code = "lease_lost"
+
+
+class ModelNotLoaded(TunesmithError):
+    """The model cannot be loaded."""
+
+    code = "model_not_loaded"
 
 
 class ChildFailed(TunesmithError):

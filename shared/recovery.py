@@ -8,15 +8,19 @@ child left in its folder; writes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import failures, ladder
+from shared import failures, ladder, volumes
 from shared.advice import shortage
 from shared.attempt import MEMORY
 from shared.job import Job, Kind
+
+DISK = "disk_full"
+#: Failures that a full disk may be behind.
+UNEXPLAINED = frozenset({failures.UNKNOWN, "child_crashed", "worker_failed"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +33,23 @@ class Answer:
     adjustments: Mapping[str, Any] | None = None
 
 
-def answer(job: Job, error: Mapping[str, Any], folder: Path) -> Answer:
-    done = failures.completed(error)
+def answer(job: Job, error: Mapping[str, Any], folder: Path, places: Sequence[Path] = ()) -> Answer:
+    """`folder` is the attempt's; `places` are others that the job writes to."""
+    done = failures.completed(_with_volume(error, [folder, *places]))
     if done["code"] in failures.MEMORY and job.kind == Kind.TRAIN:
         return _of_memory(job, done, _left_by(folder))
     return Answer(error=done, why=f"another attempt may end otherwise ({done['code']})" if done["retryable"] else "")
+
+
+def _with_volume(error: Mapping[str, Any], places: Sequence[Path]) -> Mapping[str, Any]:
+    """A full disk is named. It may be all that there is to say: who fails by it often cannot write down why."""
+    volume = volumes.fullest(places)
+    if volume is None or not (error.get("code") == DISK or (volume.is_full and error.get("code") in UNEXPLAINED)):
+        return error
+    said, mark, log = str(error.get("message")).partition(f" {failures.LOG}\n")
+    message = f"{said.removesuffix('.')}. A disk is full: {volume}.{mark}{log}"
+    details = {"volume": str(volume.place), "free_bytes": volume.free_bytes, "total_bytes": volume.total_bytes}
+    return {**error, "code": DISK, "field": None, "message": message, "details": details}
 
 
 def _of_memory(job: Job, error: dict[str, Any], left: Mapping[str, Any]) -> Answer:

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
-from shared import checkpoints, crash, devices, folder, keeper, recovery, spawn, tail
+from shared import checkpoints, crash, devices, failures, folder, keeper, recovery, spawn, tail
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.job import Status, Wanted
@@ -95,7 +96,9 @@ class Supervisor:
 
     def _answer(self, error: Mapping[str, Any]) -> None:
         """The end of a failed attempt: another one where that may end otherwise, else the job's."""
-        answer = recovery.answer(self.run.job, error, self.run.folder)
+        settings = self._settings
+        places = (settings.run_dir, Path(settings.storage_url), settings.home)
+        answer = recovery.answer(self.run.job, error, self.run.folder, places)
         if not answer.why:
             self._finish(Status.FAILED, error=answer.error)
             return
@@ -320,4 +323,5 @@ def _as_failure(context: Mapping[str, Any]) -> Iterator[None]:
         raise Failed(describe(error)) from error
     except Exception as error:  # the edge to a kind's own code
         log.exception("The job failed outside of its child", extra=dict(context))
-        raise Failed(describe(error, code="worker_failed")) from error
+        known = failures.code_of(error)
+        raise Failed(describe(error, code="worker_failed" if known == failures.UNKNOWN else known)) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared import ladder, recovery, schema
+from shared import ladder, recovery, schema, volumes
 from shared.attempt import MEMORY
 from shared.job import Job, Kind, Status, Wanted
 from shared.spec import TrainSpec
@@ -114,3 +114,17 @@ def test_no_smaller_batches_for_what_has_none(tmp_path: Path) -> None:
     answer = recovery.answer(job(kind=Kind.EXPORT), OOM, tmp_path)
 
     assert (answer.why, answer.adjustments) == ("", None)
+
+
+def test_a_full_disk_is_named_and_may_be_all_that_there_is_to_say(tmp_path: Path) -> None:
+    volume = volumes.fullest([tmp_path / "not" / "there", Path("relative")])
+    assert volume is not None and volume.place.is_mount() and not volume.is_full
+    said = {"message": "the train child ended. The end of its log:\nlast line"}
+
+    full = recovery.answer(job(), said | {"code": "disk_full"}, tmp_path)
+    crashed = recovery.answer(job(), said | {"code": "child_crashed"}, tmp_path)
+
+    assert f"A disk is full: {volume.place} has" in full.error["message"]
+    assert full.error["message"].endswith("\nlast line") and full.error["field"] == "save_total_limit"
+    assert full.error["details"]["volume"] == str(volume.place)
+    assert crashed.error["code"] == "child_crashed", "there is room"

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,10 +31,11 @@ def run(attempt: Attempt, rank: int) -> int:
     except Exception as error:
         traceback.print_exc()
         details = numbers(error)
-        attempt.leave_error(rank, error, **details)
-        # That another rank is gone is no outcome: that one knows why, or the launcher does.
-        if rank == 0 and failures.code_of(error) != failures.PEER:
-            attempt.fail(error, **details)
+        with suppress(OSError):  # the disk is full: then the worker finds out
+            attempt.leave_error(rank, error, **details)
+            # That another rank is gone is no outcome: that one knows why, or the launcher does.
+            if rank == 0 and failures.code_of(error) != failures.PEER:
+                attempt.fail(error, **details)
         # Not raised: what takes the interpreter apart may wait for the other ranks, and they for this one.
         return 1
     if rank == 0:

@@ -71,11 +71,12 @@ def prepare(attempt: Attempt) -> None:
     # Imported here so that a broken environment is reported as a failed job, not as a crash.
     from shared import schema
     from shared.spec import TrainSpec
-    from trainer_worker.child import tokenizer
+    from trainer_worker.child import doing, tokenizer
 
     run = attempt.run
     spec = schema.from_stored(TrainSpec, run["spec"])
-    loaded = tokenizer.load(run["model_path"], spec)
+    with doing.loading(run["base_name"]):
+        loaded = tokenizer.load(run["model_path"], spec)
     encoder = tokenizer.encoder(loaded, spec)
     digest = tokenizer_digest(loaded)
     if spec.data.streaming and len(run["datasets"]) > 1 and spec.data.mix_strategy == "concat":
@@ -127,7 +128,8 @@ def _samples(
 
     told, kind = time.monotonic(), stages.get(spec.tuning.stage).samples
     rows = data.read(datasets, spec, streams=needed != data.Need())
-    for made in encoding.encoded(rows, encoder, kind, spec.data.preprocessing_num_workers or 1):
+    encoded = encoding.encoded(rows, encoder, kind, spec.data.preprocessing_num_workers or 1)
+    for made in _telling(encoded, datasets, tally):
         tally.num_rows += 1
         if time.monotonic() - told > PROGRESS_SECONDS:
             told = time.monotonic()
@@ -141,6 +143,18 @@ def _samples(
         yield from made.samples
         if needed.is_met(tally.num_rows - tally.num_dropped, tally.num_tokens):
             return
+
+
+def _telling(encoded: Iterator[Any], datasets: Sequence[Mapping[str, Any]], tally: Tally) -> Iterator[Any]:
+    """An error that nobody foresaw says at which row it came. Raises InvalidDataset, and what has its own reason."""
+    from shared.errors import InvalidDataset
+
+    try:
+        yield from encoded
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        names = " and ".join(str(dataset["name"]) for dataset in datasets)
+        text = f"row {tally.num_rows + 1} of {names} cannot be read: {type(error).__name__}: {error}"
+        raise InvalidDataset(text, field="dataset") from error
 
 
 def _count(tally: Tally, sample: Any) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from shared.ladder import LOADING, RECOMPUTE
+from shared.ladder import RECOMPUTE
 from trainer_worker import deepspeed
-from trainer_worker.child import architecture, memory, model, shortage, tokenizer, words
+from trainer_worker.child import architecture, doing, memory, model, shortage, tokenizer, words
 from trainer_worker.child.arguments import training_arguments
 from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
@@ -45,7 +45,9 @@ class Made:
 
 def make(context: Context, parts: Parts, *, padded: bool = False, before: Before | None = None) -> Made:
     """`padded` asks for one row a sample; `before` is shown the base before the method changes anything of it."""
-    config = architecture.adapt(model.load_config(context), context)
+    with doing.loading(context.run["base_name"]):
+        config = model.load_config(context)
+    config = architecture.adapt(config, context)
     has_deepspeed = deepspeed.is_wanted(context.spec)
     precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
     layout = model.layout(context.spec, config, padded=padded)
@@ -55,7 +57,7 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
         context.emit("message", text, "warning")
     arguments = training_arguments(context, start_engine(context, precision) if has_deepspeed else None)
     set_seed(context.spec.train.seed)
-    with shortage.at(LOADING):
+    with doing.loading(context.run["base_name"]):
         base = model.load(context, config, loaded_dtype(context, precision), layout.kernel)
     if context.spec.new_tokens.grows:
         path = context.run["model_path"]

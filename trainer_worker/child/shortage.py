@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +20,6 @@ from trainer_worker.child.datasets import Parts
 UNITS = {"GiB": 1.0, "MiB": 1 / 1024, "KiB": 1 / 1024**2, "bytes": 1 / GIB}
 #: "Tried to allocate 20.00 MiB" of torch on CUDA, "you tried to allocate 1024 bytes" on a CPU.
 ASKED = re.compile(r"tried to allocate ([\d.]+) (GiB|MiB|KiB|bytes)", re.IGNORECASE)
-
-
-@contextmanager
-def at(what: str) -> Iterator[None]:
-    """Note on an error what was being done."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(what)
-        raise
 
 
 def known(context: Context, config: PretrainedConfig, parts: Parts, *, recomputes: bool) -> dict[str, Any]:

@@ -20,8 +20,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import Trainer
 
+from shared import volumes
 from shared.ladder import VALIDATING
-from trainer_worker.child import optimizers, shortage
+from trainer_worker.child import doing, optimizers
 from trainer_worker.child.arguments import schedule_options
 from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
@@ -145,7 +146,7 @@ class StageTrainer(Trainer):
         are told apart, of each beside that of all."""
         self.model.eval()
         sums: dict[str, torch.Tensor] = {}
-        with self._away(), torch.no_grad(), shortage.at(VALIDATING):
+        with self._away(), torch.no_grad(), doing.at(VALIDATING):
             for name, batch, is_ours in self._eval_batches():
                 measured = self.objective(self.model, self._prepare_inputs(batch), validating=True)
                 found = {"loss": (measured.loss, measured.num_units), **measured.sums}
@@ -182,7 +183,9 @@ class StageTrainer(Trainer):
             except (OSError, RuntimeError, SafetensorError) as error:
                 if self.is_deepspeed_enabled or isinstance(error, torch.OutOfMemoryError) or self._must_save():
                     raise
-                problem = f"{type(error).__name__}: {error}"
+                volume = volumes.fullest([self.context.scratch])
+                full = f". A disk is full: {volume}" if volume is not None and volume.is_full else ""
+                problem = f"{type(error).__name__}: {error}{full}"
             if not self._sum([float(bool(problem))])[0]:
                 if self.context.is_first:
                     self._name_checkpoint(began)

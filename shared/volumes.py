@@ -1,0 +1,43 @@
+"""The volumes of this machine that a job writes on: which has least room. Looks only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+#: With less than this a volume counts as full: a failed write leaves some room.
+FULL_BYTES = 16 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    #: Where it is mounted.
+    place: Path
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def is_full(self) -> bool:
+        return self.free_bytes < FULL_BYTES
+
+    def __str__(self) -> str:
+        free, total = (f"{count / 1024**3:,.2f}" for count in (self.free_bytes, self.total_bytes))
+        return f"{self.place} has {free} GiB free of {total}"
+
+
+def fullest(paths: Iterable[Path]) -> Volume | None:
+    """The one with least room among those on which the paths lie; None where none of them exists."""
+    found = [volume for path in paths if (volume := _volume(path)) is not None]
+    return min(found, key=lambda volume: volume.free_bytes, default=None)
+
+
+def _volume(path: Path) -> Volume | None:
+    there = next((place for place in (path, *path.parents) if place.exists()), None)
+    if there is None or not path.is_absolute():
+        return None
+    usage = shutil.disk_usage(there)
+    place = next(up for up in (there.resolve(), *there.resolve().parents) if os.path.ismount(up))
+    return Volume(place=place, free_bytes=usage.free, total_bytes=usage.total)
