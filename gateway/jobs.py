@@ -15,7 +15,7 @@ from gateway.tailer import event_json
 from shared import curves
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
-from shared.records import Attempt, Page
+from shared.records import Attempt, Member, Page
 
 #: Jobs read at once where only some of them are shown.
 LOOK_AT = 500
@@ -70,8 +70,13 @@ def find_jobs(**filters: Any) -> Page[Job]:
 @blueprint.route("/<job_id>", methods=["GET"])
 @blueprint.doc(responses=openapi.ok("Job"))
 def retrieve(job_id: str) -> Response:
-    """Look at a job"""
-    return jsonify(job_json(services().store.jobs.get(project_id(), job_id)))
+    """Look at a job
+
+    `nodes` are the workers of its current attempt, where several make it together.
+    """
+    job = services().store.jobs.get(project_id(), job_id)
+    nodes = services().store.members.of(job.id, job.attempt)
+    return jsonify(job_json(job) | {"nodes": [node_json(node) for node in nodes]})
 
 
 @blueprint.route("/<job_id>", methods=["PATCH"])
@@ -170,6 +175,10 @@ def _last_seen() -> int:
             "Last-Event-ID is {header!r}: must be the number of an event", field="Last-Event-ID", header=header[:40]
         )
     return int(header)
+
+
+def node_json(node: Member) -> dict[str, Any]:
+    return {"node_rank": node.node_rank, "worker_id": node.worker_id, "status": node.status, "error": node.error}
 
 
 def job_json(job: Job) -> dict[str, Any]:

@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 VAGUE = (failures.PEER, failures.UNKNOWN)
 
 
+class Lost(Exception):
+    """A node is gone, and with it the attempt; the job may try again."""
+
+
 class Crew:
     def __init__(self, run: Run, lease: Lease):
         self._run, self._lease = run, lease
@@ -60,10 +64,13 @@ class Crew:
         return any(member.status == "leaving" for member in self.others)
 
     @property
-    def lacking(self) -> list[str]:
+    def is_ready(self) -> bool:
+        return self.is_alone or (bool(self.others) and not self.late)
+
+    @property
+    def late(self) -> list[str]:
         """Workers that are not ready to start."""
-        late = [member.worker_id for member in self.others if member.status != "ready"]
-        return late if self._members else ["?"] * (not self.is_alone)
+        return [member.worker_id for member in self.others if member.status != "ready"]
 
     @property
     def is_gone(self) -> bool:
@@ -86,11 +93,14 @@ class Crew:
             self._is_dismissed = True
 
     def verdict(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """What ended the attempt, of this node's error and the others': whoever knows a cause, else that one is lost."""
+        """What ended the attempt: the error of the first node that knows a cause. Raises Lost when none does and one
+        is gone."""
         told = [dict(own), *(_of_node(member) for member in self.others if member.status == "failed")]
-        lost = [_of_node(member) for member in self.others if member.status == "lost"]
         known = [error for error in told if error.get("code") not in VAGUE]
-        return [*known, *lost, *told][0]
+        lost = next((member for member in self.others if member.status == "lost"), None)
+        if lost is not None and not known:
+            raise Lost(_of_node(lost)["message"])
+        return [*known, *told][0]
 
     def _lead(self, status: str, port: int | None = None, address: str | None = None) -> None:
         store, job_id, attempt = self._run.store, self._run.job.id, self._run.attempt
@@ -102,9 +112,7 @@ class Crew:
         ages = self._beats.ages_seconds((member.node_rank, member.beat) for member in live)
         for member in live:
             if (age := ages[member.node_rank]) >= self._run.settings.lease_seconds:
-                held = HeldMember(
-                    member.job_id, member.attempt, member.node_rank, member.beat, member.worker_id
-                )
+                held = HeldMember(member.job_id, member.attempt, member.node_rank, member.beat, member.worker_id)
                 with suppress(LeaseLost):  # it moved in the meantime, or the sweep was faster
                     self._run.store.members.lose(held, f"worker {member.worker_id} was silent for {age:.0f} s")
 

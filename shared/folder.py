@@ -24,16 +24,26 @@ SECRET_VARIABLES = {
 }  # fmt: skip
 
 
-def make(settings: Settings, job: Job, attempt: int) -> Path:
-    """An empty folder that only this user can enter. What earlier attempts left here in bulk goes first."""
-    attempts = settings.run_dir / "jobs" / job.id / "attempts"
-    for earlier in attempts.glob("*"):
-        clear(earlier)
-    folder = attempts / str(attempt)
+def make(settings: Settings, job: Job, attempt: int, shared: Path | None = None, node_rank: int = 0) -> Path:
+    """An empty folder that only this user can enter. What earlier attempts left here in bulk goes first.
+
+    `shared`: where all nodes of an attempt have theirs, side by side, instead of on their own machines.
+    """
+    folder = path(settings, job, attempt, shared)
+    if node_rank:
+        folder = folder.with_name(f"{attempt}.node{node_rank}")
+    else:
+        for earlier in folder.parent.glob("*"):
+            clear(earlier)
     shutil.rmtree(folder, ignore_errors=True)
-    for path in (folder, folder / "output", folder / "scratch", folder / "logs"):
-        path.mkdir(parents=True, mode=0o700)
+    for made in (folder, folder / "output", folder / "scratch", folder / "logs"):
+        made.mkdir(parents=True, mode=0o700)
     return folder
+
+
+def path(settings: Settings, job: Job, attempt: int, shared: Path | None = None) -> Path:
+    """The attempt folder of node 0."""
+    return (shared or settings.run_dir) / "jobs" / job.id / "attempts" / str(attempt)
 
 
 def write_run_json(run: Run, own: Mapping[str, Any]) -> None:
@@ -47,7 +57,7 @@ def write_run_json(run: Run, own: Mapping[str, Any]) -> None:
         "spec": run.job.spec | {name: value for name, value in run.job.adjustments.items() if name in run.job.spec},
         "adjustments": run.job.adjustments,
         "devices": list(run.devices),
-        "num_processes": num_processes(run),
+        "num_processes": num_processes(run) * run.node.count,
         "output_dir": str(run.output),
         "scratch_dir": str(run.scratch),
         "cache_dir": str(run.settings.run_dir / "cache"),
@@ -60,11 +70,11 @@ def update_run_json(run: Run) -> None:
     """Write the devices down that are held now."""
     path = run.folder / "run.json"
     known: dict[str, Any] = json.loads(path.read_text())
-    _write(path, known | {"devices": list(run.devices), "num_processes": num_processes(run)})
+    _write(path, known | {"devices": list(run.devices), "num_processes": num_processes(run) * run.node.count})
 
 
 def num_processes(run: Run) -> int:
-    """As the spec says, else one per GPU, one on a CPU."""
+    """Of this node: as the spec says, else one per GPU, one on a CPU."""
     return int(run.job.spec.get("num_processes") or max(1, len(run.devices)))
 
 

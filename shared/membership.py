@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from shared import crash, devices, folder, keeper, nodes, spawn, tail
+from shared import checkpoints, crash, devices, folder, keeper, nodes, spawn, tail
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
@@ -60,7 +60,7 @@ class Membership:
         """Returns when this node has no part any more; nothing of its child is left then."""
         try:
             self._take_part()
-            self._await_the_end()
+            self._leave("ended")
         except (LeaseLost, Dismissed) as over:
             log.info("This node's part is over: %s", over or "dismissed", extra=self._context())
             self._leave("ended")
@@ -79,9 +79,8 @@ class Membership:
     def _prepare(self) -> Run:
         """As node 0 does; no checkpoint can appear before all nodes train."""
         run = self.run
-        latest = run.store.checkpoints.latest(run.job.id)
-        if latest is not None:
-            run = replace(run, resume_from=run.artifacts.local_path(latest.uri))
+        if (found := checkpoints.resume_point(run, lambda *_: None)) is not None:
+            run = replace(run, resume_from=found[1])
         folder.write_run_json(run, self._work.run_json(run))
         return run
 
@@ -117,7 +116,9 @@ class Membership:
             self._status = "ready"
             self._until(lambda: self._standing.status == STARTED and self._standing.port is not None)
             self.run = replace(self.run, node=self._place())
-            return self._spawn(index, taken.descriptors)
+            child = self._spawn(index, taken.descriptors)
+            self._status = "running"
+            return child
         finally:
             taken.close()
 
@@ -151,11 +152,6 @@ class Membership:
         child.renew(min(self._renewed_at, self._leader_moved_at))
         return child
 
-    def _await_the_end(self) -> None:
-        """This node's ranks are done; the leader may still publish what came of it."""
-        self._status = "ready"
-        self._until(lambda: False)
-
     def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             self._tick(TICK_SECONDS)
@@ -187,6 +183,8 @@ class Membership:
             standing = self.run.store.members.renew(self._member, status)
         except LEDGER_AWAY as error:
             log.warning("The ledger cannot be reached: %s", type(error).__name__, extra=self._context())
+            if self._stopping.is_set() and began - self._renewed_at > self._settings.lease_seconds:
+                raise LeaseLost("the ledger is away and this worker must end") from error
             return
         if standing.leader_beat != self._standing.leader_beat:
             self._leader_moved_at = began

@@ -14,11 +14,13 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from sqlalchemy import make_url
-
-from shared.artifact import ArtifactStore
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.artifact import ArtifactStore
 
 #: This machine only.
 LOOPBACK = "127.0.0.1"
@@ -51,8 +53,8 @@ def address(settings: Settings) -> str:
     """Where other workers reach this one: as set, else the address from which it reaches the ledger's machine."""
     if settings.node_address:
         return settings.node_address
-    host = make_url(settings.database_url).host
-    if host is None:  # SQLite, or a socket: everything is on one machine
+    host = urlsplit(settings.database_url).hostname
+    if not host:  # SQLite, or a socket: everything is on one machine
         return LOOPBACK
     own = source_address((host, 9))
     return source_address(ELSEWHERE) if own.startswith("127.") else own

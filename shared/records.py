@@ -102,7 +102,7 @@ class Member:
     #: Of node 0, once all are ready: where the processes meet.
     port: int | None
     beat: int
-    #: Node 0: leading, started or ending. Others: reserved, joined, ready, leaving; ended, failed or lost.
+    #: Node 0: leading, started or ending. Others: reserved, joined, ready, running, leaving; ended, failed or lost.
     status: str
     #: {"code", "message", "field"} of one that failed or was lost.
     error: dict[str, Any] | None
@@ -346,7 +346,5 @@ class Worker:
     machine: dict[str, Any] = field(default_factory=dict)
     #: Where other workers reach its processes; None where nobody needs to.
     address: str | None = None
-    #: Devices that nobody holds, as of its last beat.
-    num_free_devices: int = 0
     #: Since its last beat, by the clock of who asks.
     age_seconds: float = 0.0

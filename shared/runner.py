@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from shared import devices, folder, requirements
+from shared import devices, folder, nodes, requirements
 from shared.errors import TunesmithError
 from shared.lease import LEDGER_AWAY
+from shared.membership import Membership
+from shared.nodes import Node
 from shared.requirements import Device
 from shared.settings import Settings
+from shared.store.members import num_nodes
 from shared.supervise import Supervisor
 from shared.telemetry import Metrics
 from shared.work import Finish, Phase, Run, Work
 
 if TYPE_CHECKING:
     from shared.artifact import ArtifactStore
-    from shared.records import Claim
+    from shared.records import Claim, Member
     from shared.store import Store
 
 __all__ = ["Finish", "Phase", "Run", "Runner", "Work", "Worker"]
@@ -68,7 +71,7 @@ class Runner:
     def look(self) -> None:
         """Run jobs until none is left for this worker, or it shall stop. One thread at a time; others wait."""
         with self._looking:
-            while not self._stopping.is_set() and (claim := self._claim()) is not None and self._run(claim):
+            while not self._stopping.is_set() and self._do_next():
                 pass
 
     def stop(self) -> None:
@@ -78,6 +81,28 @@ class Runner:
     @property
     def is_busy(self) -> bool:
         return self._looking.locked()
+
+    def wait(self) -> None:
+        """Until nothing runs: for who must not end before."""
+        with self._looking:
+            pass
+
+    def is_awaited(self) -> bool:
+        """Whether another worker has reserved this one, which does nothing."""
+        return not self.is_busy and self._reservation() is not None
+
+    def _do_next(self) -> bool:
+        """The part in another's attempt that this worker is reserved for, else a job of its own. False: enough."""
+        if (reserved := self._reservation()) is not None:
+            return self._take_part(*reserved)
+        claim = self._claim()
+        return claim is not None and self._run(claim)
+
+    def _reservation(self) -> tuple[Claim, Member] | None:
+        try:
+            return self._store.members.reservation(self._worker.id)
+        except LEDGER_AWAY:
+            return None
 
     def _claim(self) -> Claim | None:
         names = devices.free(self._settings.run_dir, self._worker.devices)
@@ -103,22 +128,48 @@ class Runner:
         context = {"job_id": claim.job.id, "attempt": claim.attempt, "worker_id": self._worker.id}
         log.info("Claimed %s job", claim.job.kind, extra=context)
         try:
-            run = Run(
-                job=claim.job,
-                attempt=claim.attempt,
-                folder=folder.make(self._settings, claim.job, claim.attempt),
-                secrets=claim.secrets,
-                settings=self._settings,
-                store=self._store,
-                artifacts=self._artifacts,
-            )
             work = self._works[claim.job.kind]
-            fit = requirements.fitting(claim.job.requires, self._worker.machine)
-            names = tuple(device.id for device in fit)
-            Supervisor(run, work, names, self._metrics, self._stopping).supervise()
+            run = self._prepared(claim, Node(count=num_nodes(claim.job)))
+            Supervisor(run, work, self._fit(claim), self._metrics, self._stopping).supervise()
         except (*LEDGER_AWAY, TunesmithError, OSError):
             # The edge of an attempt: without renewals the sweep takes the job and gives it to somebody else. A full
             # disk must not take every queued job along, one after another.
             log.exception("The attempt could not be supervised to its end", extra=context)
             return False
         return True
+
+    def _take_part(self, claim: Claim, member: Member) -> bool:
+        """As of `_run`, for an attempt that another worker leads."""
+        context = {"job_id": claim.job.id, "attempt": claim.attempt, "worker_id": self._worker.id}
+        log.info("Reserved as node %d", member.node_rank, extra=context)
+        try:
+            if member.status != "reserved":  # by this worker before it died: static ranks cannot come back
+                text = f"worker {self._worker.id} was started anew"
+                self._store.members.leave(member, "lost", {"code": "worker_lost", "message": text, "field": None})
+                return True
+            work = self._works[claim.job.kind]
+            run = self._prepared(claim, Node(rank=member.node_rank, count=num_nodes(claim.job)))
+            Membership(run, member, work, self._fit(claim), self._stopping).serve()
+        except (*LEDGER_AWAY, TunesmithError, OSError):
+            log.exception("The node could not be supervised to its end", extra=context)
+            return False
+        return True
+
+    def _fit(self, claim: Claim) -> tuple[str, ...]:
+        """The devices that the job may have."""
+        return tuple(device.id for device in requirements.fitting(claim.job.requires, self._worker.machine))
+
+    def _prepared(self, claim: Claim, node: Node) -> Run:
+        """With its folder made; nodes have theirs where all see them."""
+        shared = nodes.place(self._artifacts) if node.count > 1 else None
+        return Run(
+            job=claim.job,
+            attempt=claim.attempt,
+            folder=folder.make(self._settings, claim.job, claim.attempt, shared, node.rank),
+            secrets=claim.secrets,
+            node=node,
+            shared=folder.path(self._settings, claim.job, claim.attempt, shared) if node.rank else None,
+            settings=self._settings,
+            store=self._store,
+            artifacts=self._artifacts,
+        )

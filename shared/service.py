@@ -19,7 +19,7 @@ from typing import Any
 from celery import Celery, signals
 from prometheus_client import CollectorRegistry
 
-from shared import devices, queue, telemetry
+from shared import devices, nodes, queue, telemetry
 from shared.artifact import ArtifactStore
 from shared.janitor import Janitor
 from shared.lease import LEDGER_AWAY
@@ -82,6 +82,7 @@ class Service:
             storage_id=artifacts.storage_id(),
             host=socket.gethostname(),
         )
+        self._address = nodes.address(settings)
         self._registry = CollectorRegistry()
         metrics = telemetry.Metrics(self._registry)
         self._janitor = Janitor(self._store, artifacts, settings)
@@ -94,6 +95,7 @@ class Service:
     def start(self) -> None:
         if self._settings.metrics_port:
             telemetry.serve_metrics(self._settings.metrics_port, self._settings.metrics_host, self._registry)
+        self._tell()  # who is not known cannot be reserved, nor kept from what it claims meanwhile
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
         threading.Thread(target=self._janitor.run, args=(self._closed,), name="janitor", daemon=True).start()
         for work in self._worker.works:
@@ -102,6 +104,7 @@ class Service:
         log.info("Worker is ready", extra={"worker_id": self._worker.id, "devices": list(self._worker.devices)})
 
     def close(self) -> None:
+        self.runner.wait()  # Celery waits for looks that it started itself
         self._closed.set()
         try:
             self._store.workers.remove(self._worker.id)
@@ -111,21 +114,28 @@ class Service:
 
     def _beat(self) -> None:
         while not self._closed.wait(self._settings.renew_seconds):
-            try:
-                self._store.workers.beat(
-                    self._worker.id,
-                    kinds=[str(work.kind) for work in self._worker.works],
-                    host=socket.gethostname(),
-                    devices=list(self._worker.devices),
-                    storage_id=self._worker.storage_id,
-                    labels=list(self._worker.labels),
-                    metrics_url=self._metrics_url(),
-                    version=version("tunesmith"),
-                    machine=self._machine(),
-                )
-                self._listen()
-            except Exception:  # the edge of a thread that must not end
-                log.warning("The worker's beat failed", exc_info=True, extra={"worker_id": self._worker.id})
+            self._tell()
+
+    def _tell(self) -> None:
+        """One beat. Who is reserved for another's attempt begins with it at once: no message can name one worker."""
+        try:
+            self._store.workers.beat(
+                self._worker.id,
+                kinds=[str(work.kind) for work in self._worker.works],
+                host=socket.gethostname(),
+                devices=list(self._worker.devices),
+                storage_id=self._worker.storage_id,
+                labels=list(self._worker.labels),
+                metrics_url=self._metrics_url(),
+                version=version("tunesmith"),
+                machine=self._machine(),
+                address=self._address,
+            )
+            if self.runner.is_awaited():
+                threading.Thread(target=self.runner.look, name="node").start()
+            self._listen()
+        except Exception:  # the edge of a thread that must not end
+            log.warning("The worker's beat failed", exc_info=True, extra={"worker_id": self._worker.id})
 
     def _machine(self) -> dict[str, Any]:
         held = devices.holders(self._settings.run_dir, self._worker.devices)

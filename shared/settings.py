@@ -72,6 +72,10 @@ class Settings:
     worker_labels: list[str] = field(default_factory=list)
     #: Highest priority that a key of role user may give; administrators give any (up to 100).
     user_priority: int = 0
+    #: Address under which training workers of other machines reach this one's. Empty: the one towards the ledger.
+    node_address: str = ""
+    #: Network interface between training workers, of gloo and NCCL. Empty: gloo's has that address, NCCL finds its own.
+    node_interface: str = ""
     #: Stable name of this worker; empty: <host name>-<service>.
     worker_id: str = ""
     #: A job whose beat did not move for this long, by the sweep's own clock, is taken from its worker.

@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 
 from shared import checkpoints, crash, devices, failures, folder, keeper, recovery, spawn, tail
 from shared.attempt import describe
-from shared.errors import LeaseLost, TunesmithError
+from shared.crew import Crew, Lost
+from shared.errors import InvalidSpec, LeaseLost, TunesmithError
 from shared.job import Status, Wanted
 from shared.lease import Lease
+from shared.nodes import Node
 from shared.records import Checkpoint
 from shared.relay import TICK_SECONDS, Relay
 from shared.telemetry import Metrics
@@ -32,6 +34,8 @@ from shared.work import Finish, Phase, Run, Work
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: What this node's own rank says of the end of another node is worth this long.
+LAST_WORD_SECONDS = 5.0
 #: A child that has said how it ended may take this long to be gone; NCCL has been seen to hang at exit.
 GOODBYE_SECONDS = 30.0
 
@@ -71,6 +75,7 @@ class Supervisor:
         self._settings = run.settings
         self._lease = Lease(run.store, run.job.id, run.attempt, stopping, run.settings.lease_seconds)
         self._relay = Relay(run, self._lease, metrics)
+        self._crew = Crew(run, self._lease)
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="attempt")
         self._began = time.monotonic()
 
@@ -85,10 +90,12 @@ class Supervisor:
 
     def _to_its_end(self) -> None:
         try:
-            done = self._go_through_phases()
+            done = self._with_crew(self._go_through_phases)
             finish = self._meanwhile(lambda: self._work.finish(self.run, done), heeding=frozenset({Wish.CANCEL}))
             self._finish(Status.SUCCEEDED, finish=finish)
             self._metrics.count_training(done)
+        except Lost as node:
+            self._give_up(str(node))
         except Withdrawn as why:
             self._withdraw(str(why))
         except Failed as failure:
@@ -114,6 +121,31 @@ class Supervisor:
         )
         log.warning("Job tried again: %s", answer.why, extra=self._context() | {"error": answer.error["code"]})
 
+    def _with_crew(self, work: Callable[[], T]) -> T:
+        """The work; however it ends, nothing of the other nodes runs any more then. Raises Failed, Withdrawn, Lost"""
+        try:
+            done = work()
+        except Failed as failure:
+            self._dismiss()
+            raise Failed(self._crew.verdict(failure.error)) from failure
+        except Withdrawn:
+            self._dismiss()
+            raise
+        self._dismiss()
+        return done
+
+    def _dismiss(self) -> None:
+        self._crew.dismiss()
+        while not self._crew.is_gone:
+            self._relay.tick()
+            time.sleep(TICK_SECONDS / 4)
+            self._crew.look()
+
+    def _give_up(self, reason: str) -> None:
+        reclaim = self.run.store.attempts.reclaim
+        self._lease.insist(lambda: reclaim(self.run.job.id, self.run.attempt, None, reason))
+        log.warning("A node was lost: %s", reason, extra=self._context())
+
     def _go_through_phases(self) -> Mapping[str, Any]:
         """Prepare, then one child after the other; what the last one says it has done."""
         self.run = self._meanwhile(self._prepare, heeding=ANY)
@@ -133,6 +165,8 @@ class Supervisor:
     def _prepare(self) -> Run:
         """Fetch the inputs and write run.json; may take long."""
         run = self.run
+        if not self._crew.is_alone and run.artifacts.root is None:
+            raise InvalidSpec("several nodes need a storage that is a folder of all of them", field="num_nodes")
         if (found := checkpoints.resume_point(run, self._skip)) is not None:
             latest, place = found
             run = replace(run, resume_from=place)
@@ -194,10 +228,28 @@ class Supervisor:
         try:
             self.run = run = replace(self.run, devices=taken.names)
             self._lease.insist(lambda: run.store.attempts.take_devices(run.job.id, run.attempt, run.devices))
+            self.run = replace(run, node=self._gather())
             return self._spawn(index, taken.descriptors)
         finally:
             # The keeper holds them now. With copies of ours a frozen worker would keep the devices from everybody.
             taken.close()
+
+    def _gather(self) -> Node:
+        """Wait until the other nodes are ready, and tell them where to meet. Raises Failed, Withdrawn"""
+        if self._crew.is_alone:
+            return self.run.node
+        said = ""
+        while not self._crew.is_ready:
+            if self._crew.is_broken:
+                raise Failed({"code": failures.PEER, "message": "another node is gone"})
+            if (late := ", ".join(self._crew.late)) != said:
+                said = late
+                self._relay.note("message", f"Waiting for node(s): {late}")
+            self._relay.tick()
+            self._heed(ANY)
+            time.sleep(TICK_SECONDS / 2)
+            self._crew.look()
+        return self._crew.start()
 
     def _spawn(self, index: int, locks: Sequence[int]) -> spawn.Kept:
         self._relay.tick()  # who lost the lease while it waited must not start a child
@@ -222,6 +274,9 @@ class Supervisor:
         told, deadline = Wish.NONE, None
         while child.poll() is None:
             self._relay.tick()
+            self._crew.look()
+            if self._crew.is_broken and deadline is None:
+                deadline = time.monotonic() + LAST_WORD_SECONDS
             if (wish := self._wish()) is not told:
                 told = wish
                 folder.write_control(self.run.folder, wish.value)
@@ -243,7 +298,7 @@ class Supervisor:
     def _wish(self) -> Wish:
         if self._lease.wanted is not Wanted.RUN:
             return Wish.CANCEL if self._lease.wanted is Wanted.CANCEL else Wish.PAUSE
-        return Wish.SHUTDOWN if self._stopping.is_set() else Wish.NONE
+        return Wish.SHUTDOWN if self._stopping.is_set() or self._crew.is_leaving else Wish.NONE
 
     def _heed(self, wishes: frozenset[Wish]) -> None:
         """Where there is no child to tell, stop at once. Raises Withdrawn."""

@@ -52,9 +52,11 @@ class Sweep:
         self._metrics = metrics
         self._jobs = Watch()
         self._replicas = Watch()
+        self._nodes = Watch()
 
     def sweep(self) -> None:
         self.reclaim_jobs()
+        self.strike_off_nodes()
         self.reclaim_replicas()
         self.send_again()
         self.forget_workers()
@@ -74,6 +76,21 @@ class Sweep:
                 continue
             self._metrics.leases_lost.inc()
             log.warning("Reclaimed a job: %s", reason, extra={"job_id": job.job_id, "attempt": job.attempt})
+
+    def strike_off_nodes(self) -> None:
+        """Their leader then ends the attempt; one that never came is not reserved again."""
+        held = {node[:3]: node for node in self._store.members.held()}
+        ages = self._nodes.ages_seconds((key, node.beat) for key, node in held.items())
+        for key, node in held.items():
+            if ages[key] < self._settings.lease_seconds:
+                continue
+            try:
+                self._store.members.lose(node, f"worker {node.worker_id} was silent for {ages[key]:.0f} s")
+            except TunesmithError as error:
+                log.info("Not struck off: %s", error, extra={"job_id": node.job_id})
+                continue
+            self._metrics.leases_lost.inc()
+            log.warning("Lost node %d of a job", node.node_rank, extra={"job_id": node.job_id})
 
     def reclaim_replicas(self) -> None:
         held = {(replica.replica_id, replica.attempt): replica for replica in self._store.replicas.held()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.job import Job, Kind
+from shared.nodes import Node
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,17 +45,21 @@ class Run:
     devices: tuple[str, ...] = ()
     #: Newest checkpoint of an earlier attempt, as a local folder.
     resume_from: Path | None = None
+    #: This worker's place among those that make the attempt together.
+    node: Node = field(default_factory=Node)
+    #: Attempt folder of node 0, where all nodes write what is one; None: this one's own.
+    shared: Path | None = None
     settings: Settings
     store: Store
     artifacts: ArtifactStore
 
     @property
     def output(self) -> Path:
-        return self.folder / "output"
+        return (self.shared or self.folder) / "output"
 
     @property
     def scratch(self) -> Path:
-        return self.folder / "scratch"
+        return (self.shared or self.folder) / "scratch"
 
     def uri(self, *parts: str) -> str:
         """Where files of this attempt are published; no other attempt writes there."""

@@ -12,7 +12,7 @@ from shared.settings import Settings
 
 #: The device of a machine without GPUs, as shared/devices.py calls it; that module is for workers, not for children.
 CPU = "cpu"
-#: This machine only: a job's processes talk to each other over it, nobody else does.
+#: This machine only: a job's processes talk to each other over it, nobody else does; several nodes have addresses.
 LOOPBACK = "127.0.0.1"
 
 
@@ -20,14 +20,26 @@ def prepare_argv(python: str, folder: str) -> list[str]:
     return [python, "-m", "trainer_worker.child.prepare", folder]
 
 
-def train_argv(python: str, folder: str, *, num_processes: int, port: int) -> list[str]:
-    """`port` must be free: rank 0's agent listens there."""
+def train_argv(
+    python: str, folder: str, *, num_processes: int, port: int, address: str = LOOPBACK, node_rank: int = 0,
+    num_nodes: int = 1,
+) -> list[str]:  # fmt: skip
+    """`num_processes` are this node's; `port` must be free at `address`: node 0's agent listens there."""
     return [
         *(python, "-m", "trainer_worker.child.launch"),
-        *("--nnodes", "1", "--node-rank", "0", "--nproc-per-node", str(num_processes)),
-        *("--rdzv-backend", "static", "--master-addr", LOOPBACK, "--master-port", str(port)),
+        *("--nnodes", str(num_nodes), "--node-rank", str(node_rank), "--nproc-per-node", str(num_processes)),
+        *("--rdzv-backend", "static", "--master-addr", address, "--master-port", str(port)),
         *("--max-restarts", "0", "-m", "trainer_worker.child", folder),
     ]
+
+
+def network(settings: Settings, address: str, interface: str) -> dict[str, str]:
+    """Which interface gloo and NCCL use between nodes that meet at `address`; NCCL finds its own unless it is set."""
+    if address == LOOPBACK:
+        return {}
+    # Empty, gloo looks the host's name up, which may resolve to nothing or to loopback.
+    gloo = {"GLOO_SOCKET_IFNAME": interface}
+    return gloo | ({"NCCL_SOCKET_IFNAME": settings.node_interface} if settings.node_interface else {})
 
 
 def environment(

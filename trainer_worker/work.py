@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared import catalog, folder, interpreters, methods, schema, templates, tracking
+from shared import catalog, folder, interpreters, methods, nodes, schema, templates, tracking
 from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
@@ -44,9 +43,18 @@ class TrainWork:
     def phases(self, run: Run) -> Sequence[Phase]:
         python = interpreters.trainer(run.settings)
         at, cores = str(run.folder), len(os.sched_getaffinity(0))
-        count = folder.num_processes(run)
+        count, node = folder.num_processes(run), run.node
         env = torchrun.environment(run.settings, devices=run.devices, num_processes=count, num_cores=cores)
-        argv = torchrun.train_argv(python, at, num_processes=count, port=free_port())
+        argv = torchrun.train_argv(
+            python,
+            at,
+            num_processes=count,
+            port=node.port or nodes.free_port(),
+            address=node.address,
+            node_rank=node.rank,
+            num_nodes=node.count,
+        )
+        network = torchrun.network(run.settings, node.address, node.interface)
         return [
             Phase(
                 name="prepare",
@@ -54,7 +62,7 @@ class TrainWork:
                 env=torchrun.environment(run.settings, num_cores=cores),
                 needs_devices=False,
             ),
-            Phase(name="train", argv=argv, env=env | tracker_keys(run)),
+            Phase(name="train", argv=argv, env=env | network | tracker_keys(run)),
         ]
 
     def run_json(self, run: Run) -> Mapping[str, Any]:
@@ -207,11 +215,3 @@ def described(spec: TrainSpec) -> dict[str, Any]:
     lora = {"lora_rank": spec.lora.rank, "lora_alpha": spec.lora.alpha, "lora_target": spec.lora.target}
     data = {"datasets": spec.data.dataset, "cutoff_len": spec.data.cutoff_len, "output_dir": spec.output.output_dir}
     return tuning | data | (lora if spec.tuning.finetuning_type == "lora" else {})
-
-
-def free_port() -> int:
-    """A port that nobody listens on now; the child takes it a moment later."""
-    with socket.socket() as listener:
-        listener.bind((torchrun.LOOPBACK, 0))
-        port: int = listener.getsockname()[1]
-        return port

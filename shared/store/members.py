@@ -28,8 +28,8 @@ from shared.store.tables import attempts, events, job_labels, job_secrets, jobs,
 FRESH_SECONDS = 30.0
 #: Key of PostgreSQL's advisory lock under which reservations go one after another; any number of our own.
 RESERVING = 7_203_331
-#: A node that takes part: reserved (not here yet), joined, ready (devices held), leaving (its worker must end).
-LIVE = ("reserved", "joined", "ready", "leaving")
+#: A node that takes part: reserved (not here yet), joined, ready (devices held), running, leaving (it must end).
+LIVE = ("reserved", "joined", "ready", "running", "leaving")
 #: Of node 0: leading until all are ready, then started; ending: everybody stops.
 LEADING, STARTED, ENDING = "leading", "started", "ending"
 
@@ -152,9 +152,12 @@ def enter(connection: Connection, job_id: str, attempt: int, leader_id: str, oth
 
 
 def _does(worker: Worker, job: Job, labels: set[str]) -> bool:
-    fit = requirements.are_met(job.requires, requirements.of_worker(worker))
-    enough = fit and worker.num_free_devices >= requirements.num_devices(job.requires)
-    return job.kind in worker.kinds and enough and labels <= set(worker.labels)
+    free = [device for device in requirements.of_worker(worker) if not _holder(worker, device.id)]
+    return job.kind in worker.kinds and requirements.are_met(job.requires, free) and labels <= set(worker.labels)
+
+
+def _holder(worker: Worker, device_id: str) -> Any:
+    return next((one.get("held_by") for one in worker.machine.get("devices", ()) if one["id"] == device_id), None)
 
 
 def _labels(connection: Connection, job: Job) -> set[str]:
@@ -170,11 +173,11 @@ def _busy(connection: Connection) -> set[str]:
 
 def _say_what_lacks(connection: Connection, job: Job, there: int) -> None:
     """In the job's events, once for each number of workers that are there."""
-    count, devices = num_nodes(job), int(job.requires.get("num_devices") or 0)
-    message = f"Waiting for {count} idle workers with {devices} free device(s) each: {there} there"
+    count, needed = num_nodes(job), requirements.described(job.requires)
+    message = f"Waiting for {count} idle workers with {needed} each: {there} there"
     newest = select(events.c.message).where(events.c.job_id == job.id, events.c.number == job.last_event)
     if connection.execute(newest).scalar() != message:
-        data = {"num_nodes": count, "num_devices": devices, "num_there": there}
+        data = {"num_nodes": count, "num_there": there}
         save(connection, job, job, [NewEvent(type="message", message=message, data=data)])
 
 

@@ -351,5 +351,4 @@ workers = Table(
     Column("machine", Json, nullable=False, server_default="{}"),
     #: Where other workers reach its processes.
     Column("address", Words),
-    Column("num_free_devices", Integer, nullable=False, server_default="0"),
 )

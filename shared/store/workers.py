@@ -35,7 +35,6 @@ class Workers:
         version: str,
         machine: Mapping[str, Any] | None = None,
         address: str | None = None,
-        num_free_devices: int = 0,
     ) -> None:
         row: dict[str, Any] = {
             "kinds": [str(kind) for kind in kinds],
@@ -47,7 +46,6 @@ class Workers:
             "version": version,
             "machine": dict(machine or {}),
             "address": address,
-            "num_free_devices": num_free_devices,
             "seen_at": now(),
         }
         new = self._database.insert(workers).values(id=worker_id, started_at=row["seen_at"], **row)

@@ -15,15 +15,16 @@ from tests.contract.racing import in_processes, in_threads, lead_once
 NewJob = Callable[..., Job]
 Look = Callable[..., Claim | None]
 PAIR = {"num_devices": 1, "num_nodes": 2}
+TAKEN = {"id": "cpu", "held_by": {"id": "ftjob-other"}}
 
 
 @pytest.fixture
 def idle(store: Store) -> Callable[..., None]:
-    """Make workers report themselves, with one free device each unless told otherwise."""
+    """Make workers report themselves, with a free CPU each unless told otherwise."""
 
     def report(*names: str, **given: object) -> None:
         told = {"kinds": ["train"], "host": "h", "devices": ["cpu"], "storage_id": "store-1", "version": "1"}
-        told |= {"num_free_devices": 1, "address": "127.0.0.1"}
+        told |= {"address": "127.0.0.1"}
         for name in names:
             store.workers.beat(name, **{**told, **given})  # type: ignore[arg-type]
 
@@ -59,10 +60,8 @@ def test_a_claim_reserves_the_other_nodes_and_they_claim_nothing_else(
 
 @pytest.mark.parametrize(
     "other",
-    [
-        {"storage_id": "store-2"}, {"kinds": ["export"]}, {"num_free_devices": 0}, {"labels": ["eu"]},
-    ],
-)  # fmt: skip
+    [{"storage_id": "store-2"}, {"kinds": ["export"]}, {"machine": {"devices": [TAKEN]}}, {"labels": ["eu"]}],
+)
 def test_too_few_idle_workers_are_said_once_and_block_nobody(
     store: Store, project: str, new_job: NewJob, claim: Look, idle: Callable[..., None], other: dict[str, object]
 ) -> None:
@@ -78,7 +77,8 @@ def test_too_few_idle_workers_are_said_once_and_block_nobody(
     waiting = store.jobs.get(project, large.id)
     assert (waiting.status, waiting.attempt) == (Status.QUEUED, 0)
     told = [event.message for event in store.events.list(project, large.id) if event.type == "message"]
-    assert told == ["Waiting for 2 idle workers with 1 free device(s) each: 1 there"]
+    needed = "1 device(s), labelled us" if labels else "1 device(s)"
+    assert told == [f"Waiting for 2 idle workers with {needed} each: 1 there"]
 
 
 def test_a_worker_that_has_a_job_is_not_reserved(new_job: NewJob, claim: Look, idle: Callable[..., None]) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway import fitness
+from gateway.services import NAME
+from shared import schema
+from shared.artifact import ArtifactStore
 from shared.records import NewModel
+from shared.spec import TrainSpec
 from tests.platform import ROWS, Platform, jsonl, make_platform
 
 GOOD: dict[str, Any] = {"model_name_or_path": "base", "dataset": "sums", "stage": "sft"}
@@ -216,6 +222,31 @@ def test_more_devices_than_any_worker_has_are_remarked(platform: Platform) -> No
     told = findings(platform, GOOD | {"num_processes": 4})["num_processes"]
     assert told == "No worker has 4 device(s): the job waits for one. There is w (2 x GPU)."
     assert "num_processes" not in findings(platform, GOOD | {"num_processes": 2})
+
+
+def test_several_nodes_are_required_counted_and_shown(platform: Platform) -> None:
+    beat: dict[str, Any] = {"kinds": ["train"], "host": "h", "storage_id": "s", "version": "1"}
+    platform.store.workers.beat("w", devices=["GPU-1", "GPU-2"], **beat)
+    body = GOOD | {"num_nodes": 2, "num_processes": 2, "seed": 41}
+
+    job = platform.post("/v1/jobs", body).get_json()
+
+    assert job["requires"] == {"num_devices": 2, "num_nodes": 2}
+    assert platform.get(f"/v1/jobs/{job['id']}").get_json()["nodes"] == []
+    events = platform.get(f"/v1/jobs/{job['id']}/events").get_json()["data"]
+    assert any("2 workers with as many devices are wanted, 1 report" in event["message"] for event in events)
+    plan = platform.post("/v1/plans", body).get_json()["training"]
+    assert plan["num_devices"] == 4 and plan["effective_batch"] == 4 * job["spec"]["per_device_train_batch_size"]
+
+
+def test_nodes_need_a_folder_that_all_see(platform: Platform, tmp_path: Path) -> None:
+    elsewhere = ArtifactStore("memory://", tmp_path)
+    services = replace(platform.app.extensions[NAME], artifacts=elsewhere)
+    project = platform.store.projects.default().id
+
+    [complaint] = fitness.unfit(services, project, schema.load(TrainSpec, GOOD | {"num_nodes": 2}), {})
+
+    assert (complaint.field, "TUNESMITH_STORAGE_URL" in str(complaint.message)) == ("num_nodes", True)
 
 
 def test_a_job_that_no_worker_waits_for_is_accepted(platform: Platform) -> None:

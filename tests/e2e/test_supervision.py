@@ -34,14 +34,11 @@ LEASES = {"lease_seconds": 5.0, "keeper_seconds": 3.0, "renew_seconds": 1.0, "sw
 class Platform:
     """A ledger, a broker, a beat, and workers that come and go."""
 
-    def __init__(self, home: Path):
+    def __init__(self, home: Path, **settings: Any):
         self.settings = Settings(
             home=home,
             broker_url=broker.loopback_url(),
-            devices=["cpu"],
-            cancel_seconds=2.0,
-            pause_timeout_seconds=20.0,
-            **LEASES,
+            **{"devices": ["cpu"], "cancel_seconds": 2.0, "pause_timeout_seconds": 20.0, **LEASES, **settings},
         )
         self.store = Store(self.settings.database_url)
         self.store.migrate()
@@ -107,7 +104,8 @@ class Platform:
         found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if os.readlink(f"/proc/{name}/cwd").startswith(str(self.settings.run_dir / "jobs")):
+                folder = os.readlink(f"/proc/{name}/cwd")
+                if folder.startswith(str(self.settings.home)) and "/jobs/" in folder:
                     found.append(int(name))
             except OSError:
                 continue

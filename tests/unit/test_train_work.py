@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared import folder, schema
+from shared import folder, nodes, schema
 from shared.artifact import ArtifactStore
 from shared.errors import InvalidSpec, NotAllowed, NotFound
 from shared.job import Kind
@@ -247,6 +247,30 @@ def test_a_whole_model_is_no_adapter(ledger: Ledger, method: str) -> None:
     (model,) = finished(run).models
 
     assert model.kind == "merged" and "lora_rank" not in model.config
+
+
+def test_nodes_meet_at_an_address_through_an_interface_of_their_own() -> None:
+    argv = torchrun.train_argv("python", "a", num_processes=2, port=4711, address="10.0.0.7", node_rank=1, num_nodes=3)
+    told = dict(zip(argv[3::2], argv[4::2], strict=False))
+
+    assert (told["--nnodes"], told["--node-rank"], told["--nproc-per-node"]) == ("3", "1", "2")
+    assert (told["--master-addr"], told["--master-port"], told["--max-restarts"]) == ("10.0.0.7", "4711", "0")
+    assert torchrun.network(Settings(), "127.0.0.1", "") == {}
+    assert torchrun.network(Settings(), "10.0.0.7", "eth1") == {"GLOO_SOCKET_IFNAME": "eth1"}
+    set_by_hand = torchrun.network(Settings(node_interface="ib0"), "10.0.0.7", "ib0")
+    assert set_by_hand == {"GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "ib0"}
+
+
+def test_a_machine_finds_its_address_and_the_interface_that_has_it() -> None:
+    postgres = {"database_url": "postgresql://u:p@127.0.0.1:5432/l"}
+
+    assert nodes.address(Settings()) == "127.0.0.1", "SQLite means one machine"
+    assert nodes.address(Settings(node_address="10.0.0.7")) == "10.0.0.7"
+    found = nodes.address(Settings(**postgres))
+    assert found == nodes.LOOPBACK or not found.startswith("127.")
+    assert nodes.interface(Settings(), "127.0.0.1") == "lo"
+    assert nodes.interface(Settings(), "192.0.2.1") == "", "an address of documentation, of no machine"
+    assert nodes.interface(Settings(node_interface="ib0"), "192.0.2.1") == "ib0"
 
 
 def test_cores_are_shared_among_processes() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from shared.spec import TrainSpec
@@ -16,8 +17,17 @@ from trainer_worker.child.context import Context
 PLATEAU = "reduce_lr_on_plateau"
 
 
+class Arguments(TrainingArguments):
+    """With several processes on CPUs accelerate calls the device `cpu:0`, to which torch loads no optimizer."""
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
 def training_arguments(context: Context, deepspeed: dict[str, Any] | None) -> TrainingArguments:
-    return TrainingArguments(
+    return Arguments(
         output_dir=str(context.checkpoints),
         use_cpu=context.device.type == "cpu",
         deepspeed=deepspeed,

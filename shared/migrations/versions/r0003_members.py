@@ -31,10 +31,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_members_worker_id", "members", ["worker_id"])
     op.add_column("workers", Column("address", Text))
-    op.add_column("workers", Column("num_free_devices", Integer, nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
-    op.drop_column("workers", "num_free_devices")
     op.drop_column("workers", "address")
     op.drop_table("members")
