@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared import folder
+from shared import folder, nodes
 from shared.errors import TunesmithError
 from shared.lease import LEDGER_AWAY
 from shared.settings import Settings
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 #: Who has just been told of files may still be about to open them.
 GRACE_SECONDS = 300.0
 #: An attempt's folder, below the folder of jobs.
-ATTEMPT = re.compile(r"(?P<job_id>[^/]+)/attempts/(?P<number>\d+)")
+ATTEMPT = re.compile(r"(?P<job_id>[^/]+)/attempts/(?P<number>\d+)(\.node\d+)?")
 
 
 class Janitor:
@@ -81,17 +81,20 @@ class Janitor:
                 folder.clear(place)
         if self._settings.keep_logs_days:
             over = self._store.jobs.over({job_id for job_id, _, _ in found}, _before(self._settings.keep_logs_days))
-            for job_id in over:
-                shutil.rmtree(self._jobs / job_id, ignore_errors=True)
+            for job_id, jobs in ((job_id, jobs) for job_id in over for jobs in self._jobs):
+                shutil.rmtree(jobs / job_id, ignore_errors=True)
 
     @property
-    def _jobs(self) -> Path:
-        return self._settings.run_dir / "jobs"
+    def _jobs(self) -> list[Path]:
+        """This machine's, and where several nodes of one attempt have their folders."""
+        shared = nodes.place(self._artifacts)
+        return [self._settings.run_dir / "jobs", *([shared / "jobs"] if shared is not None else [])]
 
     def _attempts(self) -> Iterator[tuple[str, int, Path]]:
-        for place in self._jobs.glob("*/attempts/*"):
-            if named := ATTEMPT.fullmatch(place.relative_to(self._jobs).as_posix()):
-                yield named["job_id"], int(named["number"]), place
+        for jobs in self._jobs:
+            for place in jobs.glob("*/attempts/*"):
+                if named := ATTEMPT.fullmatch(place.relative_to(jobs).as_posix()):
+                    yield named["job_id"], int(named["number"]), place
 
 
 def _before(days: float) -> datetime:

@@ -147,6 +147,7 @@ class Membership:
             folder=self.run.folder,
             log=self.run.folder / "logs" / f"{phase.name}.log",
             limit_seconds=self._settings.keeper_seconds,
+            memory_bytes=int(self._settings.process_memory_gib * 1024**3),
             locks=locks,
         )
         child.renew(min(self._renewed_at, self._leader_moved_at))

@@ -102,7 +102,7 @@ class Members:
         with self._database.write() as connection:
             who = (members.c.job_id == held.job_id, members.c.attempt == held.attempt)
             silent = (members.c.node_rank == held.node_rank, members.c.beat == held.beat, members.c.status.in_(LIVE))
-            error = {"code": "node_lost", "message": reason, "field": None}
+            error = {"code": "worker_lost", "message": reason, "field": None}
             if not connection.execute(update(members).where(*who, *silent).values(status="lost", error=error)).rowcount:
                 raise LeaseLost(f"Node {held.node_rank} of {held.job_id} is alive: its beat has moved on")
             connection.execute(delete(workers).where(workers.c.id == held.worker_id))
