@@ -9,7 +9,9 @@ from flask_smorest import Blueprint
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway import openapi
+from gateway.auth import project_id
 from gateway.services import services
+from shared.telemetry import Shared
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,14 @@ def readyz() -> Response:
 @blueprint.route("/metrics", methods=["GET"])
 @blueprint.doc(responses=openapi.plain("Metrics.", "text/plain"))
 def metrics() -> Response:
-    """Metrics in Prometheus' text format"""
-    return Response(generate_latest(services().metrics.registry), content_type=CONTENT_TYPE_LATEST)
+    """Metrics in Prometheus' text format; those with the name of a model only to keys of the first project
+
+    Its keys are those of whoever operates the platform.
+    """
+    registry = services().metrics.registry
+    operates = project_id() == services().store.projects.default().id
+    text = generate_latest(registry if operates else Shared(registry))
+    return Response(text, content_type=CONTENT_TYPE_LATEST)
 
 
 def _ledger() -> str | None:

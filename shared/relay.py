@@ -31,7 +31,7 @@ class Relay:
         self.child: Kept | None = None
         #: How the child says that it ended; reset by `begin`.
         self.outcome: tail.Line | None = None
-        self._job_id = run.job.id
+        self._job_id, self._project_id = run.job.id, run.job.project_id
         self._path = run.folder / "events.jsonl"
         self._settings = run.settings
         self._metrics = metrics
@@ -122,7 +122,7 @@ class Relay:
             if line.type == "checkpoint":
                 self._checkpoints.add(line.data)
             elif line.type == "metrics":
-                self._metrics.show_training(self._job_id, dict(line.data))
+                self._metrics.show_training(self._job_id, self._project_id, line.data)
 
 
 def _event(line: tail.Line) -> NewEvent:

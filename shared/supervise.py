@@ -332,6 +332,8 @@ class Supervisor:
         )
         kind = str(self.run.job.kind)
         self._metrics.jobs_finished.labels(kind, str(status)).inc()
+        if error is not None:
+            self._metrics.jobs_failed.labels(kind, str(error.get("code"))).inc()
         self._metrics.job_duration.labels(kind).observe(time.monotonic() - self._began)
         log.info("Job %s", status, extra=self._context() | {"error": (error or {}).get("code")})
 

@@ -27,12 +27,31 @@ if TYPE_CHECKING:
 _TALKATIVE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "httpx")
 #: What every log record has; the rest came through `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: Labels that name what is a project's own.
+NAMING = frozenset({"job_id", "project_id", "model"})
 #: A worker that did not beat for this long does not count.
 SILENT_SECONDS = 60.0
 #: Below, at and above priority 0.
 PRIORITY_CLASSES = ("low", "normal", "high")
 #: Training takes hours, an export minutes.
 _JOB_SECONDS = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
+
+#: What is shown of a running training, by its name in a metrics event. For whoever operates the workers: their port is
+#: open to no user, and a series lives as long as its job runs.
+TRAINING_GAUGES = {
+    "loss": "Last training loss of a running job.",
+    "eval_loss": "Last validation loss of a running job.",
+    "learning_rate": "Learning rate of a running job.",
+    "grad_norm": "Last norm of the gradient of a running job.",
+    "accuracy": "Share of the tokens that are predicted right, where it is asked for.",
+    "step": "Optimizer steps done by a running job.",
+    "progress_ratio": "Share of its steps that a running job has done.",
+    "tokens_per_second": "Unpadded tokens trained per second.",
+    "samples_per_second": "Samples trained per second.",
+    "mfu": "Share of the devices' peak arithmetic that the training uses.",
+    "padding_share": "Share of the tokens computed that are padding.",
+    "peak_memory_bytes": "Largest memory of a device in use so far.",
+}
 
 
 class JsonFormatter(logging.Formatter):
@@ -89,19 +108,22 @@ class Metrics:
         )
 
     def _training(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, doc: str) -> Gauge:
-            return Gauge(f"tunesmith_training_{name}", doc, ["job_id"], registry=registry)
-
-        self.training_loss = gauge("loss", "Last training loss of a running job.")
-        self.training_step = gauge("step", "Optimizer steps done by a running job.")
-        self.training_tokens_per_second = gauge("tokens_per_second", "Unpadded tokens trained per second.")
-        self.training_learning_rate = gauge("learning_rate", "Learning rate of a running job.")
+        self.trainings = {
+            name: Gauge(f"tunesmith_training_{name}", doc, ["job_id", "project_id"], registry=registry)
+            for name, doc in TRAINING_GAUGES.items()
+        }
         self.training_tokens = Counter("tunesmith_training_tokens", "Unpadded tokens trained.", registry=registry)
 
     def _jobs(self, registry: CollectorRegistry) -> None:
         self.jobs_finished = Counter(
             "tunesmith_jobs_finished", "Jobs that this worker finished.", ["kind", "status"], registry=registry
         )
+        self.jobs_failed = Counter(
+            "tunesmith_jobs_failed", "Jobs that failed on this worker, by the code of the error.", ["kind", "code"],
+            registry=registry,
+        )  # fmt: skip
+        # There from the start: an increase is seen from the first one on.
+        self.jobs_failed.labels("train", "diverged")
         self.job_duration = Histogram(
             "tunesmith_job_duration_seconds", "From claim to finish.", ["kind"], buckets=_JOB_SECONDS, registry=registry
         )
@@ -128,11 +150,13 @@ class Metrics:
             "tunesmith_time_to_first_token_seconds", "From request to first token.", ["model"], registry=registry
         )
 
-    def show_training(self, job_id: str, data: dict[str, Any]) -> None:
+    def show_training(self, job_id: str, project_id: str, data: Mapping[str, Any]) -> None:
         """Set the gauges of a running job from the data of a metrics event."""
-        for name in ("loss", "step", "tokens_per_second", "learning_rate"):
-            if isinstance(value := data.get(name), int | float):
-                getattr(self, f"training_{name}").labels(job_id).set(value)
+        total = data.get("total_steps")
+        share = {"progress_ratio": data.get("step", 0) / total} if isinstance(total, int) and total > 0 else {}
+        for name, value in (*data.items(), *share.items()):
+            if name in self.trainings and isinstance(value, int | float):
+                self.trainings[name].labels(job_id, project_id).set(value)
 
     def count_training(self, done: Mapping[str, Any]) -> None:
         """Count what a training says that it has done."""
@@ -141,8 +165,22 @@ class Metrics:
 
     def forget_training(self, job_id: str) -> None:
         """Take the gauges of a job away: it runs no more."""
-        for name in ("loss", "step", "tokens_per_second", "learning_rate"):
-            getattr(self, f"training_{name}").remove_by_labels({"job_id": job_id})
+        for gauge in self.trainings.values():
+            gauge.remove_by_labels({"job_id": job_id})
+
+
+class Shared:
+    """A registry without what names somebody's job or model: for those who do not operate the platform."""
+
+    def __init__(self, registry: CollectorRegistry):
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            samples = [sample for sample in metric.samples if not sample.labels.keys() & NAMING]
+            metric.samples = samples
+            if samples:
+                yield metric
 
 
 class LedgerCollector(Collector):

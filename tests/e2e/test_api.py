@@ -340,6 +340,11 @@ def test_metrics_show_requests_and_jobs(platform: Platform) -> None:
     assert 'tunesmith_jobs{kind="train",status="queued"}' in text
     assert 'tunesmith_queue_depth{kind="train",priority="normal"}' in text
     assert 'tunesmith_http_requests_total{method="POST",route="/v1/jobs",status="201"}' in text
+    platform.app.extensions["tunesmith"].metrics.answered_tokens.labels("ft:tiny:somebody::12345678").inc()
+    assert "somebody" in platform.get("/metrics").get_data(as_text=True)
+    _, tenant = platform.store.keys.create(platform.store.projects.create("tenant").id, "theirs", "admin")
+    theirs = platform.client.get("/metrics", headers={"Authorization": f"Bearer {tenant}"}).get_data(as_text=True)
+    assert "tunesmith_jobs{" in theirs and "somebody" not in theirs
 
 
 def test_openapi_has_every_route_and_every_parameter(platform: Platform) -> None:

@@ -223,7 +223,7 @@ def test_training_shows_in_the_workers_metrics_while_it_runs(running: Running) -
     job_id = running.train(epochs=4000, seed=2)
     running.until_it_trains(job_id, step=5)
     text = "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in range(PORT + 1, PORT + 6))
-    assert f'tunesmith_training_loss{{job_id="{job_id}"}}' in text
+    assert f'tunesmith_training_loss{{job_id="{job_id}",' in text
     # Cancelled in mid-training: the child is gone within 10 s.
     began = time.monotonic()
     running.client.post(f"/v1/jobs/{job_id}/cancel")

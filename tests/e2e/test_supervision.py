@@ -163,7 +163,7 @@ def test_a_job_from_wake_up_to_model(platform: Platform) -> None:
     platform.wait_step(job, 5)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         metrics = answer.read().decode()
-    assert f'tunesmith_training_step{{job_id="{job.id}"}}' in metrics
+    assert f'tunesmith_training_step{{job_id="{job.id}",' in metrics
     assert [worker.id for worker in platform.store.workers.list()] == ["measured"]
     ended = platform.wait_end(job)
 

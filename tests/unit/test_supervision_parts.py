@@ -248,8 +248,14 @@ def test_a_log_line_is_one_json_object() -> None:
 def test_gauges_of_a_job_go_with_it() -> None:
     registry = CollectorRegistry()
     metrics = telemetry.Metrics(registry)
-    metrics.show_training("job-1", {"step": 3, "loss": 0.5, "tokens_per_second": None})
-    assert b'tunesmith_training_loss{job_id="job-1"} 0.5' in generate_latest(registry)
+    metrics.show_training(
+        "job-1", "p", {"step": 3, "total_steps": 12, "mfu": 0.4, "loss": 0.5, "tokens_per_second": None}
+    )
+    shown = generate_latest(registry)
+    assert b'tunesmith_training_loss{job_id="job-1",project_id="p"} 0.5' in shown
+    assert b'tunesmith_training_progress_ratio{job_id="job-1",project_id="p"} 0.25' in shown
+    assert b'tunesmith_training_mfu{job_id="job-1",project_id="p"} 0.4' in shown
+    assert b"job-1" not in generate_latest(telemetry.Shared(registry))
 
     metrics.forget_training("job-1")
     metrics.forget_training("job-2")
