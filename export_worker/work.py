@@ -167,7 +167,7 @@ def datasets(
     found = []
     for name in names:
         try:
-            dataset = catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, dataset_dir)
+            dataset = catalog.dataset_of(run.store, run.settings, run.job, name, dataset_dir)
         except NotFound:
             if required:
                 raise

@@ -6,6 +6,7 @@ For jobs, for what follows them and for deployments alike. What a spec may conta
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,16 @@ def _no_model(path: Path | None) -> str | None:
     return None if is_one else Text("a place below an import root, but no folder with a config.json")
 
 
+def pinned(services: Services, project_id: str, spec: Any) -> dict[str, dict[str, str]]:
+    """What the names of datasets mean now: a name means the newest upload, and a job may run long after its request."""
+    found = {}
+    for name in {name for param, names in named(spec) if param.kind == "dataset" for name in names}:
+        with suppress(NotFound):  # of an import root or the Hub
+            record = services.store.datasets.get(project_id, name)
+            found[name] = {"id": record.id, "digest": record.digest}
+    return found
+
+
 def dataset_dir(spec: Any) -> str | None:
     return spec.data.dataset_dir if isinstance(spec, TrainSpec | EvaluateSpec) else None
 
@@ -98,7 +109,8 @@ def kept(services: Services, project_id: str, spec: Any, made_from: str | None =
 def user_of(services: Services, project_id: str, kind: str, names: Collection[str]) -> str | None:
     """A job that is not finished and needs a model or dataset (`kind`) of one of these names, now or in its `then`."""
     for job in _unfinished(services, project_id):
-        if any(name in names for name in _needs(kind, [{"kind": job.kind, "spec": job.spec, "then": job.then}])):
+        entry = {"kind": job.kind, "spec": job.spec, "then": job.then, "request": job.request}
+        if any(name in names for name in _needs(kind, [entry])):
             return job.id
     return None
 
@@ -113,12 +125,14 @@ def _unfinished(services: Services, project_id: str) -> Iterator[Job]:
 
 
 def _needs(kind: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """What stored specs, and those of their followers, name as their models or datasets."""
+    """What stored specs, and those of their followers, name as their models or datasets; of a pinned one the id."""
     for entry in entries:
         declared = schema.params(SPECS[entry["kind"]]) if entry["kind"] in SPECS else ()
         for param in declared:
             if param.kind == kind:
-                yield from names_in(param.wire, entry["spec"].get(param.wire))
+                named = names_in(param.wire, entry["spec"].get(param.wire))
+                pinned = catalog.pins(entry.get("request") or {}) if kind == "dataset" else {}
+                yield from (pinned[name]["id"] if name in pinned else name for name in named)
         yield from _needs(kind, entry.get("then") or ())
 
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway import followers, labels, priorities, remarks, suitors
-from gateway.admission import kept, missing, requires
+from gateway.admission import kept, missing, pinned, requires
 from gateway.fitness import unfit
 from gateway.services import Services
-from shared import request, schema, tracking
+from shared import catalog, request, schema, tracking
 from shared.errors import Conflict, InvalidRequest
 from shared.job import Job, Kind
 from shared.records import ApiKey
@@ -56,6 +56,7 @@ def create_job(
     complaints += priorities.of_followers(services, key, then)
     if complaints:
         raise schema.refusal(complaints)
+    pins = pinned(services, key.project_id, spec)
     required = requires(spec, envelope.requires)
     said = remarks.findings(services, key.project_id, spec, wire, body)
     new = {
@@ -65,9 +66,10 @@ def create_job(
         "priority": envelope.priority,
         "requires": required,
         "metadata": envelope.metadata,
-        "request": {"suffix": envelope.suffix, **(sent or {})},
+        "request": {"suffix": envelope.suffix, catalog.PINS: pins, **(sent or {})},
         "then": then,
-        "fingerprint": _fingerprint(key, body),
+        # A new upload of the same name makes the same body another request; a key says itself that it is the same.
+        "fingerprint": _fingerprint(key, body if idempotency_key else {**body, catalog.PINS: pins}),
         "idempotency_key": idempotency_key,
         "secrets": schema.secrets(spec),
         "findings": [found.as_dict() for found in (*said, *suitors.remarks(services, str(envelope.kind), required))],

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from gateway import labels, rewards
-from gateway.admission import kept, missing, model_of, requires
+from gateway.admission import kept, missing, model_of, pinned, requires
 from gateway.fitness import unfit
 from gateway.services import Services
-from shared import request, schema
+from shared import catalog, request, schema
 from shared.errors import Complaint, InvalidSpec
 from shared.request import Envelope
 from shared.spec import SPECS, EvaluateSpec
@@ -101,7 +101,7 @@ def _one(
         "spec": wire,
         "metadata": envelope.metadata,
         "requires": requires(spec, envelope.requires),
-        "request": {"suffix": envelope.suffix},
+        "request": {"suffix": envelope.suffix, catalog.PINS: pinned(services, project_id, spec)},
         "then": _all(
             services,
             project_id,

@@ -12,7 +12,7 @@ from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.services import services
 from gateway.tailer import event_json
-from shared import curves
+from shared import catalog, curves
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
 from shared.records import Attempt, Member, Page
@@ -195,6 +195,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "spec": job.spec,
         "metadata": job.metadata,
         "requires": job.requires,
+        "datasets": dict(catalog.pins(job.request)),
         "progress": job.progress,
         "result": job.result,
         "model": job.result.get("model"),

@@ -24,6 +24,7 @@ from shared.tongues import Text
 
 if TYPE_CHECKING:
     from shared.artifact import ArtifactStore
+    from shared.job import Job
     from shared.store import Store
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -31,6 +32,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 #: LF's default folder of datasets, and its word for "no folder: names are Hub ids".
 DATASET_DIR, ONLINE = "data", "ONLINE"
+#: Where a job's request has the datasets that its names meant.
+PINS = "datasets"
 #: How the record of a model that stays on the Hub names it.
 HUB = "hub://"
 
@@ -102,6 +105,21 @@ def resolve_dataset(
             return _described(settings, folder, name, described[name])
         names += described
     return _elsewhere(settings, "dataset", name, names)
+
+
+def pins(request: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    """What a job's request says that names of datasets meant when it was made: name -> {"id", "digest"}."""
+    return request.get(PINS) or {}
+
+
+def dataset_of(store: Store, settings: Settings, job: Job, name: str, dataset_dir: str | None = None) -> Resolved:
+    """What a dataset's name means to a job: the upload of when it was made, though a newer one has the name.
+
+    Raises NotFound
+    """
+    if pin := pins(job.request).get(name):
+        return Resolved(name=name, record=store.datasets.get(job.project_id, pin["id"]))
+    return resolve_dataset(store, settings, job.project_id, name, dataset_dir)
 
 
 def description_folders(roots: Iterable[Path], dataset_dir: str | None) -> list[Path]:

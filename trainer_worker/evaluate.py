@@ -137,7 +137,7 @@ def find_models(run: Run, spec: EvaluateSpec) -> list[Resolved]:
 
 def find_datasets(run: Run, spec: EvaluateSpec) -> Iterator[Resolved]:
     for name in spec.data.eval_dataset:
-        yield catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, spec.data.dataset_dir)
+        yield catalog.dataset_of(run.store, run.settings, run.job, name, spec.data.dataset_dir)
 
 
 def sealed(run: Run, dataset: str, found: Mapping[str, Any]) -> NewDataset:

@@ -197,7 +197,7 @@ def is_adapter(model: Resolved) -> bool:
 
 
 def datasets(run: Run, names: Sequence[str], dataset_dir: str) -> list[dict[str, Any]]:
-    found = (catalog.resolve_dataset(run.store, run.settings, run.job.project_id, name, dataset_dir) for name in names)
+    found = (catalog.dataset_of(run.store, run.settings, run.job, name, dataset_dir) for name in names)
     return [dataset.as_input(run.artifacts) for dataset in found]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared import catalog
 from shared.job import Kind
 from shared.requirements import Device
 from tests.platform import ROWS, Platform, jsonl, make_platform
@@ -153,3 +154,22 @@ def test_workers_say_which_devices_they_have_and_who_holds_them(platform: Platfo
     answer = platform.client.get("/v1/workers", headers={"Authorization": f"Bearer {other}"}).get_json()
     hidden = next(worker for worker in answer["data"] if worker["id"] == "a")
     assert hidden["job"]["id"] is None and hidden["devices"][0]["held_by"] == {"id": None, "kind": "train"}
+
+
+def test_a_job_keeps_the_upload_that_its_datasets_name_meant(platform: Platform) -> None:
+    first = platform.store.datasets.get(platform.store.projects.default().id, "sums")
+    asked = GOOD | {"seed": 60, "then": [{"kind": "train", "dataset": "sums", "template": "qwen"}]}
+    job = post(platform, asked)
+    assert job["datasets"] == {"sums": {"id": first.id, "digest": first.digest}}
+    assert job["then"][0]["request"]["datasets"] == job["datasets"]
+
+    file = (io.BytesIO(jsonl(ROWS[:5])), "sums.jsonl")
+    data = {"file": file, "name": "sums"}
+    newer = platform.client.post("/v1/datasets", data=data, headers=platform.headers()).get_json()
+
+    record = platform.store.jobs.get(first.project_id, job["id"])
+    found = catalog.dataset_of(platform.store, platform.settings, record, "sums")
+    assert found.record is not None and (found.record.id, found.name) == (first.id, "sums")
+    assert platform.client.delete(f"/v1/datasets/{first.id}", headers=platform.headers()).status_code == 409
+    again = post(platform, asked)
+    assert again["id"] != job["id"] and again["datasets"]["sums"]["id"] == newer["id"]
