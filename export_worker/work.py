@@ -76,7 +76,7 @@ class ExportWork:
         # From run.json, not from the ledger again: a record that was deleted since must not cost the finished export.
         told = json.loads((run.folder / "run.json").read_text())
         lineage = told["lineage"]
-        sealed = run.artifacts.put_folder(run.output, run.uri(OUTPUT))
+        sealed = run.publish(run.output, OUTPUT)
         said = {name: file["sha256"] for name, file in done["files"].items()}
         if said != {file.path: file.sha256 for file in sealed.files}:
             raise ChildFailed("the files of the export changed between its verification and their upload")

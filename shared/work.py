@@ -15,7 +15,7 @@ from shared.nodes import Node
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.artifact import ArtifactStore
+    from shared.artifact import ArtifactStore, Sealed
     from shared.store import Store
 
 
@@ -64,6 +64,12 @@ class Run:
     def uri(self, *parts: str) -> str:
         """Where files of this attempt are published; no other attempt writes there."""
         return self.artifacts.uri("jobs", self.job.id, "attempts", str(self.attempt), *parts)
+
+    def publish(self, folder: Path, name: str) -> Sealed:
+        """Seal what this attempt made. If it never gets a record, because the worker dies now, it is deleted later."""
+        uri, storage_id = self.uri(name), self.artifacts.storage_id()
+        self.store.discarded.expect([uri], storage_id, job_id=self.job.id, attempt=self.attempt)
+        return self.artifacts.put_folder(folder, uri)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ class TrainWork:
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
         # From run.json, not from the ledger again: a record that was deleted since must not cost the training.
         told = json.loads((run.folder / "run.json").read_text())["publishes"]
-        sealed = run.artifacts.put_folder(run.output, run.uri(OUTPUT))
+        sealed = run.publish(run.output, OUTPUT)
         model = NewModel(
             **{**told, "config": told["config"] | {"metrics": dict(done["metrics"])}},
             job_id=run.job.id,

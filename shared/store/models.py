@@ -9,6 +9,7 @@ from shared.ids import new_id
 from shared.records import Model, NewModel
 from shared.store.checkpoints import as_model
 from shared.store.columns import now, record
+from shared.store.discarded import adopt
 from shared.store.engine import Database
 from shared.store.moves import lock_project
 from shared.store.names import check_name
@@ -56,6 +57,7 @@ class Models:
 def insert_model(connection: Connection, project_id: str, new: NewModel) -> Model:
     model = Model(**vars(new), id=new_id("model-"), project_id=project_id, created_at=now())
     connection.execute(insert(models).values(vars(model)))
+    adopt(connection, [model.uri])
     return model
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared import checkpoints, folder
+from export_worker.work import ExportWork
+from inference_worker.files import bring
+from shared import checkpoints, folder, schema
 from shared.artifact import ArtifactStore
 from shared.checkpoints import Checkpoints
 from shared.job import Kind
 from shared.lease import Lease
-from shared.records import Checkpoint
+from shared.records import Checkpoint, NewModel
 from shared.settings import Settings
+from shared.spec import DeploySpec, ExportSpec, TrainSpec
 from shared.store import Store
 from shared.work import Run
+from trainer_worker.work import TrainWork
 
 PUBLISHED = {
     "name": "ft:tiny:local::12345678", "kind": "adapter", "base_model": "tiny", "format": "safetensors",
@@ -51,6 +56,7 @@ class Training:
             place = self.run.folder / "scratch" / str(step) / part
             place.mkdir(parents=True)
             (place / "weights").write_text(f"{part} {step}" * 100)
+            (place / "adapter_config.json").write_text('{"r": 4}')
             told[part] = str(place)
         publisher = Checkpoints(self.run, self.lease)
         publisher.add({"step": step, "metrics": metrics, **told})
@@ -94,7 +100,7 @@ def test_a_checkpoint_is_a_state_to_resume_from_and_a_model_by_its_name(training
     assert found is not None and (found[1] / "weights").read_text().startswith("path 5")
     model = training.run.store.models.get(training.run.job.project_id, "ft:tiny:local::12345678:ckpt-step-5")
     place = training.run.artifacts.local_path(model.uri)
-    assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "weights"]
+    assert sorted(path.name for path in place.iterdir()) == ["adapter_config.json", "manifest.json", "weights"]
     assert (model.kind, model.base_model, model.config["stage"]) == ("adapter", "tiny", "sft")
     assert not (training.run.folder / "scratch" / "5").exists(), "the storage has it"
 
@@ -150,3 +156,30 @@ def test_what_was_not_uploaded_whole_is_never_picked(training: Training) -> None
 
     assert "step 15 could not be published" in problem
     assert training.steps() == [5] and not training.file(15, "path").exists()
+
+
+def test_it_is_exported_served_and_trained_on_by_its_name(training: Training) -> None:
+    run, store = training.run, training.run.store
+    base = run.folder / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 64}')
+    sealed = run.artifacts.put_folder(base, "store://models/tiny")
+    files = {"uri": sealed.uri, "digest": sealed.digest, "size_bytes": sealed.size_bytes}
+    store.models.create(run.job.project_id, NewModel(name="tiny", kind="base", format="safetensors", **files))
+    training.announce(5)
+    name = f"{PUBLISHED['name']}:ckpt-step-5"
+    place = str(run.artifacts.local_path(store.models.get(run.job.project_id, name).uri))
+
+    export = ExportWork().run_json(spec_of(run, ExportSpec, model_name_or_path=name))
+    trained = TrainWork().run_json(spec_of(run, TrainSpec, model_name_or_path=name, dataset=[]))
+    served = bring(store, run.artifacts, run.settings, run.job.project_id, name, DeploySpec(model=name), run.folder)
+
+    assert (export["model_path"], export["adapter_paths"]) == (str(run.artifacts.local_path(sealed.uri)), [place])
+    assert export["lineage"]["training_job"] == run.job.id and export["lineage"]["name"] == f"{name}:merged"
+    assert (trained["adapter_path"], trained["base_name"]) == (place, "tiny")
+    assert (str(served.adapter), served.adapter_rank, served.context_length) == (place, 4, 64)
+
+
+def spec_of(run: Run, kind: type[Any], **given: Any) -> Run:
+    spec = schema.to_wire(schema.load(kind, {**given, **({"dataset": "none"} if "dataset" in given else {})}))
+    return replace(run, job=replace(run.job, spec=spec | ({"dataset": []} if "dataset" in given else {})))

@@ -10,9 +10,11 @@ import pytest
 from shared import folder
 from shared.artifact import ArtifactStore
 from shared.janitor import Janitor
-from shared.job import Job, Kind
+from shared.job import Job, Kind, Status
+from shared.records import NewModel
 from shared.settings import Settings
 from shared.store import Store
+from shared.work import Run
 
 
 class Place:
@@ -94,3 +96,23 @@ def test_a_checkpoint_leaves_ledger_and_storage_but_for_its_model(place: Place, 
     (checkpoint,) = place.store.checkpoints.list(job.project_id, job.id)
     assert not checkpoint.is_resumable and not place.artifacts.exists(sealed["state"].uri)
     assert place.artifacts.exists(place.store.models.get(job.project_id, "ckpt-step-5").uri)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_output_stays_only_with_its_record(place: Place, is_finished: bool) -> None:
+    job, attempt, work = place.claim()
+    run = Run(
+        job=job, attempt=attempt, folder=work, settings=place.settings, store=place.store, artifacts=place.artifacts
+    )
+    (run.output / "weights").write_text("learned")
+    sealed = run.publish(run.output, "model")
+    files = {"uri": sealed.uri, "digest": sealed.digest, "size_bytes": sealed.size_bytes, "format": "safetensors"}
+
+    if is_finished:
+        made = NewModel(name="made", kind="merged", **files)  # type: ignore[arg-type]
+        place.store.attempts.finish(job.id, attempt, status=Status.SUCCEEDED, models=[made])
+    else:
+        place.store.attempts.reclaim(job.id, attempt, 0, "killed after the upload")
+    place.janitor.clean()
+
+    assert place.artifacts.exists(sealed.uri) == is_finished
