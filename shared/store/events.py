@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, exists, func, select
 
-from shared.job import Event
+from shared.job import TERMINAL, Event
 from shared.store.columns import record
 from shared.store.engine import Database
 from shared.store.paging import MAX_LIMIT, check_job
@@ -66,3 +67,10 @@ class Events:
         with self._database.read() as connection:
             found = connection.execute(select(func.max(events.c.step)).where(events.c.job_id == job_id)).scalar()
             return -1 if found is None else int(found)
+
+    def expire(self, finished_before: datetime) -> int:
+        """Delete the events of jobs that were over by then, but for each one's last, which says how it ended."""
+        over = jobs.c.status.in_(TERMINAL), jobs.c.finished_at < finished_before
+        older = select(1).where(jobs.c.id == events.c.job_id, events.c.number < jobs.c.last_event, *over)
+        with self._database.write() as connection:
+            return connection.execute(delete(events).where(exists(older))).rowcount

@@ -118,6 +118,8 @@ def test_after_its_end_a_job_keeps_models_longer_than_states(
     assert store.models.get(project, "name-ckpt-20").uri == f"{newer.uri}/model"
     assert store.discarded.due("store-1", grace_seconds=0) == [older.uri, newer.uri]
 
+    assert store.events.expire(now) == 0 < store.events.expire(soon)
+    assert [event.type for event in store.events.list(project, job.id)] == ["done"]
     new_job(kind=Kind.EXPORT, spec={"model_name_or_path": newer.id})
     store.checkpoints.expire(soon, "store-1", as_models=False)
     assert [one.step for one in store.checkpoints.list(project, job.id)] == [20], "an export waits for it"
