@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.quantization_config import QuantizationMethod
 
 from shared.errors import InvalidSpec
 from shared.spec.evaluate import EvaluateSpec
@@ -50,7 +51,8 @@ def load(context: Context, spec: EvaluateSpec) -> Loaded:
         model = PeftModel.from_pretrained(model, path, autocast_adapter_dtype=False)
     if models.gives_scores(context.spec) and run["adapter_paths"]:
         check_head([ARCHITECTURE] if model.peft_config["default"].task_type == TASK else [])
-    if getattr(config, "quantization_config", None) is None and spec.model.quantization_bit is None:
+    # bitsandbytes has put its weights where they are computed, and refuses to move them.
+    if getattr(model, "quantization_method", None) != QuantizationMethod.BITS_AND_BYTES:
         model.to(context.device)
     model.eval().requires_grad_(False)
     model.config.use_cache = True
