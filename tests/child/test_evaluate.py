@@ -184,8 +184,11 @@ def test_a_task_of_the_administrators_folder_is_asked(tmp_path: Path, tiny: Path
     assert (found["task"], found["num_samples"]) == ("colours", 6)
     assert found["metrics"]["acc"] == pytest.approx(accuracy(tiny, questions[:6]))
     assert found["metrics"]["acc_stderr"] > 0
-    with pytest.raises(InvalidSpec, match="colours"):
+    with pytest.raises(InvalidSpec, match="did you mean 'colours'"):
         evaluate_here(make_evaluation(tmp_path / "b", tiny, tasks_dir=folder, tasks=["colour"]))
+    (folder / "shapes.yaml").write_text(TASK.replace("colours", "shapes"))
+    with pytest.raises(InvalidSpec, match="not at hand"):
+        evaluate_here(make_evaluation(tmp_path / "c", tiny, tasks_dir=folder, tasks=["shapes"]))
 
 
 def accuracy(folder: Path, questions: list[dict[str, Any]]) -> float:

@@ -35,10 +35,12 @@ class Loaded:
 
 
 def load(context: Context, spec: EvaluateSpec) -> Loaded:
-    """Raises InvalidSpec where stage `rm` is asked for and no score head is there."""
+    """Raises InvalidSpec where stage `rm` is asked for and no score head is there, for float16 on a CPU."""
     run = context.run
     writes = spec.generates() or bool(spec.benchmarks.tasks)
     config = models.load_config(context)
+    if spec.model.infer_dtype == "float16" and context.device.type != "cuda":
+        raise InvalidSpec("is float16, which needs a GPU: use bfloat16 on this machine", field="infer_dtype")
     wanted = decide(context.spec, models.stored_dtype(config), context.device)
     precision = FULL if spec.model.infer_dtype == "float32" else wanted
     # Answers are written in rows of their own.
