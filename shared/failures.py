@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -158,6 +159,20 @@ SIGNS: tuple[tuple[str, frozenset[str], str], ...] = (
     ),
     ("missing_dependency", frozenset({"ImportError", "ModuleNotFoundError", "PackageNotFoundError"}), r"(?!)"),
 )  # fmt: skip
+INTRODUCTION = """# Failures of jobs
+
+A job that failed says why in `error`: a stable `code`, a `message` that says what to do, the `field` to change, and
+`retryable`. `rank` is the process that failed first, whatever the others said afterwards; `details` are numbers (of
+memory: what was asked for, used and free, the micro-batch, the longest sequence, the estimate by part; of a full disk:
+the volume and what is free). Errors of requests and of single fields have codes of their own.
+
+What may pass is tried again by itself, from the newest checkpoint; three attempts in a row without a new checkpoint
+fail the job. Where memory did not suffice, the next attempt trains with half the micro-batch and twice the
+accumulation (the batch of a step stays the same, and so does its data), down to 1, then with activations recomputed;
+after that the error names the nearest change that fits by the plan (`nearest`). `oom_recovery: false` switches that
+off. `adjustments` of the job says what it runs with instead of its spec's values, `GET /v1/jobs/{id}/attempts` what
+each attempt ran with and how it ended. This page is generated: `python -m shared.failures`.
+"""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -197,6 +212,21 @@ def completed(error: Mapping[str, Any]) -> dict[str, Any]:
     return {**error, "message": message, "field": error.get("field") or known.field, "retryable": known.retryable}
 
 
+def page() -> str:
+    """The reference, docs/failures.md."""
+    rows = [
+        f"| `{one.code}` | {one.what} | {_cell(one.advice)} | {f'`{one.field}`' if one.field else ''} "
+        f"| {'with less' if one.code in MEMORY else 'yes' if one.retryable else 'no'} |"
+        for one in TABLE.values()
+    ]
+    head = "| code | when | what to do | field | tried again |\n|---|---|---|---|---|"
+    return "\n".join([INTRODUCTION, head, *rows, ""])
+
+
+def _cell(advice: str) -> str:
+    return advice or "the message says it"
+
+
 def _names(error: BaseException) -> list[str]:
     """Of its classes. Python's own ConnectionError is no library's: of whom it speaks cannot be told."""
     return [cls.__name__ for cls in type(error).__mro__ if cls is not ConnectionError]
@@ -210,3 +240,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             return
         yield link
         link = link.__cause__
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

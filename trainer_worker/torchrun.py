@@ -62,6 +62,8 @@ def environment(
 
 _CPU_ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
+    # With several processes accelerate would say cpu:0, as which torch cannot load the optimizer of a checkpoint.
+    "ACCELERATE_TORCH_DEVICE": "cpu",
     # OpenMP's threads spin long while they wait for each other: with anything else at work on the same cores training
     # was four times slower (25 tokens/s beside an export on two cores). Spin shortly, then sleep.
     "GOMP_SPINCOUNT": "1000",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared import ladder, recovery, schema, volumes
+from shared import failures, ladder, recovery, schema, volumes
 from shared.attempt import MEMORY
 from shared.job import Job, Kind, Status, Wanted
 from shared.spec import TrainSpec
@@ -128,3 +128,8 @@ def test_a_full_disk_is_named_and_may_be_all_that_there_is_to_say(tmp_path: Path
     assert full.error["message"].endswith("\nlast line") and full.error["field"] == "save_total_limit"
     assert full.error["details"]["volume"] == str(volume.place)
     assert crashed.error["code"] == "child_crashed", "there is room"
+
+
+def test_the_committed_page_of_failures_is_current() -> None:
+    page = Path(__file__).parents[2] / "docs" / "failures.md"
+    assert page.read_text() == failures.page(), "run: python -m shared.failures > docs/failures.md"
