@@ -172,6 +172,9 @@ class Supervisor:
             run = replace(run, resume_from=place)
             of = f" of {latest.job_id}" if latest.job_id != run.job.id else ""
             self._relay.note("message", f"Resuming from the checkpoint of step {latest.step}{of}", step=latest.step)
+        elif run.store.checkpoints.list(run.job.project_id, run.job.id):
+            text = "Starting from the beginning: no checkpoint holds what a training needs to go on (save_only_model)"
+            self._relay.note("message", text, "warning")
         folder.write_run_json(run, self._work.run_json(run))
         return run
 
