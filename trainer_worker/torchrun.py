@@ -1,7 +1,8 @@
 """A training as child processes: their arguments and environment. Pure functions of what they are given.
 
-torchrun starts every training, also one of a single process, so that there is one way in. Its rendezvous is static and
-it never restarts a rank: only the ledger restarts a job. It reads no environment and picks no port.
+torchrun starts every training of several processes. Its rendezvous is static and it never restarts a rank: only the
+ledger restarts a job. It reads no environment and picks no port. A training that is one process alone is that process:
+torchrun would load torch once more before it (2 to 5 s), and make it a group of one whose gradients are copied about.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.settings import Settings
+from shared.spec import TrainSpec
+from trainer_worker import deepspeed
 
 #: The device of a machine without GPUs, as shared/devices.py calls it; that module is for workers, not for children.
 CPU = "cpu"
@@ -22,15 +25,24 @@ def prepare_argv(python: str, folder: str) -> list[str]:
 
 def train_argv(
     python: str, folder: str, *, num_processes: int, port: int, address: str = LOOPBACK, node_rank: int = 0,
-    num_nodes: int = 1,
+    num_nodes: int = 1, grouped: bool = True,
 ) -> list[str]:  # fmt: skip
-    """`num_processes` are this node's; `port` must be free at `address`: node 0's agent listens there."""
+    """`num_processes` are this node's; `port` must be free at `address`: node 0's agent listens there. `grouped` is
+    whether a process group is needed even for one process."""
+    if num_processes == num_nodes == 1 and not grouped:
+        return [python, "-m", "trainer_worker.child", folder]
     return [
         *(python, "-m", "trainer_worker.child.launch"),
         *("--nnodes", str(num_nodes), "--node-rank", str(node_rank), "--nproc-per-node", str(num_processes)),
         *("--rdzv-backend", "static", "--master-addr", address, "--master-port", str(port)),
         *("--max-restarts", "0", "-m", "trainer_worker.child", folder),
     ]
+
+
+def needs_group(spec: TrainSpec, held: Sequence[str]) -> bool:
+    """Whether even one process has a group: DeepSpeed's engine asks for one, and alone the Trainer would take every
+    device that it sees."""
+    return deepspeed.is_wanted(spec) or len(held) > 1
 
 
 def network(settings: Settings, address: str, interface: str) -> dict[str, str]:

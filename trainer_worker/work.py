@@ -22,6 +22,8 @@ from trainer_worker import torchrun
 
 #: Where the sealed output lies below the attempt.
 OUTPUT = "model"
+#: What a training says at its end that its job keeps.
+RESULTS = ("metrics", "num_steps", "num_tokens", "train_loss", "best_step", "startup_seconds", "memory_by_rank")
 #: Part of an adapter's name where the project has no name of its own.
 DEFAULT_PROJECTS = {"default": "local"}
 
@@ -53,6 +55,7 @@ class TrainWork:
             address=node.address,
             node_rank=node.rank,
             num_nodes=node.count,
+            grouped=torchrun.needs_group(schema.from_stored(TrainSpec, run.job.spec), run.devices),
         )
         network = torchrun.network(run.settings, node.address, node.interface)
         return [
@@ -96,9 +99,7 @@ class TrainWork:
             size_bytes=sealed.size_bytes,
             metadata=dict(run.job.metadata),
         )
-        result = {key: done[key] for key in ("metrics", "num_steps", "num_tokens", "train_loss")}
-        if done.get("best_step") is not None:
-            result["best_step"] = done["best_step"]
+        result = {key: done[key] for key in RESULTS if done.get(key) is not None}
         return Finish(result={"model": model.name, "size_bytes": sealed.size_bytes, **result}, models=[model])
 
 

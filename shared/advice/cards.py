@@ -21,40 +21,42 @@ PER_HOST = 8
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     memory_gib: float
+    #: Of dense matrices in 16 bits, summed in float32, as the maker says: 10^12 operations per second.
+    teraflops: float
     has_bf16: bool = True
     has_fp8: bool = False
     has_nvlink: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
-    "B200": Kind(memory_gib=178.0, has_fp8=True, has_nvlink=True),
-    "H200": Kind(memory_gib=139.7, has_fp8=True, has_nvlink=True),
-    "H100-80GB": Kind(memory_gib=79.1, has_fp8=True, has_nvlink=True),
-    "H100-PCIE-80GB": Kind(memory_gib=79.1, has_fp8=True),
-    "H800-80GB": Kind(memory_gib=79.1, has_fp8=True, has_nvlink=True),
-    "H20-96GB": Kind(memory_gib=95.0, has_fp8=True, has_nvlink=True),
-    "A100-80GB": Kind(memory_gib=79.2, has_nvlink=True),
-    "A100-40GB": Kind(memory_gib=39.4, has_nvlink=True),
-    "A100-PCIE-40GB": Kind(memory_gib=39.4),
-    "A800-80GB": Kind(memory_gib=79.2, has_nvlink=True),
-    "L40S-48GB": Kind(memory_gib=44.4, has_fp8=True),
-    "L40-48GB": Kind(memory_gib=44.4, has_fp8=True),
-    "L4-24GB": Kind(memory_gib=22.0, has_fp8=True),
-    "A40-48GB": Kind(memory_gib=44.4),
-    "A10-24GB": Kind(memory_gib=22.0),
-    "A10G-24GB": Kind(memory_gib=22.0),
-    "RTX-6000-ADA-48GB": Kind(memory_gib=47.5, has_fp8=True),
-    "RTX-A6000-48GB": Kind(memory_gib=47.5),
-    "RTX-5090-32GB": Kind(memory_gib=31.4, has_fp8=True),
-    "RTX-4090-24GB": Kind(memory_gib=23.6, has_fp8=True),
-    "RTX-4080-16GB": Kind(memory_gib=15.7, has_fp8=True),
-    "RTX-3090-24GB": Kind(memory_gib=23.6),
-    "RTX-3060-12GB": Kind(memory_gib=11.7),
-    "V100-32GB": Kind(memory_gib=31.7, has_bf16=False, has_nvlink=True),
-    "V100-16GB": Kind(memory_gib=15.8, has_bf16=False, has_nvlink=True),
-    "T4-16GB": Kind(memory_gib=14.6, has_bf16=False),
-    "P100-16GB": Kind(memory_gib=15.9, has_bf16=False),
-    "RTX-2080-TI-11GB": Kind(memory_gib=10.7, has_bf16=False),
+    "B200": Kind(teraflops=2250, memory_gib=178.0, has_fp8=True, has_nvlink=True),
+    "H200": Kind(teraflops=989, memory_gib=139.7, has_fp8=True, has_nvlink=True),
+    "H100-80GB": Kind(teraflops=989, memory_gib=79.1, has_fp8=True, has_nvlink=True),
+    "H100-PCIE-80GB": Kind(teraflops=756, memory_gib=79.1, has_fp8=True),
+    "H800-80GB": Kind(teraflops=989, memory_gib=79.1, has_fp8=True, has_nvlink=True),
+    "H20-96GB": Kind(teraflops=148, memory_gib=95.0, has_fp8=True, has_nvlink=True),
+    "A100-80GB": Kind(teraflops=312, memory_gib=79.2, has_nvlink=True),
+    "A100-40GB": Kind(teraflops=312, memory_gib=39.4, has_nvlink=True),
+    "A100-PCIE-40GB": Kind(teraflops=312, memory_gib=39.4),
+    "A800-80GB": Kind(teraflops=312, memory_gib=79.2, has_nvlink=True),
+    "L40S-48GB": Kind(teraflops=362, memory_gib=44.4, has_fp8=True),
+    "L40-48GB": Kind(teraflops=181, memory_gib=44.4, has_fp8=True),
+    "L4-24GB": Kind(teraflops=121, memory_gib=22.0, has_fp8=True),
+    "A40-48GB": Kind(teraflops=150, memory_gib=44.4),
+    "A10-24GB": Kind(teraflops=125, memory_gib=22.0),
+    "A10G-24GB": Kind(teraflops=70, memory_gib=22.0),
+    "RTX-6000-ADA-48GB": Kind(teraflops=364, memory_gib=47.5, has_fp8=True),
+    "RTX-A6000-48GB": Kind(teraflops=155, memory_gib=47.5),
+    "RTX-5090-32GB": Kind(teraflops=209.5, memory_gib=31.4, has_fp8=True),
+    "RTX-4090-24GB": Kind(teraflops=165, memory_gib=23.6, has_fp8=True),
+    "RTX-4080-16GB": Kind(teraflops=97.5, memory_gib=15.7, has_fp8=True),
+    "RTX-3090-24GB": Kind(teraflops=71, memory_gib=23.6),
+    "RTX-3060-12GB": Kind(teraflops=25.5, memory_gib=11.7),
+    "V100-32GB": Kind(teraflops=125, memory_gib=31.7, has_bf16=False, has_nvlink=True),
+    "V100-16GB": Kind(teraflops=125, memory_gib=15.8, has_bf16=False, has_nvlink=True),
+    "T4-16GB": Kind(teraflops=65, memory_gib=14.6, has_bf16=False),
+    "P100-16GB": Kind(teraflops=18.7, memory_gib=15.9, has_bf16=False),
+    "RTX-2080-TI-11GB": Kind(teraflops=54, memory_gib=10.7, has_bf16=False),
 }
 
 
@@ -72,7 +74,9 @@ def find(name: str) -> str | None:
 def _plain(name: str) -> str:
     words = name.upper().replace("_", " ").replace("-", " ").split()
     return "-".join(
-        word for word in words if word not in ("NVIDIA", "GEFORCE", "TESLA", "SXM", "SXM2", "SXM4", "SXM5", "HBM3")
+        word
+        for word in words
+        if word not in ("NVIDIA", "GEFORCE", "TESLA", "SXM", "SXM2", "SXM4", "SXM5", "HBM3", "GENERATION")
     )
 
 

@@ -74,7 +74,7 @@ def test_every_attention_kernel_learns_the_same(tmp_path: Path, tiny: Path, rows
     ours = train_here(make_attempt(tmp_path / "ours", tiny, rows))
     theirs = train_here(make_attempt(tmp_path / "theirs", tiny, rows, flash_attn=kernel))
 
-    assert theirs.of("message")[-1]["attention"] != ours.of("message")[-1]["attention"]
+    assert theirs.told("attention") != ours.told("attention")
     assert theirs.losses == pytest.approx(ours.losses, rel=1e-4)
 
 
@@ -106,7 +106,7 @@ def test_recomputed_activations_change_nothing(tmp_path: Path, tiny: Path, rows:
     finally:
         memory.BUDGET = budget
 
-    assert again.of("message")[-1]["gradient_checkpointing"] and not kept.of("message")[-1]["gradient_checkpointing"]
+    assert again.told("gradient_checkpointing") and not kept.told("gradient_checkpointing")
     assert again.losses == pytest.approx(kept.losses, rel=1e-6)
 
 
@@ -177,7 +177,7 @@ def test_half_precision_learns(tmp_path: Path, rows: Path, spec: dict[str, Any])
     attempt = train_here(make_attempt(tmp_path / "a", model, rows, **spec))
 
     frozen = "float32" if spec == {} and not torch.ops.mkldnn._is_mkldnn_bf16_supported() else "bfloat16"
-    assert attempt.of("message")[-1]["frozen"] == frozen
+    assert attempt.told("frozen") == frozen
     assert attempt.losses[-1] < attempt.losses[0] - 0.3
 
 

@@ -248,7 +248,7 @@ def test_recomputed_activations_change_nothing(tmp_path: Path, tiny: Path, rows:
     finally:
         memory.BUDGET = budget
 
-    assert again.of("message")[-1]["gradient_checkpointing"] and not kept.of("message")[-1]["gradient_checkpointing"]
+    assert again.told("gradient_checkpointing") and not kept.told("gradient_checkpointing")
     assert again.losses == pytest.approx(kept.losses, rel=1e-5)
 
 

@@ -92,6 +92,10 @@ class Attempt:
     def of(self, type: str) -> list[dict[str, Any]]:
         return [event["data"] for event in self.events if event["type"] == type]
 
+    def told(self, name: str) -> Any:
+        """What the last message that says it says."""
+        return next(data[name] for data in reversed(self.of("message")) if name in data)
+
     @property
     def losses(self) -> list[float]:
         return [data["loss"] for data in self.of("metrics") if "loss" in data]
@@ -155,7 +159,11 @@ def prepare(attempt: Attempt, *, expect: int = 0) -> None:
 def train(attempt: Attempt, num_processes: int = 1, *, expect: int = 0) -> Attempt:
     """Both phases."""
     prepare(attempt)
-    argv = torchrun.train_argv(sys.executable, str(attempt.folder), num_processes=num_processes, port=free_port())
+    run = json.loads((attempt.folder / "run.json").read_text())
+    grouped = torchrun.needs_group(schema.from_stored(TrainSpec, run["spec"]), run["devices"])
+    argv = torchrun.train_argv(
+        sys.executable, str(attempt.folder), num_processes=num_processes, port=free_port(), grouped=grouped
+    )
     _call(argv, attempt, num_processes, expect)
     return attempt
 

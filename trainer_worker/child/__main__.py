@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 from shared import failures
 from shared.attempt import Attempt
+from trainer_worker.child import lean
+from trainer_worker.child.startup import Startup, process_began
 
 
 def main(folder: Path) -> int:
@@ -27,7 +29,7 @@ def main(folder: Path) -> int:
 
 def run(attempt: Attempt, rank: int) -> int:
     try:
-        done = train(attempt, rank)
+        done = train(attempt, rank, Startup(process_began()))
     except Exception as error:
         traceback.print_exc()
         details = numbers(error)
@@ -44,21 +46,29 @@ def run(attempt: Attempt, rank: int) -> int:
     return 0
 
 
-def train(attempt: Attempt, rank: int) -> dict[str, Any]:
-    """The outcome event. Everything heavy is imported here, so that a broken environment is reported, too."""
-    import torch
-
+def train(attempt: Attempt, rank: int, startup: Startup | None = None) -> dict[str, Any]:
+    """The outcome event. Everything heavy is imported here, so that a broken environment is reported, too. `startup` is
+    that of a process of its own, out of which is kept what the training does without."""
     from shared import schema
     from shared.spec import TrainSpec
+
+    spec = schema.from_stored(TrainSpec, attempt.run["spec"])
+    if startup is not None:
+        lean.hide(lean.beside_training(spec))
+    import torch
+
     from trainer_worker.child.context import Context
     from trainer_worker.child.report import Stopped
 
-    spec = schema.from_stored(TrainSpec, attempt.run["spec"])
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    context = Context(attempt=attempt, spec=spec, rank=rank, num_processes=num_processes, device=device)
     stage = importlib.import_module(f"trainer_worker.child.stages.{spec.tuning.stage}")
+    startup = startup or Startup()
+    startup.mark("imports")
+    context = Context(
+        attempt=attempt, spec=spec, rank=rank, num_processes=num_processes, device=device, startup=startup
+    )
     try:
         return {"type": "done", **stage.run(context)}
     except Stopped as stopped:

@@ -68,7 +68,8 @@ class Flat:
             "learned": None,
             "counts": counts,
             "ends": ends,
-            **_learned(following[kept], len(ids)),
+            "lengths": lengths,
+            **_learned(following[kept], len(ids), len(ids)),
         }
 
 
@@ -94,13 +95,14 @@ class Padded:
         learned = following[:, kept] != IGNORED  # b k
         counts = learned.sum(dim=1).tolist()
         ends = torch.arange(len(samples)) * max(lengths) + torch.tensor(lengths) - 1
-        told = _learned(following[:, kept][learned], int(mask.sum()))
+        told = _learned(following[:, kept][learned], sum(lengths), ids.numel()) | {"lengths": lengths}
         return {"inputs": inputs, "learned": learned.flatten(), "counts": counts, "ends": ends, **told}
 
 
-def _learned(targets: torch.Tensor, num_tokens: int) -> dict[str, Any]:
-    """`labels` is what the Trainer counts to average over a step; here every learned token (n)."""
-    return {"targets": targets, "labels": targets, "num_tokens": num_tokens}
+def _learned(targets: torch.Tensor, num_tokens: int, num_positions: int) -> dict[str, Any]:
+    """`labels` is what the Trainer counts to average over a step; here every learned token (n). Positions are tokens
+    and padding."""
+    return {"targets": targets, "labels": targets, "num_tokens": num_tokens, "num_positions": num_positions}
 
 
 def _samples(item: Item) -> list[tuple[np.ndarray, np.ndarray]]:

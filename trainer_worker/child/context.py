@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from shared.attempt import Attempt
 from shared.spec import TrainSpec
+from trainer_worker.child.startup import Startup
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,8 @@ class Context:
     rank: int
     num_processes: int
     device: torch.device
+    #: How long it took until the first step.
+    startup: Startup = field(default_factory=Startup)
 
     @property
     def run(self) -> Mapping[str, Any]:

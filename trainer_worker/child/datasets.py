@@ -48,6 +48,7 @@ def load(context: Context) -> Parts:
     """Raises InvalidSpec when validation would leave nothing to train on."""
     spec = context.spec
     places = json.loads((context.attempt.folder / PREPARED).read_text())
+    context.startup.follow(places["seconds"], places["ended"])
     store = TokenStore(Path(places["train"]))
     trained, held_out = split(num_rows(spec, store), spec.data.val_size, spec.train.seed)
     train = items(spec, store, trained, packs=bool(spec.data.packing))

@@ -7,12 +7,20 @@ where PyTorch's own keeps 390 MB (the float32 logits and their log-softmax).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-#: Rows worked on at once: 128 x 49,152 x 4 bytes are 25 MB.
-ROWS = 128
+#: Rows worked on at once, by kind of device. 16 x 49,152 x 4 bytes are 3 MB, which a CPU's cache holds: 28 ms instead
+#: of 61 ms for 300 rows with 128 at once, which takes 96 ms where the log-sum is left to PyTorch.
+ROWS = {"cpu": 16, "cuda": 1024}
+
+
+def slices(logits: torch.Tensor) -> Iterator[slice]:
+    """Rows to work on at once."""
+    size = ROWS.get(logits.device.type, ROWS["cuda"])
+    return (slice(start, start + size) for start in range(0, len(logits), size))
 
 
 class _Nll(torch.autograd.Function):
@@ -22,15 +30,15 @@ class _Nll(torch.autograd.Function):
         losses = logits.new_empty(len(logits), dtype=torch.float32)
         # A model that is only read (a reference, a validation) needs none.
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(logits), ROWS):
-            place = slice(start, start + ROWS)
-            rows = logits[place].to(torch.float32, copy=True)
-            log_sum = rows.logsumexp(dim=1, keepdim=True)
-            chosen = targets[place, None]
-            losses[place] = (log_sum - rows.gather(1, chosen))[:, 0]
+        for place in slices(logits):
+            rows, chosen = logits[place].to(torch.float32, copy=True), targets[place, None]
+            largest, own = rows.amax(dim=1, keepdim=True), rows.gather(1, chosen)
+            # In place from here on: what is written stays in the cache.
+            total = rows.sub_(largest).exp_().sum(dim=1, keepdim=True)
+            losses[place] = (total.log() + largest - own)[:, 0]
             if gradient is not None:
-                probabilities = rows.sub_(log_sum).exp_()
-                gradient[place] = probabilities.scatter_add_(1, chosen, torch.full_like(log_sum, -1.0))
+                probabilities = rows.mul_(total.reciprocal())
+                gradient[place] = probabilities.scatter_add_(1, chosen, torch.full_like(total, -1.0))
         ctx.save_for_backward(gradient)
         return losses
 

@@ -7,12 +7,13 @@ here.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,15 @@ from typing import Any
 
 from shared import lengths
 from shared.attempt import Attempt
+from trainer_worker.child import lean
+from trainer_worker.child.startup import Startup, process_began
 
 #: Raised when samples, or what is kept of them, come out differently for the same input.
 VERSION = 4
 #: Progress events closer together than this help nobody.
 PROGRESS_SECONDS = 1.0
+#: Between two looks whether another job is done with the same data.
+WAIT_SECONDS = 0.2
 PREPARED = "prepared.json"
 
 
@@ -56,9 +61,9 @@ class Tally:
 
 
 def main(folder: Path) -> int:
-    attempt = Attempt(folder)
+    attempt, startup = Attempt(folder), Startup(process_began())
     try:
-        prepare(attempt)
+        prepare(attempt, startup)
     except Stopped:
         attempt.stopped(0)
     except Exception as error:
@@ -67,26 +72,35 @@ def main(folder: Path) -> int:
     return 0
 
 
-def prepare(attempt: Attempt) -> None:
+def prepare(attempt: Attempt, startup: Startup | None = None) -> None:
+    """`startup` is that of a process of its own, in which what tokenizing does without is kept out."""
     # Imported here so that a broken environment is reported as a failed job, not as a crash.
     from shared import schema
     from shared.spec import TrainSpec
-    from trainer_worker.child import doing, tokenizer
 
     run = attempt.run
     spec = schema.from_stored(TrainSpec, run["spec"])
+    if startup is not None:
+        lean.hide(lean.beside_preparation(spec))
+    from trainer_worker.child import doing, tokenizer
+
+    startup = startup or Startup()
+    startup.mark("imports")
     with doing.loading(run["base_name"]):
         loaded = tokenizer.load(run["model_path"], spec)
     encoder = tokenizer.encoder(loaded, spec)
     digest = tokenizer_digest(loaded)
+    startup.mark("tokenizer")
     if spec.data.streaming and len(run["datasets"]) > 1 and spec.data.mix_strategy == "concat":
         text = "a stream reads datasets one after another: the first may be all that is read; interleave them"
         attempt.emit("finding", text, level="warning", field="mix_strategy")
     made = partial(part, attempt, spec, encoder, digest)
     places = {"train": made("train", run["datasets"])}
     places["eval"] = {name: made(f"eval {name}".strip(), sets) for name, sets in _validated(run, spec)}
-    (attempt.folder / PREPARED).write_text(json.dumps(places))
-    attempt.emit("phase_done", "the data is ready")
+    startup.mark("tokens")
+    took = sum(startup.seconds.values())
+    (attempt.folder / PREPARED).write_text(json.dumps(places | {"seconds": took, "ended": time.time()}))
+    attempt.emit("phase_done", f"the data is ready after {took:.1f} s: {startup}", seconds=startup.seconds)
 
 
 def _validated(run: Mapping[str, Any], spec: Any) -> list[tuple[str, list[Mapping[str, Any]]]]:
@@ -107,17 +121,36 @@ def part(
     needed = data.need(spec, attempt.run["num_processes"]) if name == "train" else data.Need()
     key = _key(spec, encoder, tokenizer_digest, data.identity(datasets, spec, needed))
     place = Path(attempt.run["cache_dir"]) / "tokens" / key
-    found = tokens.exists(place) and not spec.data.overwrite_cache
-    if not found:
-        shutil.rmtree(place, ignore_errors=True)
-        tally = Tally()
-        samples = _samples(attempt, spec, encoder, datasets, needed, tally)
-        tokens.write(place, samples, lambda: tally.as_dict() | {"end_id": encoder.end_id})
+    with _alone(attempt, place):
+        found = tokens.exists(place) and not spec.data.overwrite_cache
+        if not found:
+            tally = Tally()
+            samples = _samples(attempt, spec, encoder, datasets, needed, tally)
+            tokens.write(place, samples, lambda: tally.as_dict() | {"end_id": encoder.end_id})
     store = tokens.TokenStore(place)
     _tell(attempt, spec, name, store.meta, found)
     if name == "train" and stages.get(spec.tuning.stage).rows == "labelled":
         _tell_balance(attempt, spec, store.meta)
     return str(place)
+
+
+@contextmanager
+def _alone(attempt: Attempt, place: Path) -> Iterator[None]:
+    """Who needs the same tokens waits for who makes them; the kernel frees the lock on any death. Raises Stopped."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("w") as lock:
+        while not _locked(lock.fileno()):
+            _check(attempt)
+            time.sleep(WAIT_SECONDS)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _samples(

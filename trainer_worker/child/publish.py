@@ -21,12 +21,13 @@ from trainer_worker.child import ends, pissa, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import load_config, stored_dtype
 from trainer_worker.child.report import measured_in
+from trainer_worker.child.throughput import PEAKS, RATES
 from trainer_worker.child.trainer import StageTrainer, latest, link
 
 #: Below the scratch folder: what goes with the weights of every checkpoint.
 WORDS = "words"
 #: What says nothing of the whole training.
-OF_A_STEP = ("learning_rate", "grad_norm", "tokens_per_second", "num_tokens")
+OF_A_STEP = ("learning_rate", "grad_norm", "num_tokens", *RATES, *PEAKS)
 
 
 def output(trainer: StageTrainer, context: Context) -> None:
@@ -115,7 +116,6 @@ def as_stored(trainer: StageTrainer, dtype: torch.dtype) -> Iterator[None]:
 
 
 def result(trainer: StageTrainer, metrics: dict[str, float]) -> dict[str, Any]:
-    speed = trainer.num_tokens / trainer.num_seconds if trainer.num_seconds else 0.0
     last = measured_in(latest(trainer.state.log_history))
     measured = {name: value for name, value in last.items() if name not in OF_A_STEP}
     best_step = None
@@ -129,11 +129,14 @@ def result(trainer: StageTrainer, metrics: dict[str, float]) -> dict[str, Any]:
         "train_loss": train_loss,
         # Whose weights are published, where it is not the last.
         "best_step": best_step,
+        "startup_seconds": trainer.context.startup.seconds,
+        "memory_by_rank": trainer.throughput.memory,
         "metrics": {
             **measured,
             **metrics,
             "train_loss": train_loss,
-            "tokens_per_second": speed,
+            **trainer.throughput.total.rates(),
+            **trainer.throughput.peaks(),
             "epoch": trainer.state.epoch,
         },
     }

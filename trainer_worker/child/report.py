@@ -15,13 +15,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from shared.errors import TunesmithError
 from trainer_worker.child.context import Context
+from trainer_worker.child.throughput import PEAKS, RATES
 
 #: Progress events closer together than this help nobody.
 PROGRESS_SECONDS = 1.0
 WISHES = ("run", "pause", "cancel")
 #: Members of a metrics event, in this order; after them what a stage measures besides, whose names have a slash.
 MEASURED = (
-    "loss", "reward", "learning_rate", "grad_norm", "tokens_per_second", "num_tokens", "accuracy", "sft_loss",
+    "loss", "reward", "learning_rate", "grad_norm", *RATES, *PEAKS, "num_tokens", "accuracy", "sft_loss",
     "odds_ratio_loss", "kl", "eval_loss", "eval_accuracy",
 )  # fmt: skip
 
@@ -49,12 +50,24 @@ class Report(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         is_last = state.global_step >= state.max_steps
+        if not self._context.startup.is_over:
+            self._tell_startup()
         if is_last or time.monotonic() - self._told >= PROGRESS_SECONDS:
             self._told = time.monotonic()
             self._context.emit("progress", done=state.global_step, total=state.max_steps, unit="steps")
         # The losses of the steps since the last event are not lost: at the end, and when training goes on from here.
         control.should_log = control.should_log or is_last or control.should_save
         return control
+
+    def _tell_startup(self) -> None:
+        startup = self._context.startup
+        parts = str(startup)
+        seconds = startup.end()
+        text = f"First step after {seconds['total']:.1f} s: {parts}, first step {seconds['first_step']:.1f}"
+        self._context.emit("message", text, startup_seconds=seconds)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._context.startup.mark("trainer")
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trainer_worker.child.loss import ROWS
+from trainer_worker.child.loss import slices
 
 # n: tokens, v: words, r: rows of a slice
 #: Log-probabilities (r v), targets (r 1) and where the slice lies -> losses (r 1) and their gradient (r v).
@@ -30,8 +30,7 @@ class _BySlices(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, rule: Rule) -> torch.Tensor:
         losses = logits.new_empty(len(logits), dtype=torch.float32)
         gradient = torch.empty_like(logits)
-        for start in range(0, len(logits), ROWS):
-            place = slice(start, start + ROWS)
+        for place in slices(logits):
             log_p = logits[place].float().log_softmax(dim=1)
             loss, slope = rule(log_p, targets[place, None], place)
             losses[place], gradient[place] = loss[:, 0], slope

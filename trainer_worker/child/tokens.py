@@ -11,6 +11,7 @@ import os
 import shutil
 from array import array
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class TokenStore:
 
 
 def write(folder: Path, samples: Iterable[Sample], meta: Callable[[], Mapping[str, Any]]) -> TokenStore:
-    """Write beside and rename; `meta` is asked after the last sample. Who comes second takes the first one's."""
+    """Write beside and rename; `meta` is asked after the last sample. What stood there is replaced."""
     beside = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     beside.mkdir(parents=True)
     try:
@@ -79,11 +80,12 @@ def exists(folder: Path) -> bool:
 
 
 def _publish(beside: Path, folder: Path) -> None:
-    try:
-        beside.rename(folder)
-    except OSError:
-        if not exists(folder):
-            raise
+    """What was there goes aside first: a training that reads it keeps its files open."""
+    before = beside.with_suffix(".old")
+    with suppress(FileNotFoundError):
+        folder.rename(before)
+    beside.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _map(path: Path, dtype: Any) -> np.ndarray:

@@ -12,7 +12,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
 from trainer_worker.child.journal import ELAPSED
 from trainer_worker.child.objective import Objective, Sum
+from trainer_worker.child.throughput import Throughput
 
 #: What the libraries leave beside the weights and nobody needs: a pickle of machine paths, an empty model card.
 LEFTOVERS = ("training_args.bin", "README.md")
@@ -51,9 +51,8 @@ class StageTrainer(Trainer):
         self._loss_shifts_labels = False
         #: Where a checkpoint is written before it gets its name.
         self._staging = context.checkpoints.with_name("checkpoint-in-work")
-        #: Since the last metrics event: tokens of this process, when the first step began, seconds not spent training.
-        self._tokens_here, self._began, self._seconds_away = 0, 0.0, 0.0
-        #: Since then, of what the objective measures: sum and number by name.
+        self.throughput = Throughput(context.device, context.rank, context.num_processes)
+        #: Since the last metrics event, of what the objective measures: sum and number by name.
         self._sums: dict[str, torch.Tensor] = {}
         #: Of the best validation, where it is asked for.
         self.best: Best | None = None
@@ -63,8 +62,6 @@ class StageTrainer(Trainer):
         self.publishes_state = False
         #: Format of the weights that are saved; None: as they are trained.
         self.saved_dtype: torch.dtype | None = None
-        #: Of all processes in this attempt.
-        self.num_tokens, self.num_seconds = 0, 0.0
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         self.optimizer = self.optimizer or optimizers.make(self, self.context.spec)
@@ -103,11 +100,11 @@ class StageTrainer(Trainer):
         return means
 
     def get_batch_samples(self, *arguments: Any) -> Any:
-        self._began = self._began or time.monotonic()
+        self.throughput.begin(self.state.global_step)
         return super().get_batch_samples(*arguments)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        self._tokens_here += inputs["num_tokens"]
+        self.throughput.add(inputs)
         return super().training_step(model, inputs, num_items_in_batch)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -120,21 +117,10 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
 
     def _speed(self) -> dict[str, float]:
-        """Real tokens of all processes per second of training, since the last time."""
-        tokens = int(self._sum([self._tokens_here])[0])
-        seconds = max(time.monotonic() - self._began - self._seconds_away, 1e-9)
-        self._tokens_here, self._began, self._seconds_away = 0, 0.0, 0.0
-        self.num_tokens += tokens
-        self.num_seconds += seconds
-        self.state.num_input_tokens_seen += tokens
-        return {"tokens_per_second": tokens / seconds, "num_tokens": self.state.num_input_tokens_seen}
-
-    @contextmanager
-    def _away(self) -> Iterator[None]:
-        """Time that is no training."""
-        began = time.monotonic()
-        yield
-        self._seconds_away += time.monotonic() - began if self._began else 0.0
+        """Of all processes, since the last time."""
+        done = self.throughput.take(self.state.global_step, self._sum)
+        self.state.num_input_tokens_seen += int(done.tokens)
+        return done.rates() | self.throughput.peaks() | {"num_tokens": self.state.num_input_tokens_seen}
 
     def _sum(self, numbers: list[float]) -> list[float]:
         here = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
@@ -146,7 +132,7 @@ class StageTrainer(Trainer):
         are told apart, of each beside that of all."""
         self.model.eval()
         sums: dict[str, torch.Tensor] = {}
-        with self._away(), torch.no_grad(), doing.at(VALIDATING):
+        with self.throughput.away(), torch.no_grad(), doing.at(VALIDATING):
             for name, batch, is_ours in self._eval_batches():
                 measured = self.objective(self.model, self._prepare_inputs(batch), validating=True)
                 found = {"loss": (measured.loss, measured.num_units), **measured.sums}
@@ -176,7 +162,7 @@ class StageTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """One that cannot be written, on a full disk, costs no training that needs it no more; a pause does."""
         began = time.monotonic()
-        with self._away():
+        with self.throughput.away():
             try:
                 self._write_checkpoint(model, trial)
                 problem = ""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainer_worker.child import datasets, journal, publish, setup
+from trainer_worker.child import datasets, flops, journal, publish, setup
 from trainer_worker.child.batch import Collator
 from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
@@ -34,11 +34,16 @@ def _run(
     context: Context, make_objective: Callable[[Context, Made], Objective], batches: Callable[[Collator], Collator]
 ) -> dict[str, Any]:
     parts = datasets.load(context)
+    context.startup.mark("data")
     context.emit("message", f"Loading {context.run['base_name']}")
     made = setup.make(context, parts)
+    context.startup.mark("model")
     objective = make_objective(context, made)
     parts_of_it = ingredients(made, parts) | {"data_collator": batches(made.collator)}
-    return follow(context, StageTrainer(context, objective, **parts_of_it))
+    trainer = StageTrainer(context, objective, **parts_of_it)
+    trainer.throughput.cost = flops.cost(made.model)
+    trainer.throughput.peak = flops.peak(context.device, made.precision.compute or made.precision.frozen)
+    return follow(context, trainer)
 
 
 def ingredients(made: Made, parts: Parts) -> dict[str, Any]:

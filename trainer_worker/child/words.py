@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from shared.spec import TrainSpec
 from trainer_worker.child.context import Context
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 MULTIPLE = 64
 
@@ -48,6 +51,8 @@ def _tables(model: Any) -> Iterator[torch.Tensor]:
 
 def begin(weight: torch.Tensor, first: int, described: dict[int, list[int]], *, kind: str) -> None:
     """Rows from `first` on are new; `described` says of tokens by which known ones."""
+    import torch  # a preparation, which only adds words, does without
+
     known = weight[:first].float()
     new = known.mean(dim=0, keepdim=True).repeat(len(weight) - first, 1)
     noise = torch.randn_like(new) / math.sqrt(weight.shape[1])

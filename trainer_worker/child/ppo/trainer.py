@@ -73,7 +73,8 @@ class PpoTrainer(StageTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One round. The Trainer itself takes the last change of the weights, and the step of the schedule."""
         experience = self._experience(self._prepare_inputs(inputs))
-        self._tokens_here += int(experience.rollouts.attention.sum())
+        attention = experience.rollouts.attention
+        self.throughput.add_answers(int(attention.sum()), len(attention))
         model.train()
         loss, changes = torch.zeros((), device=self.args.device), list(self._changes(len(experience.rollouts)))
         for number, batches in enumerate(changes, start=1):

@@ -1,0 +1,112 @@
+"""What makes a training fast, and what is told of it: operations, memory, start-up, attention of short samples."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from training import environment, make_attempt, train_here
+from transformers import AutoModelForCausalLM
+
+from trainer_worker.child import attention, flops, prepare
+from trainer_worker.child.startup import process_began
+from trainer_worker.child.throughput import Throughput
+
+#: Of the tiny model: hidden 64, MLP 128, four heads and two of keys of 16, two layers.
+BODY = 2 * (64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 128)
+
+
+def test_operations_are_those_of_the_mathematics(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    whole = flops.cost(model)
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    frozen = flops.cost(model)
+
+    num_words = model.config.vocab_size
+    assert whole == flops.Cost(token=6 * BODY, learned=6 * 64 * num_words, square=6 * 2 * 4 * 16)
+    assert frozen == flops.Cost(token=4 * BODY, learned=4 * 64 * num_words, square=6 * 2 * 4 * 16)
+    batch = {"num_tokens": 10, "counts": [3, 2], "lengths": [6, 4]}
+    assert frozen.of(batch) == 10 * frozen.token + 5 * frozen.learned + (36 + 16) * frozen.square
+
+
+def test_a_training_tells_its_speed_memory_and_start(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    attempt = train_here(make_attempt(tmp_path / "a", tiny, rows, max_steps=4, logging_steps=2))
+
+    told = attempt.of("metrics")[-1]
+    assert told["padding_share"] == 0
+    assert 0 < told["mfu"] < 1
+    assert told["step_seconds"] * told["samples_per_second"] == pytest.approx(4)
+    assert told["peak_memory_bytes"] == told["host_memory_bytes"] > 100e6
+    done = attempt.outcome["data"]
+    assert {"mfu", "samples_per_second", "tokens_per_second", "padding_share", "step_seconds"} <= done["metrics"].keys()
+    assert done["memory_by_rank"] == [{name: done["metrics"][name] for name in done["memory_by_rank"][0]}]
+    (startup,) = (data["startup_seconds"] for data in attempt.of("message") if "startup_seconds" in data)
+    assert done["startup_seconds"] == startup
+    assert list(startup) == ["prepare", "wait", "imports", "data", "model", "trainer", "first_step", "total"]
+    assert startup["total"] == pytest.approx(sum(startup.values()) / 2, abs=0.01)
+
+
+def test_padding_is_counted_apart_and_processes_together() -> None:
+    throughput = Throughput(torch.device("cpu"), rank=1, num_processes=2)
+    throughput.begin(4)
+    throughput.add({"num_tokens": 30, "num_positions": 40, "lengths": [20, 10]})
+    # The other process has done as much and has 7 bytes.
+    done = throughput.take(6, lambda own: [2 * n for n in own[:5]] + [7.0, 7.0] + own[7:])
+
+    assert (done.tokens, done.samples, done.steps) == (60, 4, 2)
+    assert done.rates()["padding_share"] == 0.25
+    assert throughput.memory[0] == {"peak_memory_bytes": 7, "host_memory_bytes": 7}
+    assert throughput.peaks()["host_memory_bytes"] == throughput.memory[1]["host_memory_bytes"] > 7
+
+
+@pytest.mark.parametrize("length", [1, 7, 33])
+def test_kept_probabilities_give_pytorchs_attention(length: int) -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(1, heads, length, 16, requires_grad=True) for heads in (4, 2, 2)]
+    outer = torch.randn(1, 4, length, 16)
+    query, key, value = parts
+    theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    ours = attention._causal(query, key, value, 0.25, 0.0, None)
+
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    wanted, found = (torch.autograd.grad(output, parts, outer) for output in (theirs, ours))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_preparation_loads_no_torch_and_makes_the_same_tokens(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    code = (
+        "import sys, pathlib; from trainer_worker.child import prepare; "
+        "assert prepare.main(pathlib.Path(sys.argv[1])) == 0; assert sys.modules['torch'] is None"
+    )
+    alone = make_attempt(tmp_path / "a", tiny, rows, preprocessing_num_workers=2)
+    subprocess.run([sys.executable, "-c", code, str(alone.folder)], env=environment(1), check=True)
+    again = make_attempt(tmp_path / "b", tiny, rows)
+    prepare.prepare(prepare.Attempt(again.folder))
+
+    (first,), (second,) = ([data for data in attempt.of("message") if "reused" in data] for attempt in (alone, again))
+    assert (first["reused"], second["reused"]) == (False, True)
+    assert alone.outcome["data"]["seconds"].keys() == {"imports", "tokenizer", "tokens"}
+
+
+def test_who_waits_for_the_same_tokens_can_be_cancelled(tmp_path: Path, tiny: Path, rows: Path) -> None:
+    attempt = make_attempt(tmp_path / "a", tiny, rows)
+    told = prepare.Attempt(attempt.folder)
+    prepare.prepare(told)
+    place = Path(json.loads((attempt.folder / prepare.PREPARED).read_text())["train"])
+    (attempt.folder / "control.json").write_text(json.dumps({"wanted": "cancel"}))
+
+    with place.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(prepare.Stopped):
+            prepare.prepare(told)
+
+
+def test_a_process_knows_when_it_began() -> None:
+    assert process_began() == pytest.approx(psutil.Process().create_time(), abs=1)
