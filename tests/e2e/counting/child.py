@@ -51,7 +51,7 @@ def resume(checkpoint: str | None) -> int:
 
 def checkpoint(attempt: Attempt, step: int) -> None:
     folder = attempt.folder / "output" / f"checkpoint-{step}"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "state.json").write_text(json.dumps({"step": step}))
     attempt.emit("checkpoint", step=step, path=f"output/checkpoint-{step}", metrics={"loss": 1 / step})
 
