@@ -31,9 +31,9 @@ class Watch:
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         #: By holder: its last beat, and when that was first seen.
-        self._seen: dict[Hashable, tuple[int, float]] = {}
+        self._seen: dict[Hashable, tuple[Hashable, float]] = {}
 
-    def ages_seconds(self, beats: Iterable[tuple[Hashable, int]]) -> dict[Hashable, float]:
+    def ages_seconds(self, beats: Iterable[tuple[Hashable, Hashable]]) -> dict[Hashable, float]:
         """Seconds since each beat last moved, as far as this process knows; who is not named is forgotten."""
         now = self._clock()
         seen = {}
@@ -53,6 +53,7 @@ class Sweep:
         self._jobs = Watch()
         self._replicas = Watch()
         self._nodes = Watch()
+        self._workers = Watch()
 
     def sweep(self) -> None:
         self.reclaim_jobs()
@@ -114,7 +115,9 @@ class Sweep:
                 self._queue.send("", kind)
 
     def forget_workers(self) -> None:
-        for worker in self._store.workers.list():
-            if worker.age_seconds > FORGET_LEASES * self._settings.lease_seconds:
-                self._store.workers.remove(worker.id)
-                log.info("Forgot a worker that is gone", extra={"worker_id": worker.id})
+        """By whether they are seen anew, not by when they say that they were: clocks jump, and differ."""
+        ages = self._workers.ages_seconds((worker.id, worker.seen_at) for worker in self._store.workers.list())
+        for worker_id, age_seconds in ages.items():
+            if age_seconds > FORGET_LEASES * self._settings.lease_seconds:
+                self._store.workers.remove(str(worker_id))
+                log.info("Forgot a worker that is gone", extra={"worker_id": worker_id})

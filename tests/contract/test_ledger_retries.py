@@ -1,11 +1,15 @@
-"""Attempts that failed in a way that another one may not: with adjustments, or just again, a few times."""
+"""Attempts that failed in a way that another one may not: adjusted, or just again; connections that are lost."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
+from sqlalchemy import text
+
 from shared.job import MAX_LOST_ATTEMPTS, Job, Status
-from shared.records import Claim
+from shared.lease import Lease
+from shared.records import Claim, NewEvent
 from shared.store import Store
 
 NewJob = Callable[..., Job]
@@ -73,3 +77,31 @@ def test_what_the_user_wants_goes_before_another_attempt(
 
     assert [one.status for one in ended] == [Status.CANCELLED, Status.PAUSED]
     assert ended[1].adjustments == {"a": 1}, "it goes on with them when it is resumed"
+
+
+def test_connections_that_the_server_ends_cost_no_lease_and_count_nothing_twice(
+    store: Store, database_url: str, project: str, running: NewJob
+) -> None:
+    job = running()
+    lease = Lease(store, job.id, 1, threading.Event(), patience_seconds=5)
+    assert lease.renew([NewEvent(type="message", message="first")])
+
+    end_connections(database_url)
+    second = [NewEvent(type="message", message="second")]
+    assert lease.renew(second) or lease.renew(second)
+    end_connections(database_url)
+    ended = lease.insist(lambda: store.attempts.finish(job.id, 1, status=Status.SUCCEEDED))
+
+    assert ended.status is Status.SUCCEEDED
+    told = [event.message for event in store.events.list(project, job.id) if event.type == "message"]
+    assert told == ["first", "second"]
+
+
+def end_connections(database_url: str) -> None:
+    """As a restart of the server does; SQLite has none."""
+    if database_url.startswith("sqlite"):
+        return
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = :name"
+    with Store(database_url) as other, other.database.write() as connection:
+        name = connection.execute(text("SELECT current_database()")).scalar()
+        connection.execute(text(query), {"name": name})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import sqlite3
 import stat
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from shared.queue import Queue
 from shared.records import NewModel
 from shared.settings import Settings
 from shared.store import Store
-from shared.sweep import Sweep, Watch
+from shared.sweep import FORGET_LEASES, Sweep, Watch
 
 
 class Clock:
@@ -118,6 +120,32 @@ def test_a_job_that_kills_its_workers_fails(store: Store, settings: Settings, pr
     assert failed.status == Status.FAILED
     assert failed.error is not None
     assert failed.error["code"] == "worker_lost"
+
+
+def test_a_clock_that_jumps_takes_no_job_and_forgets_no_worker(store: Store, settings: Settings, project: str) -> None:
+    clock = Clock()
+    sweep = Sweep(store, settings, NoQueue(0), telemetry.Metrics(CollectorRegistry()))
+    sweep._jobs, sweep._workers = Watch(clock), Watch(clock)
+    job, _ = store.jobs.create(project, kind="train", spec={"schema_version": 1})
+    attempt = claim(store)
+    beat = partial(store.workers.beat, "w", kinds=["train"], host="h", devices=["cpu"], storage_id="s", version="1")
+    beat()
+    with sqlite3.connect(settings.home / "ledger.sqlite3") as ledger:  # as if all had been written a year ago
+        for table, column in (("workers", "seen_at"), ("attempts", "started_at"), ("jobs", "created_at")):
+            ledger.execute(f"UPDATE {table} SET {column} = datetime({column}, '-1 year')")
+
+    sweep.sweep()
+    clock.now += settings.lease_seconds - 1
+    store.attempts.renew(job.id, attempt)
+    sweep.sweep()
+
+    assert store.jobs.get(project, job.id).status == Status.RUNNING
+    assert [worker.id for worker in store.workers.list()] == ["w"]
+    for _ in range(2):
+        sweep.sweep()
+        clock.now += (FORGET_LEASES + 1) * settings.lease_seconds
+    sweep.sweep()
+    assert store.workers.list() == [], "who is not seen anew is gone"
 
 
 @pytest.mark.parametrize(("depth", "sent"), [(0, ["train"]), (1, []), (None, [])])
