@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, exists, select, update
 
 from shared import requirements
 from shared.job import HELD, Status
@@ -92,11 +92,17 @@ def _reserving(connection: Connection, host: str) -> Reserving | None:
     return None
 
 
+def _is_there(connection: Connection, host: str | None) -> bool:
+    """Whether any worker reports itself from there; the sweep forgets those that are gone."""
+    there = select(exists().where(workers.c.host == host))
+    return host is not None and bool(connection.execute(there).scalar_one())
+
+
 def _reserve(connection: Connection, host: str, left: tuple[Device, ...], first: Select[Any]) -> Reserving | None:
     row = connection.execute(first).mappings().first()
     if row is None or now() - row["created_at"] < timedelta(seconds=PATIENCE_SECONDS):
         return None
-    if row["reserved_host"] is not None or requirements.are_met(row["requires"], left):
+    if requirements.are_met(row["requires"], left) or _is_there(connection, row["reserved_host"]):
         return None
     connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(reserved_host=host))
     return Reserving(row["id"], row["priority"], row["num_devices"])

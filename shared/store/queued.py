@@ -20,6 +20,8 @@ from shared.store.tables import attempts, events, job_labels, jobs
 
 #: The last jobs of a kind whose durations tell how long the next takes.
 NUM_PAST = 20
+#: Columns of a waiting job before those of what it needs.
+NUM_OWN = 5
 #: What a child may call how far it is, and how far it goes.
 DONE, TOTAL = ("step", "done"), ("total_steps", "total")
 
@@ -46,18 +48,19 @@ def _waiting(connection: Connection) -> list[Waiting]:
     for job_id, label in connection.execute(labelled.where(WAITS).order_by(job_labels.c.label)):
         of_job[job_id] = (*of_job.get(job_id, ()), label)
     columns = (
-        *(jobs.c.id, jobs.c.project_id, jobs.c.owner, jobs.c.priority, jobs.c.reserved_host),
+        *(jobs.c.id, jobs.c.project_id, jobs.c.owner, jobs.c.priority, jobs.c.reserved_host),  # NUM_OWN of them
         type_coerce(jobs.c.kind, Text),  # as it is: turning twenty thousand into words of ours takes its time
         *(jobs.c.num_devices, jobs.c.storage_id, jobs.c.gpu_kind, jobs.c.min_gpu_memory_gib, jobs.c.accelerator),
     )
     query = select(*columns).where(WAITS, jobs.c.kind.in_(list(Kind))).order_by(jobs.c.created_at, jobs.c.id)
     needs: dict[tuple[Any, ...], Need] = {}
     found = []
-    for id, project_id, owner, priority, reserved_host, *asks in connection.execute(query).all():
-        key = (*asks, of_job.get(id, ()))
-        if (need := needs.get(key)) is None:
-            needs[key] = need = Need(*key)
-        found.append(Waiting(id, project_id, owner, priority, need, reserved_host))
+    for row in connection.execute(query).all():
+        asks = (*row[NUM_OWN:], of_job[row[0]]) if row[0] in of_job else row[NUM_OWN:]
+        need = needs.get(asks)
+        if need is None:
+            needs[asks] = need = Need(*asks)
+        found.append(Waiting(row[0], row[1], row[2], row[3], need, row[4]))
     return found
 
 

@@ -260,6 +260,9 @@ def test_one_host_is_kept_and_others_go_on(store: Store, new_job: NewJob, claim:
     assert claim(worker_id="w1", host="a", free=A100[:3], machine=A100) is None
     got = claim(worker_id="w2", host="b", free=A100[:3], machine=A100)
     assert got is not None and got.job.id == small.id
+    store.workers.remove("w1")
+    new_job(requires=ONE)
+    assert claim(worker_id="w2", host="b", free=A100[:2], machine=A100) is None, "host a is gone: now b is kept for it"
 
 
 def test_devices_that_a_claimed_job_has_yet_to_take_are_gone(store: Store, new_job: NewJob, claim: Look) -> None:
