@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, openapi
+from gateway import body, differences, openapi
 from gateway.auth import project_id
 from gateway.jobs import list_json
 from gateway.services import services
@@ -22,6 +22,9 @@ FILTERS: list[dict[str, Any]] = [
     {"in": "query", "name": "dataset", "schema": {"type": "string"}, "description": "Name or id of the dataset."},
     {"in": "query", "name": "task", "schema": {"type": "string"}, "description": "Task of lm-evaluation-harness."},
 ]
+LESS: dict[str, Any] = {
+    "in": "query", "name": "less", "required": True, "schema": {"type": "string"}, "description": "The other one's id.",
+}  # fmt: skip
 
 
 @blueprint.route("", methods=["GET"])
@@ -35,6 +38,24 @@ def list_evaluations() -> Response:
         order=str(body.one_of("order", ("asc", "desc"), "desc")),
     )
     return jsonify(list_json([evaluation_json(found) for found in page.items], page.has_more))
+
+
+@blueprint.route("/<evaluation_id>", methods=["GET"])
+@blueprint.doc(responses=openapi.ok("Evaluation"))
+def retrieve(evaluation_id: str) -> Response:
+    """Look at one result"""
+    return jsonify(evaluation_json(services().store.evaluations.get(project_id(), evaluation_id)))
+
+
+@blueprint.route("/<evaluation_id>/difference", methods=["GET"])
+@blueprint.doc(parameters=[LESS], responses=openapi.ok("Evaluation"))
+def difference(evaluation_id: str) -> Response:
+    """How much it differs from another one (`less`) on the same rows: sample by sample, with the difference's error"""
+    store, other = services().store.evaluations, request.args.get("less") or ""
+    first, second = store.get(project_id(), evaluation_id), store.get(project_id(), other)
+    metrics = differences.difference(services(), project_id(), first, second)
+    told = {"model": first.model_name, "less": second.id, "less_model": second.model_name, "dataset": first.dataset}
+    return jsonify({"id": first.id, "object": "evaluation.difference", **told, "metrics": metrics})
 
 
 def of_model(model: Model) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ from trainer_worker.work import is_adapter, resolve
 
 #: How files of answers are marked in the catalog.
 PURPOSE = "evaluate_output"
+#: Of each dataset: what was measured of each sample, and the model's own answers.
+FILES = ("scores", "predictions")
 
 
 class EvaluateWork:
@@ -67,9 +69,14 @@ class EvaluateWork:
     def finish(self, run: Run, done: Mapping[str, Any]) -> Finish:
         # From run.json, not from the ledger again: a record that was deleted since must not cost the evaluation.
         told = json.loads((run.folder / "run.json").read_text())["evaluates"]
-        files = {name: sealed(run, name, found) for name, found in done["datasets"].items() if "predictions" in found}
+        files = {
+            (name, what): sealed(run, name, str(found[what]), int(found["num_samples"]))
+            for name, found in done["datasets"].items()
+            for what in FILES
+            if what in found
+        }
         by_dataset = {
-            name: found | ({"predictions": files[name].id} if name in files else {})
+            name: found | {what: files[name, what].id for what in FILES if (name, what) in files}
             for name, found in done["datasets"].items()
         }
         result = {"metrics": done["metrics"], "by_dataset": by_dataset, "tasks": done["tasks"]}
@@ -140,14 +147,13 @@ def find_datasets(run: Run, spec: EvaluateSpec) -> Iterator[Resolved]:
         yield catalog.dataset_of(run.store, run.settings, run.job, name, spec.data.dataset_dir)
 
 
-def sealed(run: Run, dataset: str, found: Mapping[str, Any]) -> NewDataset:
-    """The model's answers to one dataset, as a file that can be downloaded."""
-    file = str(found["predictions"])
+def sealed(run: Run, dataset: str, file: str, num_rows: int) -> NewDataset:
+    """A file of the child's output, to be downloaded."""
     made = run.artifacts.put_file(run.output / file, run.uri(file))
     name = f"{run.job.name or run.job.id}.{file}"
     return NewDataset(
-        id=ids.new_id("file-"), name=name, filename=name, purpose=PURPOSE, num_rows=int(found["num_samples"]),
-        size_bytes=made.size_bytes, digest=made.digest, uri=made.uri, columns={"dataset": dataset},
+        id=ids.new_id("file-"), name=name, filename=name, purpose=PURPOSE, num_rows=num_rows,
+        columns={"dataset": dataset}, size_bytes=made.size_bytes, digest=made.digest, uri=made.uri,
     )  # fmt: skip
 
 

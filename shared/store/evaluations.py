@@ -6,15 +6,20 @@ from sqlalchemy import Connection, insert, or_, select
 
 from shared.ids import new_id
 from shared.records import Evaluation, NewEvaluation, Page
-from shared.store.columns import now
+from shared.store.columns import now, record
 from shared.store.engine import Database
-from shared.store.paging import page
+from shared.store.paging import one, page
 from shared.store.tables import evaluations
 
 
 class Evaluations:
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def get(self, project_id: str, evaluation_id: str) -> Evaluation:
+        query = select(evaluations).where(evaluations.c.project_id == project_id, evaluations.c.id == evaluation_id)
+        with self._database.read() as connection:
+            return record(Evaluation, one(connection, query, f"evaluation {evaluation_id!r}"))
 
     def list(
         self,

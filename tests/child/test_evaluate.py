@@ -16,8 +16,9 @@ from sacrebleu.metrics import BLEU
 from training import make_attempt, make_dataset, train_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from shared import statistics
 from shared.errors import InvalidDataset, InvalidSpec
-from trainer_worker.child.evaluation import similarity, statistics
+from trainer_worker.child.evaluation import similarity
 from trainer_worker.child.evaluation.records import Stopped
 
 
@@ -62,6 +63,9 @@ def test_likelihood_is_that_of_a_plain_loop_for_each_dataset_and_for_all(
         assert found["eval_accuracy"] == pytest.approx(accuracy, abs=1e-9)
         assert (found["num_tokens"], found["eval_loss_stderr"] > 0) == (count, True)
     assert done["datasets"]["few"]["num_samples"] == 5
+    scores = [json.loads(line) for line in (tmp_path / "a" / "output" / "1.scores.jsonl").read_text().splitlines()]
+    assert [line["sample"] for line in scores] == [0, 1, 2, 3, 4]
+    assert sum(line["loss"] for line in scores) == pytest.approx(expected["few"][0] * expected["few"][2], rel=1e-5)
     # By tokens, not a mean of means.
     total = sum(loss * count for loss, _, count in expected.values())
     assert done["metrics"]["eval_loss"] == pytest.approx(total / sum(one[2] for one in expected.values()), rel=1e-5)

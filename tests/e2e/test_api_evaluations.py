@@ -10,7 +10,7 @@ import pytest
 from shared.job import Kind, Status
 from shared.records import NewEvaluation
 from tests.lf_examples import posting
-from tests.platform import Platform, make_platform
+from tests.platform import Platform, jsonl, make_platform
 
 SMALL = {"kind": "evaluate", "model": "whole", "eval_dataset": "identity"}
 
@@ -130,3 +130,47 @@ def test_results_are_on_the_model_and_compare_on_a_dataset(platform: Platform) -
     assert [one["metrics"]["eval_loss"] for one in last] == [1.0]
     assert platform.get("/v1/evaluations?limit=0").status_code == 422
     assert platform.get("/v1/evaluations", role="viewer").status_code == 200
+
+
+def keep(platform: Platform, name: str, *, losses: list[float], digest: str = "same", label: str = "4") -> str:
+    """The result of an evaluation with its files; its id."""
+    store, project = platform.store, platform.store.projects.default().id
+    scores = [{"sample": n, "loss": loss, "num_tokens": 2, "num_right": n % 3} for n, loss in enumerate(losses)]
+    answers = [{"prompt": "Twice 2?", "predict": "4" if loss < 1 else "5", "label": label} for loss in losses]
+    files = {}
+    for what, lines in (("scores", scores), ("predictions", answers)):
+        path = platform.settings.home / f"{name}.{what}"
+        path.write_bytes(jsonl(lines))
+        made = platform.artifacts.put_file(path, platform.artifacts.uri("tests", name, what))
+        sealing = {"size_bytes": made.size_bytes, "digest": made.digest, "uri": made.uri, "format": None, "columns": {}}
+        record = store.datasets.create(
+            project, name=path.name, filename=path.name, purpose="evaluate_output", num_rows=len(lines), **sealing
+        )
+        files[what] = record.id
+    job, _ = store.jobs.create(project, kind=Kind.EVALUATE, spec={"schema_version": 3}, priority=1000)
+    store.attempts.claim_next(worker_id="w", kinds=[Kind.EVALUATE], num_devices=1)
+    measured = NewEvaluation(
+        model_name=name, dataset="facts", dataset_digest=digest, num_samples=len(losses), metrics={}, spec={}
+    )
+    result = {"by_dataset": {"facts": files}}
+    store.attempts.finish(job.id, 1, status=Status.SUCCEEDED, result=result, evaluations=[measured])
+    return store.evaluations.list(project, model=name).items[0].id
+
+
+def test_two_models_are_compared_sample_by_sample(platform: Platform) -> None:
+    first = keep(platform, "after", losses=[0.5, 2.0, 3.0, 0.9])
+    second = keep(platform, "before", losses=[1.5, 3.0, 4.2, 1.7])
+    found = platform.get(f"/v1/evaluations/{first}/difference?less={second}").get_json()
+    assert (found["model"], found["less_model"]) == ("after", "before")
+    metrics = found["metrics"]
+    # (-1 - 1 - 1.2 - 0.8) / 8 tokens; the errors of the two numbers by themselves are more than ten times as large.
+    assert metrics["eval_loss"] == pytest.approx(-0.5)
+    assert metrics["eval_loss_stderr"] == pytest.approx((4 / 3 * (0.2**2 + 0.2**2)) ** 0.5 / 8)
+    assert (metrics["exact_match"], metrics["eval_accuracy"]) == (0.5, 0)
+    assert platform.get(f"/v1/evaluations/{first}").get_json()["model"] == "after"
+    other = keep(platform, "elsewhere", losses=[1.0], digest="other")
+    wrong = platform.get(f"/v1/evaluations/{first}/difference?less={other}")
+    assert (wrong.status_code, wrong.get_json()["error"]["code"]) == (422, "not_comparable")
+    fewer = keep(platform, "fewer", losses=[1.0])
+    assert platform.get(f"/v1/evaluations/{first}/difference?less={fewer}").status_code == 422
+    assert platform.get(f"/v1/evaluations/{first}/difference").status_code == 404

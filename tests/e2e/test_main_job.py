@@ -191,7 +191,7 @@ def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running:
 def check_evaluation(running: Running, adapter: str) -> None:
     """What followed the training measured that it answers as it was taught."""
     follower = running.client.get("/v1/jobs?kind=evaluate&limit=1")["data"][0]
-    done = running.until(follower["id"], "succeeded")
+    done = running.until(follower["id"], "succeeded", 240)
     (found,) = running.client.get(f"/v1/models/{adapter}")["evaluations"]
     assert (found["dataset"], found["num_samples"], found["job_id"]) == ("answers", 32, follower["id"])
     assert found["metrics"]["exact_match"] == 1 and found["metrics"]["perplexity"] < 1.2

@@ -7,7 +7,7 @@ before a pause or a death is not done again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import torch
 from shared import schema
 from shared.attempt import Attempt
 from shared.spec import EvaluateSpec, TrainSpec
+from shared.statistics import mean
 from trainer_worker.child import datasets, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.evaluation import generation, loading, scoring, similarity
 from trainer_worker.child.evaluation.loading import Loaded
 from trainer_worker.child.evaluation.records import Records
-from trainer_worker.child.evaluation.statistics import mean
 from trainer_worker.child.prepare import PREPARED
 from trainer_worker.child.tokens import TokenStore
 
@@ -30,6 +30,8 @@ TASKS = "tasks"
 #: As LF calls the file; of several datasets each has its own.
 PREDICTIONS = "generated_predictions.jsonl"
 LINE = ("prompt", "predict", "label")
+#: What was measured of each sample, so that two models can be compared on the same ones.
+SCORES = "scores.jsonl"
 
 
 class Evaluation:
@@ -90,8 +92,9 @@ def score(evaluation: Evaluation, records: Records, index: int) -> None:
     if items is None or len(records.of(part)) >= len(items):
         return
     rate = scoring.scorer(evaluation.loaded, evaluation.spec.data.stage)
-    for batch in scoring.batches(items, size, len(records.of(part))):
-        records.add(part, scoring.halving(rate, batch))
+    for places, batch in scoring.batches(items, size, len(records.of(part))):
+        lines = scoring.halving(rate, batch)
+        records.add(part, [{"sample": place, **line} for place, line in zip(places, lines, strict=True)])
 
 
 def write(evaluation: Evaluation, records: Records, index: int) -> None:
@@ -128,10 +131,15 @@ def result(evaluation: Evaluation, records: Records) -> dict[str, Any]:
     for index, place in enumerate(evaluation.places):
         lines, answers = records.of(scored(index)), records.of(written(index))
         found[place["name"]] = {"metrics": measured(spec, lines, answers), "num_samples": len(lines or answers)}
+        output, apart = Path(evaluation.attempt.run["output_dir"]), f"{index}." if len(evaluation.places) > 1 else ""
+        if lines:
+            found[place["name"]]["scores"] = f"{apart}{SCORES}"
+            save(output / f"{apart}{SCORES}", sorted(lines, key=lambda line: line["sample"]))
         if answers:
-            file = PREDICTIONS if len(evaluation.places) == 1 else f"{index}.{PREDICTIONS}"
-            found[place["name"]]["predictions"] = file
-            save(Path(evaluation.attempt.run["output_dir"]) / file, answers)
+            found[place["name"]]["predictions"] = f"{apart}{PREDICTIONS}"
+            # In the order of the data and with LF's members.
+            told = ({name: line[name] for name in LINE} for line in sorted(answers, key=lambda line: line["row"]))
+            save(output / f"{apart}{PREDICTIONS}", told)
     indices = range(len(evaluation.places))
     together = [[line for index in indices for line in records.of(part(index))] for part in (scored, written)]
     tasks = [line for asked in records.of(TASKS) for line in asked["results"]]
@@ -157,11 +165,9 @@ def measured(spec: EvaluateSpec, lines: list[dict[str, Any]], answers: list[dict
     return found
 
 
-def save(path: Path, answers: Sequence[Mapping[str, Any]]) -> None:
-    """In the order of the data, as LF writes it."""
+def save(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     with open(path, "w", encoding="utf-8") as file:
-        for line in sorted(answers, key=lambda answer: answer["row"]):
-            file.write(json.dumps({name: line[name] for name in LINE}, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def scored(index: int) -> str:

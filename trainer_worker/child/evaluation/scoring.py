@@ -14,11 +14,11 @@ import torch
 from peft import PeftModel
 from torch.nn.functional import logsigmoid
 
+from shared.statistics import mean, ratio, told
 from trainer_worker.child import likelihood
 from trainer_worker.child.batch import Item, Pairs
 from trainer_worker.child.datasets import Items
 from trainer_worker.child.evaluation.loading import Loaded, moved
-from trainer_worker.child.evaluation.statistics import mean, ratio, told
 from trainer_worker.child.loss import nll
 from trainer_worker.child.model import HEAD
 from trainer_worker.child.objective import learned_logits
@@ -65,12 +65,13 @@ def log_probabilities(loaded: Loaded, batch: Mapping[str, Any]) -> list[Line]:
     ]
 
 
-def batches(items: Items, size: int, done: int) -> Iterator[list[Item]]:
-    """The longest first, so that what does not fit shows at once and batches hold little padding; `done` are left
-    out."""
+def batches(items: Items, size: int, done: int) -> Iterator[tuple[list[int], list[Item]]]:
+    """Places and items, the longest first: what does not fit shows at once, and batches hold little padding. `done`
+    are left out."""
     order = sorted(range(len(items)), key=lambda index: (-int(items.lengths[index]), index))
     for start in range(done, len(order), size):
-        yield [items[index] for index in order[start : start + size]]
+        places = order[start : start + size]
+        yield places, [items[place] for place in places]
 
 
 def halving(score: Callable[[Sequence[T]], list[Line]], items: Sequence[T]) -> list[Line]:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer_worker.child.evaluation.statistics import mean, told
+from shared.statistics import mean, told
 
 Line = Mapping[str, Any]
 
