@@ -21,7 +21,7 @@ STATUS = {CRASHED: "FAILED", PAUSED: "KILLED"}
 
 class Mlflow:
     def __init__(self, run: TrackedRun):
-        uri = process_environment("MLFLOW_TRACKING_URI").get("MLFLOW_TRACKING_URI")
+        uri, self._kept = process_environment("MLFLOW_TRACKING_URI").get("MLFLOW_TRACKING_URI"), run.kept
         self._client = MlflowClient(tracking_uri=uri or run.kept.as_uri())
         experiment = self._experiment(run.given.project)
         known = self._client.search_runs([experiment], f"tags.`{JOB}` = '{run.job_id}'")
@@ -52,6 +52,9 @@ class Mlflow:
 
     def close(self, ending: str) -> None:
         self._client.set_terminated(self._run, STATUS.get(ending, "FINISHED"))
+        # Files name the folder in which they were written, and are read elsewhere.
+        for path in self._kept.rglob("meta.yaml"):
+            path.write_text(path.read_text().replace(self._kept.as_uri(), "."))
 
 
 def is_address(uri: str | None) -> bool:

@@ -16,6 +16,12 @@ from shared.spec.tracking import Tracking
 FOLDER = "tracking"
 #: The job's secrets by which SwanLab tells a bot of Lark.
 LARK = ("TUNESMITH_SECRET_SWANLAB_LARK_WEBHOOK_URL", "TUNESMITH_SECRET_SWANLAB_LARK_SECRET")
+#: Always told of a spec.
+COMPARED = frozenset({
+    "stage", "finetuning_type", "dataset", "template", "cutoff_len", "learning_rate", "num_train_epochs", "optim",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "lr_scheduler_type", "warmup_ratio", "warmup_steps",
+    "weight_decay", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "seed", "schema_version",
+})  # fmt: skip
 #: How a training can end, from a tracker's view; a paused one goes on in the same run.
 FINISHED, PAUSED, CRASHED = "finished", "paused", "crashed"
 
@@ -70,9 +76,13 @@ def tracked(run: Mapping[str, Any], tracker: str) -> TrackedRun:
 
 
 def said(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What somebody has decided: hundreds of defaults would hide it."""
-    declared = (param for param in schema.params(TrainSpec) if not param.secret)
-    return {param.wire: spec[param.wire] for param in declared if spec.get(param.wire) not in (None, param.default)}
+    """What runs are compared by, and what else somebody has decided: hundreds of defaults would hide it."""
+    declared = [param for param in schema.params(TrainSpec) if not param.secret and spec.get(param.wire) is not None]
+    return {
+        param.wire: spec[param.wire]
+        for param in declared
+        if param.wire in COMPARED or spec[param.wire] != param.default
+    }
 
 
 def folders(run: Mapping[str, Any], tracker: str) -> tuple[Path, Path]:

@@ -50,7 +50,8 @@ def settings() -> swanlab.Settings:
     probe = swanlab.Settings.Probe(
         hardware=False, runtime=False, requirements=False, conda=False, git=False, swanlab=False, monitor=False
     )
-    return swanlab.Settings(interactive=False, probe=probe)
+    terminal = swanlab.Settings.Terminal(proxy_type="none")
+    return swanlab.Settings(interactive=False, probe=probe, terminal=terminal)
 
 
 def bots() -> list[LarkCallback]:

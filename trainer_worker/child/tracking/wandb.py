@@ -52,6 +52,7 @@ def settings() -> wandb.Settings:
         disable_git=True,
         x_disable_meta=True,
         x_disable_stats=True,
+        x_save_requirements=False,
     )
 
 
