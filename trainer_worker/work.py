@@ -117,8 +117,10 @@ def publishes(run: Run, spec: TrainSpec, start: Start) -> dict[str, Any]:
 
 def tracked(run: Run, spec: TrainSpec) -> dict[str, Any]:
     """What the job's trackers are told; keys are not among it."""
+    trackers = tracking.chosen(run.settings, spec, run.secrets)
     return {
-        "trackers": tracking.chosen(run.settings, spec, run.secrets),
+        "trackers": trackers,
+        "remote": [name for name in trackers if tracking.is_remote(name, run.settings, spec)],
         "name": run.job.name,
         "tags": [f"{name}={value}" for name, value in run.job.metadata.items()],
         "told_until": run.store.events.last_step(run.job.id),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ SPEC = {
 }  # fmt: skip
 
 
-def tracked(folder: Path, tiny: Path, rows: Path, trackers: list[str], **spec: Any) -> Attempt:
+def tracked(
+    folder: Path, tiny: Path, rows: Path, trackers: list[str], remote: Sequence[str] = (), **spec: Any
+) -> Attempt:
     """An attempt folder as the worker makes it for a job with trackers."""
     attempt = make_attempt(folder, tiny, rows, **spec)
     path = folder / "run.json"
-    told = {"trackers": trackers, "name": None, "tags": ["team=a"], "told_until": -1}
+    told = {"trackers": trackers, "remote": remote, "name": None, "tags": ["team=a"], "told_until": -1}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tracking": told}))
     return attempt
 
@@ -62,9 +65,8 @@ def test_a_tracker_that_cannot_work_is_one_warning_and_the_training_goes_on(
     monkeypatch.setenv("WANDB_API_KEY", "not-a-key")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
 
-    attempt = train_here(
-        tracked(tmp_path / "a", tiny, rows, ["mlflow", "swanlab"], report_to=["mlflow", "swanlab"], max_steps=3)
-    )
+    both = ["mlflow", "swanlab"]
+    attempt = train_here(tracked(tmp_path / "a", tiny, rows, both, both, report_to=both, max_steps=3))
 
     assert attempt.outcome["type"] == "done" and len(attempt.losses) == 3
     warned = [event["message"] for event in attempt.events if event["level"] == "warning"]

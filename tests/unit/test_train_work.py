@@ -193,7 +193,8 @@ def test_trackers_get_their_keys_in_the_environment_of_the_training_alone(ledger
 
     assert env["WANDB_API_KEY"] == "of-the-job" and env["SWANLAB_API_KEY"] == "of-the-server"
     assert "SWANLAB_API_KEY" not in folder.environment(run, prepare)
-    assert told["tracking"] == {"trackers": ["swanlab", "wandb"], "name": None, "tags": [], "told_until": -1}
+    both = ["swanlab", "wandb"]
+    assert told["tracking"] == {"trackers": both, "remote": both, "name": None, "tags": [], "told_until": -1}
     assert "of-the" not in json.dumps(told, default=str)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import select
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,10 +19,21 @@ from shared import tail
 from shared.attempt import Attempt
 from shared.settings import process_environment
 from shared.tracking import VARIABLES
-from trainer_worker.child.tracking.run import CRASHED, LARK, TrackedRun, Tracker, before, tracked
+from trainer_worker.child.tracking.run import (
+    CRASHED,
+    GIVEN_UP,
+    LARK,
+    STARTED,
+    TrackedRun,
+    Tracker,
+    before,
+    folders,
+    tracked,
+)
 
 #: How often new lines are looked for.
 LOOK_SECONDS = 0.5
+NICENESS = 5
 #: Values that did not get through, one after the other, after which the tracker is given up.
 MAX_FAILURES = 3
 #: What is no measure of an event: where it was taken, and when.
@@ -30,6 +42,8 @@ PLACE = ("step", "total_steps", "elapsed_seconds")
 
 def main(folder: Path, name: str) -> None:
     attempt = Attempt(folder)
+    # Beside a training on the same cores it is the tracker that waits.
+    os.nice(NICENESS)
     try:
         run = tracked(attempt.run, name)
         module = importlib.import_module(f"trainer_worker.child.tracking.{name}")
@@ -38,9 +52,11 @@ def main(folder: Path, name: str) -> None:
         follow(attempt, tracker, before(attempt.run))
     except Exception as error:  # the edge to a library that may do anything: the training goes on without
         attempt.emit("message", f"{name} gets no metrics any more: {harmless(error)}", "warning", tracker=name)
+        (folders(attempt.run, name)[1] / GIVEN_UP).touch()
 
 
 def tell_where(attempt: Attempt, name: str, tracker: Tracker, run: TrackedRun) -> None:
+    (run.scratch / STARTED).touch()
     where = tracker.url or "files with the model"
     attempt.emit("tracker", f"{name} gets the metrics: {where}", tracker=name, url=tracker.url, name=run.name)
 

@@ -16,6 +16,10 @@ from shared.spec.tracking import Tracking
 FOLDER = "tracking"
 #: The job's secrets by which SwanLab tells a bot of Lark.
 LARK = ("TUNESMITH_SECRET_SWANLAB_LARK_WEBHOOK_URL", "TUNESMITH_SECRET_SWANLAB_LARK_SECRET")
+#: In a tracker's scratch folder, once it gets values.
+STARTED = "started"
+#: There, once it has said that it will get no more.
+GIVEN_UP = "given-up"
 #: Always told of a spec.
 COMPARED = frozenset({
     "stage", "finetuning_type", "dataset", "template", "cutoff_len", "learning_rate", "num_train_epochs", "optim",
