@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench docs locks clean
+.PHONY: help setup demo up test lint bench stages docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -28,7 +28,10 @@ lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
+bench: setup ## The same YAML through Tunesmith, LLaMA Factory and TRL; writes docs/benchmarks.md (ARGS="--rounds 3")
+	@$(BIN)/python -m tests.bench.trainers $(ARGS)
+
+stages: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python tests/bench/stages.py $(ARGS)
 
 docs: .venvs/tunesmith/.ready ## Write docs/ again: from the declarations, and from what the gateway answers to LF's files

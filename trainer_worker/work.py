@@ -23,7 +23,9 @@ from trainer_worker import torchrun
 #: Where the sealed output lies below the attempt.
 OUTPUT = "model"
 #: What a training says at its end that its job keeps.
-RESULTS = ("metrics", "num_steps", "num_tokens", "train_loss", "best_step", "startup_seconds", "memory_by_rank")
+RESULTS = (
+    "metrics", "num_steps", "num_tokens", "train_loss", "best_step", "kernels", "startup_seconds", "memory_by_rank",
+)  # fmt: skip
 #: Part of an adapter's name where the project has no name of its own.
 DEFAULT_PROJECTS = {"default": "local"}
 

@@ -1,4 +1,4 @@
-"""`make bench`: every stage trains SmolLM2-135M for a few steps through the API; a table of what came of it.
+"""`make stages`: every stage trains SmolLM2-135M for a few steps through the API; a table of what came of it.
 
 The rows are the demo's facts: as texts, conversations, pairs of the right answer and that to another question, and
 answers labelled right or wrong. A platform that runs already is used, else one is started for the time of the run.
@@ -61,7 +61,7 @@ class BenchFailed(TunesmithError):
 
 
 def main() -> int:
-    parser = ArgumentParser(prog="make bench", description=__doc__)
+    parser = ArgumentParser(prog="make stages", description=__doc__)
     parser.add_argument("--only", choices=STAGES, action="append", help="run this stage; may be given several times")
     parser.add_argument("--steps", type=int, default=COMMON["max_steps"], help="of each training but that of ppo")
     parser.add_argument("--out", type=Path, help="write the figures to this file as JSON")

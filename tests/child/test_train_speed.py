@@ -14,7 +14,7 @@ import torch
 from training import environment, make_attempt, train_here
 from transformers import AutoModelForCausalLM
 
-from trainer_worker.child import attention, flops, prepare
+from trainer_worker.child import attention, flops, liger, model, prepare
 from trainer_worker.child.startup import process_began
 from trainer_worker.child.throughput import Throughput
 
@@ -23,13 +23,13 @@ BODY = 2 * (64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 128)
 
 
 def test_operations_are_those_of_the_mathematics(tiny: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny)
-    whole = flops.cost(model)
-    for weight in model.parameters():
+    made = AutoModelForCausalLM.from_pretrained(tiny)
+    whole = flops.cost(made)
+    for weight in made.parameters():
         weight.requires_grad_(False)
-    frozen = flops.cost(model)
+    frozen = flops.cost(made)
 
-    num_words = model.config.vocab_size
+    num_words = made.config.vocab_size
     assert whole == flops.Cost(token=6 * BODY, learned=6 * 64 * num_words, square=6 * 2 * 4 * 16)
     assert frozen == flops.Cost(token=4 * BODY, learned=4 * 64 * num_words, square=6 * 2 * 4 * 16)
     batch = {"num_tokens": 10, "counts": [3, 2], "lengths": [6, 4]}
@@ -45,6 +45,7 @@ def test_a_training_tells_its_speed_memory_and_start(tmp_path: Path, tiny: Path,
     assert told["step_seconds"] * told["samples_per_second"] == pytest.approx(4)
     assert told["peak_memory_bytes"] == told["host_memory_bytes"] > 100e6
     done = attempt.outcome["data"]
+    assert done["kernels"] == {"attention": attempt.told("attention")}
     assert {"mfu", "samples_per_second", "tokens_per_second", "padding_share", "step_seconds"} <= done["metrics"].keys()
     assert done["memory_by_rank"] == [{name: done["metrics"][name] for name in done["memory_by_rank"][0]}]
     (startup,) = (data["startup_seconds"] for data in attempt.of("message") if "startup_seconds" in data)
@@ -106,6 +107,25 @@ def test_who_waits_for_the_same_tokens_can_be_cancelled(tmp_path: Path, tiny: Pa
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(prepare.Stopped):
             prepare.prepare(told)
+
+
+def test_the_best_attention_is_that_which_is_there_and_works() -> None:
+    both, half = ["fa2", "fa3"], torch.bfloat16
+    assert model.best_flash((9, 0), half, both) == "flash_attention_3"
+    assert model.best_flash((8, 0), half, both) == model.best_flash((12, 0), half, both) == "flash_attention_2"
+    assert model.best_flash((9, 0), half, []) is None
+    assert model.best_flash((7, 5), half, both) is model.best_flash((9, 0), torch.float32, both) is None
+    assert model.flash_kernel(torch.device("cpu"), half) is None
+
+
+def test_fused_kernels_are_all_but_those_of_the_loss() -> None:
+    def apply(
+        rope: bool = True, cross_entropy: bool = False, fused_linear_cross_entropy: bool = True, rms_norm: bool = True,
+        swiglu: bool = True, model: object = None,
+    ) -> None:  # fmt: skip
+        """As the package's own functions; it cannot be loaded without Triton."""
+
+    assert liger.switched_on(apply) == ["rope", "rms_norm", "swiglu"]
 
 
 def test_a_process_knows_when_it_began() -> None:

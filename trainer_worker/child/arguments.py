@@ -12,6 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from shared.spec import TrainSpec
+from trainer_worker.child import liger
 from trainer_worker.child.context import Context
 
 PLATEAU = "reduce_lr_on_plateau"
@@ -35,7 +36,8 @@ def training_arguments(context: Context, deepspeed: dict[str, Any] | None) -> Tr
         fp16=context.spec.train.fp16,
         # Switched on by setup.py once the model's size is known.
         gradient_checkpointing=False,
-        use_liger_kernel=context.spec.model.enable_liger_kernel and context.device.type == "cuda",
+        use_liger_kernel=liger.is_wanted(context.spec, context.device),
+        liger_kernel_config=dict(liger.CONFIG),
         **optimization(context.spec),
         **reporting(context.spec),
         # Ours are no columns of a table, and batches keep their lists.

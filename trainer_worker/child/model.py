@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +28,14 @@ from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from trainer_worker.child import attention
 from trainer_worker.child.context import Context
-from trainer_worker.child.precision import Precision
+from trainer_worker.child.precision import HALVES, Precision
 
 #: LF's names of attention kernels -> transformers'.
 KERNELS = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
 #: Kernels of packages that a trainer may be without.
 OPTIONAL = {"fa2": is_flash_attn_2_available, "fa3": is_flash_attn_3_available}
+#: Widest heads that both of them take.
+MAX_WIDTH = 256
 
 #: What transformers calls the head of its decoders' classification models.
 HEAD = "score"
@@ -60,9 +63,9 @@ def stored_dtype(config: PretrainedConfig) -> torch.dtype:
     return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
-def layout(spec: TrainSpec, config: PretrainedConfig, *, padded: bool = False) -> Layout:
-    """The fastest that is right for this architecture; `padded` where samples must lie in rows of their own. Raises
-    InvalidSpec where a score is wanted and the architecture has none."""
+def layout(spec: TrainSpec, config: PretrainedConfig, *, padded: bool = False, flash: str | None = None) -> Layout:
+    """The fastest that is right for this architecture; `padded` where samples must lie in rows of their own, `flash` is
+    the kernel of `flash_kernel`. Raises InvalidSpec where a score is wanted and the architecture has none."""
     scores = gives_scores(spec)
     mapping = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if scores else MODEL_FOR_CAUSAL_LM_MAPPING
     model_class = mapping.get(type(config), None)
@@ -73,8 +76,34 @@ def layout(spec: TrainSpec, config: PretrainedConfig, *, padded: bool = False) -
     padded = padded or (scores and not takes_more(model_class.forward))
     suits = not padded and model_class is not None and attention.suits(model_class, config)
     named = None if lacks_kernel(spec) else KERNELS.get(spec.model.flash_attn)
+    if flash is not None and spec.model.flash_attn == "auto" and takes_flash(model_class, config):
+        named = flash
     kernel = named or (attention.NAME if suits else _fallback(model_class, config))
     return Layout(kernel=kernel, is_flat=suits)
+
+
+def flash_kernel(device: torch.device, compute: torch.dtype) -> str | None:
+    """The best kernel of a package that is here and works on this device in this format; with it samples that lie one
+    after another in a row are told apart by their positions, at no cost for padding."""
+    if device.type != "cuda":
+        return None
+    there = [name for name, is_there in OPTIONAL.items() if is_there()]
+    return best_flash(torch.cuda.get_device_capability(device), compute, there)
+
+
+def best_flash(capability: tuple[int, int], compute: torch.dtype, there: Sequence[str]) -> str | None:
+    """FlashAttention 3 is for Hopper alone, 2 for Ampere and later; both compute in 16 bits."""
+    if compute not in HALVES:
+        return None
+    if "fa3" in there and capability[0] == 9:
+        return KERNELS["fa3"]
+    return KERNELS["fa2"] if "fa2" in there and capability[0] >= 8 else None
+
+
+def takes_flash(model_class: Any, config: PretrainedConfig) -> bool:
+    text = config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return bool(getattr(model_class, "_supports_flash_attn", False)) and width <= MAX_WIDTH
 
 
 def lacks_kernel(spec: TrainSpec) -> bool:

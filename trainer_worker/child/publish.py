@@ -129,6 +129,7 @@ def result(trainer: StageTrainer, metrics: dict[str, float]) -> dict[str, Any]:
         "train_loss": train_loss,
         # Whose weights are published, where it is not the last.
         "best_step": best_step,
+        "kernels": dict(trainer.kernels),
         "startup_seconds": trainer.context.startup.seconds,
         "memory_by_rank": trainer.throughput.memory,
         "metrics": {

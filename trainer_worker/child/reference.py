@@ -68,7 +68,7 @@ def own(context: Context, made: Made, path: str, adapter: str | None) -> Referen
     reference: Any = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=made.precision.frozen if bits else made.precision.trained,
-        attn_implementation=made.kernel,
+        attn_implementation=made.kernels["attention"],
         # The administrator's list was asked for the base alone.
         trust_remote_code=spec.model.trust_remote_code and is_base,
         # As the trained one was changed while it was loaded: stretched positions, for example.

@@ -7,7 +7,7 @@ which splits the model while it is loaded.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from shared.ladder import RECOMPUTE
 from trainer_worker import deepspeed
-from trainer_worker.child import architecture, doing, memory, model, shortage, tokenizer, words
+from trainer_worker.child import architecture, doing, liger, memory, model, shortage, tokenizer, words
 from trainer_worker.child.arguments import training_arguments
 from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
@@ -39,8 +39,8 @@ class Made:
     autocast: Autocast
     #: What `before` made.
     beside: Any = None
-    #: Of attention.
-    kernel: str
+    #: What computes: of attention, and the fused kernels of Liger.
+    kernels: Mapping[str, Any]
 
 
 def make(context: Context, parts: Parts, *, padded: bool = False, before: Before | None = None) -> Made:
@@ -50,7 +50,8 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
     config = architecture.adapt(config, context)
     has_deepspeed = deepspeed.is_wanted(context.spec)
     precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
-    layout = model.layout(context.spec, config, padded=padded)
+    flash = model.flash_kernel(context.device, precision.compute or precision.frozen)
+    layout = model.layout(context.spec, config, padded=padded, flash=flash)
     if model.lacks_kernel(context.spec):
         asked = context.spec.model.flash_attn
         text = f"flash_attn {asked} needs a package that is not installed here: {layout.kernel} computes the same"
@@ -67,7 +68,8 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
     method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")
     adapted = method.apply(base, context, precision)
     recompute(context, arguments, base, parts)
-    tell(context, adapted, precision, layout.kernel, arguments.gradient_checkpointing)
+    kernels = computing(context, config.model_type, layout.kernel)
+    tell(context, adapted, precision, kernels, arguments.gradient_checkpointing)
     segments = layout.kernel == model.attention.NAME
     collator: Collator = Flat(segments=segments) if layout.is_flat else Padded(pad_id=config.pad_token_id or 0)
     return Made(
@@ -77,8 +79,15 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
         precision=precision,
         autocast=autocast,
         beside=beside,
-        kernel=layout.kernel,
+        kernels=kernels,
     )
+
+
+def computing(context: Context, model_type: str, attention: str) -> dict[str, Any]:
+    """The kernels by what they are for."""
+    if not liger.is_wanted(context.spec, context.device):
+        return {"attention": attention}
+    return {"attention": attention, "liger": liger.parts(model_type)}
 
 
 def start_engine(context: Context, precision: Precision) -> dict[str, Any]:
@@ -124,7 +133,9 @@ def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: 
         base.enable_input_require_grads()
 
 
-def tell(context: Context, adapted: torch.nn.Module, precision: Precision, kernel: str, checkpointing: bool) -> None:
+def tell(
+    context: Context, adapted: torch.nn.Module, precision: Precision, kernels: dict[str, Any], checkpointing: bool
+) -> None:
     weights = [(getattr(w, "ds_numel", w.numel()), w.requires_grad) for w in adapted.parameters()]
     trained, total = sum(n for n, is_trained in weights if is_trained), sum(n for n, _ in weights)
     context.emit(
@@ -132,11 +143,12 @@ def tell(context: Context, adapted: torch.nn.Module, precision: Precision, kerne
         f"Training {trained:,} of {total:,} weights ({100 * trained / total:.2f} %)",
         num_trained=trained,
         num_weights=total,
-        attention=kernel,
+        **kernels,
         gradient_checkpointing=checkpointing,
         **{name: str(value).removeprefix("torch.") for name, value in vars(precision).items() if value is not None},
     )
-    if context.spec.model.enable_liger_kernel and context.device.type != "cuda":
-        context.emit("finding", "enable_liger_kernel needs a GPU: not used", "warning", field="enable_liger_kernel")
+    if context.spec.model.enable_liger_kernel and not kernels.get("liger"):
+        why = "needs a GPU" if context.device.type != "cuda" else "has no kernels for this architecture"
+        context.emit("finding", f"enable_liger_kernel {why}: not used", "warning", field="enable_liger_kernel")
     if context.spec.loop.tf32 and context.device.type != "cuda":
         context.emit("finding", "tf32 needs an NVIDIA card: not used", "warning", field="tf32")

@@ -52,6 +52,8 @@ class StageTrainer(Trainer):
         #: Where a checkpoint is written before it gets its name.
         self._staging = context.checkpoints.with_name("checkpoint-in-work")
         self.throughput = Throughput(context.device, context.rank, context.num_processes)
+        #: What computes, by what it is for; told with the result.
+        self.kernels: Mapping[str, Any] = {}
         #: Since the last metrics event, of what the objective measures: sum and number by name.
         self._sums: dict[str, torch.Tensor] = {}
         #: Of the best validation, where it is asked for.

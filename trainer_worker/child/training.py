@@ -41,6 +41,7 @@ def _run(
     objective = make_objective(context, made)
     parts_of_it = ingredients(made, parts) | {"data_collator": batches(made.collator)}
     trainer = StageTrainer(context, objective, **parts_of_it)
+    trainer.kernels = made.kernels
     trainer.throughput.cost = flops.cost(made.model)
     trainer.throughput.peak = flops.peak(context.device, made.precision.compute or made.precision.frozen)
     return follow(context, trainer)
