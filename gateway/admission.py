@@ -91,7 +91,7 @@ def requires(spec: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     told = requirements.load(asked).as_dict()
     if isinstance(spec, TrainSpec):
         nodes = {"num_nodes": spec.distributed.num_nodes} if spec.distributed.num_nodes > 1 else {}
-        return told | {"num_devices": spec.distributed.num_processes or 1, **nodes}
+        return told | {"num_devices": spec.distributed.processes or 1, **nodes}
     return told | {"num_devices": 1 if type(spec) in (SPECS["export"], SPECS["evaluate"]) else 0}
 
 

@@ -108,6 +108,11 @@ TABLE: Mapping[str, Failure] = {
             advice="It needs a C++ compiler, and nvcc of torch's CUDA version: install them, or train without offload",
             field="deepspeed",
         ),
+        Failure(
+            code="ray_cluster_unfit",
+            what="the server's Ray cluster cannot be joined, lacks devices, or its nodes do not see the job's files",
+            field="use_ray",
+        ),
         Failure(code=UNKNOWN, what="an error of another kind; class and message are the child's"),
         Failure(code="worker_failed", what="an error outside of the job's processes: fetching inputs, publishing"),
     )

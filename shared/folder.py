@@ -16,6 +16,7 @@ from typing import Any
 from shared.devices import CPU
 from shared.job import Job
 from shared.settings import Settings
+from shared.spec.distributed import Distributed
 from shared.work import Phase, Run
 
 #: Secret parameters that have a variable of their own; others become TUNESMITH_SECRET_<WIRE NAME>.
@@ -75,7 +76,9 @@ def update_run_json(run: Run) -> None:
 
 def num_processes(run: Run) -> int:
     """Of this node: as the spec says, else one per GPU, one on a CPU."""
-    return int(run.job.spec.get("num_processes") or max(1, len(run.devices)))
+    names = ("num_processes", "use_ray", "ray_num_workers")
+    given = Distributed(**{name: run.job.spec[name] for name in names if name in run.job.spec})
+    return given.processes or max(1, len(run.devices))
 
 
 def write_control(folder: Path, wish: str) -> None:

@@ -66,6 +66,9 @@ class Settings:
     wandb_base_url: str = ""
     mlflow_tracking_uri: str = field(default="", repr=False)
     mlflow_tracking_token: str = field(default="", repr=False)
+    #: Ray cluster for trainings that say `use_ray`, as ray.init takes it (ray://host:10001, host:6379, auto). Empty:
+    #: each has a Ray of its own on its worker's machine.
+    ray_address: str = ""
     #: Device names this machine offers, e.g. `cpu` or GPU UUIDs. Empty: found out (nvidia-smi, else `cpu`).
     devices: list[str] = field(default_factory=list)
     #: What jobs may require of this machine's workers beside its devices, e.g. `eu,nvlink`.

@@ -51,10 +51,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         "use num_processes, or tensor_parallel_size of a deployment", quantization_device_map=None, device_map=None,
     ),
     *_all(
-        "it says where Ray connects to, what it installs and which environment it sets, and the server decides that",
-        "use num_processes", ray_init_kwargs=None,
-    ),
-    *_all(
         TEXT_ONLY, "use text-only data and a text-only model",
         image_max_pixels=589824, image_min_pixels=1024, image_do_pan_and_scan=False, crop_to_patches=False,
         video_max_pixels=65536, video_min_pixels=256, video_fps=2.0, video_maxlen=128, use_audio_in_video=False,

@@ -82,7 +82,7 @@ def replaced(spec: TrainSpec) -> list[str]:
 def _given(spec: TrainSpec) -> dict[str, Any]:
     if spec.distributed.deepspeed is not None:
         return deepcopy(spec.distributed.deepspeed)
-    return presets.for_stage(spec.distributed.zero_stage or 0)
+    return presets.for_stage(spec.distributed.zero_stage or 0, spec.distributed.zero_offload)
 
 
 def _zero(given: Mapping[str, Any], device: str) -> dict[str, Any]:

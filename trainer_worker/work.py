@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
 from shared.records import NewModel
+from shared.settings import process_environment
 from shared.spec import TrainSpec
 from shared.work import Finish, Phase, Run
-from trainer_worker import torchrun
+from trainer_worker import raytrain, torchrun
 
 #: Where the sealed output lies below the attempt.
 OUTPUT = "model"
@@ -26,6 +28,8 @@ OUTPUT = "model"
 RESULTS = (
     "metrics", "num_steps", "num_tokens", "train_loss", "best_step", "kernels", "startup_seconds", "memory_by_rank",
 )  # fmt: skip
+#: How an administrator lets this worker into a Ray cluster that asks for a token.
+CLUSTER_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 #: Part of an adapter's name where the project has no name of its own.
 DEFAULT_PROJECTS = {"default": "local"}
 
@@ -60,6 +64,11 @@ class TrainWork:
             grouped=torchrun.needs_group(schema.from_stored(TrainSpec, run.job.spec), run.devices),
         )
         network = torchrun.network(run.settings, node.address, node.interface)
+        if run.job.spec.get("use_ray"):
+            given = run.settings.ray_address
+            argv = raytrain.train_argv(python, at, given)
+            env |= raytrain.environment(given, secrets.token_hex(32))
+            env |= process_environment(*CLUSTER_VARIABLES) if given else {}
         return [
             Phase(
                 name="prepare",

@@ -183,11 +183,13 @@ def _sharding(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
             yield Step(patch=sharded(spec, stage), what=Text("share by ZeRO-{stage}", stage=stage))
 
 
-def sharded(spec: TrainSpec, stage: int, offload: str = "") -> dict[str, Any]:
+def sharded(spec: TrainSpec, stage: int, offload: str = "none") -> dict[str, Any]:
     """The patch for a ZeRO stage, said as the spec says it."""
-    if offload or spec.distributed.deepspeed is not None:
-        return {"deepspeed": f"ds_z{stage}{offload}_config.json", "zero_stage": None}
-    return {"zero_stage": stage}
+    given = spec.distributed
+    if given.deepspeed is not None:
+        ending = "" if offload == "none" else "_offload"
+        return {"deepspeed": f"ds_z{stage}{ending}_config.json", "zero_stage": None}
+    return {"zero_stage": stage} | ({"zero_offload": offload} if offload != given.zero_offload else {})
 
 
 def _shorter(spec: TrainSpec) -> Iterator[Step]:
@@ -199,9 +201,11 @@ def _shorter(spec: TrainSpec) -> Iterator[Step]:
 
 def _offloads(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
     if footprint.offload(spec) == "none" and footprint.zero_stage(spec) != 3:
-        yield Step(patch=sharded(spec, 2, "_offload"), what=Text("offload the optimizer to the host (ZeRO-2)"))
+        yield Step(patch=sharded(spec, 2, "optimizer"), what=Text("offload the optimizer to the host (ZeRO-2)"))
     if footprint.offload(spec) != "optimizer+params":
-        yield Step(patch=sharded(spec, 3, "_offload"), what=Text("offload optimizer and weights to the host (ZeRO-3)"))
+        yield Step(
+            patch=sharded(spec, 3, "optimizer+params"), what=Text("offload optimizer and weights to the host (ZeRO-3)")
+        )
 
 
 def _more_cards(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
@@ -209,6 +213,7 @@ def _more_cards(spec: TrainSpec, cards: Cards) -> Iterator[Step]:
     while count <= min(64 * cards.count, MOST_CARDS):
         is_quantized = spec.model.quantization_bit is not None
         nodes = {"num_nodes": 1} if spec.distributed.num_nodes > 1 else {}
-        patch = {**nodes, **cards.spread(count), **sharded(spec, 2 if is_quantized else 3)}
+        spread = {"ray_num_workers": count, "num_processes": None} if spec.distributed.use_ray else cards.spread(count)
+        patch = {**nodes, **spread, **sharded(spec, 2 if is_quantized else 3)}
         yield Step(patch=patch, what=Text("share among {count} cards", count=count), num_cards=count)
         count *= 2

@@ -170,7 +170,9 @@ def zero_stage(spec: TrainSpec) -> int | None:
 
 def offload(spec: TrainSpec) -> str:
     """What DeepSpeed keeps on the host, one of memory.OFFLOADS."""
-    zero = _zero(spec.distributed.deepspeed or {})
+    if spec.distributed.deepspeed is None:
+        return spec.distributed.zero_offload
+    zero = _zero(spec.distributed.deepspeed)
     has = {name: _device(zero.get(name)) == "cpu" for name in ("offload_optimizer", "offload_param")}
     if has["offload_param"]:
         return "optimizer+params"

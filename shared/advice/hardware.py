@@ -81,20 +81,20 @@ def precision(case: Case) -> Iterator[Finding]:
 def number(case: Case) -> Iterator[Finding]:
     """Whether the job takes the cards that there are."""
     spread = case.spec.distributed
-    given = spread.num_ranks() if spread.num_processes else None
+    given, field = spread.num_ranks() if spread.processes else None, spread.counted_by
     if case.cards is None or case.cards.count == given:
         return
     there, each = case.cards.count, max(case.cards.count // spread.num_nodes, 1)
     if given is None and there > 1:
         text = Text("num_processes is left out: a job takes one device, and this counts with {count}.", count=there)
-        yield warning("num_processes", ESTIMATE, text, Text("Set num_processes to {count}.", count=each))
+        yield warning(field, ESTIMATE, text, Text("Set {field} to {count}.", field=field, count=each))
     elif given is not None and given > there:
         text = Text("{given} devices are asked for, of {count}.", given=given, count=there)
-        yield warning("num_processes", ESTIMATE, text, Text("Set num_processes to {count}.", count=each))
+        yield warning(field, ESTIMATE, text, Text("Set {field} to {count}.", field=field, count=each))
     elif given is not None and there % given:
         text = Text("{count} cards are no multiple of {given}: {left} stay idle.", count=there, given=given,
                     left=there % given)  # fmt: skip
-        yield info("num_processes", ESTIMATE, text)
+        yield info(field, ESTIMATE, text)
 
 
 def attention(case: Case) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from shared.advice import footprint
 from shared.advice.case import MIXED_BYTES, PURE_BF16_BYTES, Case
@@ -93,7 +94,7 @@ def _cards(case: Case, field: str) -> Iterator[Finding]:
 
 
 def _estimated(case: Case, field: str) -> Iterator[Finding]:
-    two = {"deepspeed": None, "zero_stage": 2}
+    two: dict[str, Any] = {"deepspeed": None, "zero_stage": 2, "zero_offload": "none"}
     needs = {stage: case.on(**(two | {"zero_stage": stage})) for stage in (0, 1, 2, 3)}
     told = ", ".join(f"{stage}: {made.gib:.0f}" for stage, made in needs.items() if made is not None)
     text = Text("Memory of a device by ZeRO stage, GiB: {told}.", told=told)

@@ -162,11 +162,16 @@ def cut(case: Case) -> Iterator[Finding]:
 
 def ray(case: Case) -> Iterator[Finding]:
     """LF turns Ray on by its environment, so that its files carry fields of Ray alone."""
-    given = case.spec.distributed
-    if given.ray_num_workers != Distributed().ray_num_workers and not given.use_ray:
+    given, advice = case.spec.distributed, Text("Set use_ray to true, or num_processes to the devices it shall take.")
+    if given.use_ray:
+        return
+    if given.ray_num_workers != Distributed().ray_num_workers:
         text = Text("ray_num_workers says {count}, but use_ray is not given: the job does not start through Ray.",
                     count=given.ray_num_workers)  # fmt: skip
-        yield warning("use_ray", REFERENCE, text, Text("Set num_processes to the devices that it shall take."))
+        yield warning("use_ray", REFERENCE, text, advice)
+    elif given.ray_init_kwargs:
+        text = Text("ray_init_kwargs is given, but use_ray is not: the job does not start through Ray.")
+        yield warning("use_ray", REFERENCE, text, advice)
 
 
 CHECKS = (

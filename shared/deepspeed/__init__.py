@@ -52,6 +52,10 @@ REFUSED_PRESETS: Mapping[str, str] = {
 }
 #: Where optimizer state and weights may be offloaded to; "nvme" would need a path.
 OFFLOAD_DEVICES = ("none", "cpu")
+#: Keys of zero_optimization by what `zero_offload` says.
+OFFLOADED: Mapping[str, tuple[str, ...]] = {
+    "none": (), "optimizer": ("offload_optimizer",), "optimizer+params": ("offload_optimizer", "offload_param"),
+}  # fmt: skip
 MAX_DEPTH = 8
 
 
@@ -68,9 +72,12 @@ def preset(name: str) -> dict[str, Any]:
     return made
 
 
-def for_stage(zero_stage: int) -> dict[str, Any]:
-    """The preset that `zero_stage` stands for."""
-    return preset(f"ds_z{zero_stage}_config.json")
+def for_stage(zero_stage: int, offload: str = "none") -> dict[str, Any]:
+    """The preset that `zero_stage` stands for, with what `zero_offload` moves to the host."""
+    made = preset(f"ds_z{zero_stage}_config.json")
+    for name in OFFLOADED[offload]:
+        made["zero_optimization"][name] = {"device": "cpu", "pin_memory": True}
+    return made
 
 
 class DeepSpeedConfig(fields.Dict):

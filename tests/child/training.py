@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from shared import schema
 from shared.settings import Settings
 from shared.spec import TrainSpec
-from trainer_worker import torchrun
+from trainer_worker import raytrain, torchrun
 
 #: As SmolLM2's: a system prompt for conversations without one, and a newline after each turn.
 CHATML = (
@@ -168,14 +169,24 @@ def train(attempt: Attempt, num_processes: int = 1, *, expect: int = 0) -> Attem
     return attempt
 
 
+def train_with_ray(attempt: Attempt, num_processes: int, *, expect: int = 0) -> Attempt:
+    """Both phases, the second one's ranks in a Ray of its own."""
+    prepare(attempt)
+    argv = raytrain.train_argv(sys.executable, str(attempt.folder), "")
+    _call(argv, attempt, num_processes, expect, raytrain.environment("", secrets.token_hex(32)))
+    return attempt
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def _call(argv: list[str], attempt: Attempt, num_processes: int, expect: int) -> None:
-    env = environment(num_processes)
+def _call(
+    argv: list[str], attempt: Attempt, num_processes: int, expect: int, more: Mapping[str, str] | None = None
+) -> None:
+    env = environment(num_processes) | dict(more or {})
     log = attempt.folder / "logs" / "launcher.log"
     with log.open("ab") as output:
         child = psutil.Popen(argv, cwd=attempt.folder, env=env, stdout=output, stderr=output)

@@ -274,7 +274,7 @@ COMBINATIONS = [
     fields("validation of nothing", "eval_strategy", "nothing to validate", eval_strategy="steps"),
     fields("final validation of nothing", "do_eval", "nothing to validate", do_eval=True),
     fields("no training", "do_train", "a training job trains", do_train=False),
-    fields("ray", "use_ray", "not supported yet", use_ray=True),
+    fields("ray", "ray_init_kwargs", "not supported", use_ray=True, ray_init_kwargs={"address": "auto"}),
     fields("a tracker without a key", "wandb_api_key", "report_to wandb needs it", report_to="wandb"),
     fields("an unknown tracker", "report_to", "names comet_ml", report_to=["comet_ml", "tensorboard"]),
     fields("a bot of somebody else", "swanlab_lark_webhook_url", "open.feishu.cn", use_swanlab=True,

@@ -66,6 +66,12 @@ def told(made: dict[str, Any], field: str, source: str) -> str:
     return " ".join(f"{f['message']} {f['advice']}" for f in found)
 
 
+def test_a_plan_counts_the_processes_that_ray_starts(platform: Platform) -> None:
+    made = plan(platform, gpus={"kind": "A100-80GB", "count": 2}, use_ray=True, ray_num_workers=2, num_rows=640)
+    without = plan(platform, gpus={"kind": "A100-80GB", "count": 1}, ray_num_workers=2, num_rows=640)
+    assert (made["training"]["effective_batch"], without["training"]["effective_batch"]) == (16, 8)
+
+
 def test_a_plan_says_batch_steps_shape_and_memory_by_part(platform: Platform) -> None:
     made = plan(platform, gpus={"kind": "A100-80GB", "count": 2}, num_processes=2, num_train_epochs=2, num_rows=640)
     assert made["training"]["effective_batch"] == 16
@@ -139,7 +145,7 @@ def test_the_nearest_change_makes_it_fit_and_posts_as_it_is(platform: Platform) 
         ({"config": DISTILL, "per_device_train_batch_size": 1}, {"memory_gib": 40}, {"quantization_bit": 4}),
         ({"cutoff_len": 32768, "per_device_train_batch_size": 1}, {"memory_gib": 24}, {"cutoff_len": 16384}),
         ({"finetuning_type": "full", "config": DISTILL, "per_device_train_batch_size": 1}, {"memory_gib": 24},
-         {"deepspeed": "ds_z3_offload_config.json", "zero_stage": None}),
+         {"zero_stage": 3, "zero_offload": "optimizer+params"}),
     ],
 )  # fmt: skip
 def test_the_smallest_change_comes_first(

@@ -179,7 +179,16 @@ def test_the_models_own_template_is_no_template() -> None:
         ({"resume_from_checkpoint": 5}, "resume_from_checkpoint"),
         ({"save_steps": 1.5}, "save_steps"),
         ({"report_to": "comet_ml"}, "report_to"),
-        ({"use_ray": True}, "use_ray"),
+        ({"zero_offload": "optimizer"}, "zero_offload"),
+        ({"zero_offload": "optimizer+params", "zero_stage": 2}, "zero_offload"),
+        ({"zero_offload": "optimizer", "deepspeed": "ds_z2_config.json"}, "zero_offload"),
+        ({"use_ray": True, "ray_num_workers": 4, "num_processes": 2}, "ray_num_workers"),
+        ({"use_ray": True, "ray_num_workers": 4, "ray_init_kwargs": {"num_cpus": 2}}, "ray_init_kwargs"),
+        ({"use_ray": True, "ray_init_kwargs": {"address": "ray://elsewhere:10001"}}, "ray_init_kwargs"),
+        ({"use_ray": True, "ray_init_kwargs": {"runtime_env": {"pip": ["emoji"]}}}, "ray_init_kwargs"),
+        ({"use_ray": True, "ray_init_kwargs": '{"_temp_dir": "/etc"}'}, "ray_init_kwargs"),
+        ({"use_ray": True, "ray_init_kwargs": {"num_cpu": 2}}, "ray_init_kwargs"),
+        ({"use_ray": True, "ray_init_kwargs": {"log_to_driver": "yes"}}, "ray_init_kwargs"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any], field: str) -> None:
@@ -309,3 +318,20 @@ def test_each_width_of_export_has_one_default_format() -> None:
     assert {bits: formats.get(formats.of_bits(bits)).bits for bits in formats.BITS} == {
         bits: bits for bits in formats.BITS
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "processes"),
+    [
+        ({}, None),
+        ({"num_processes": 2, "ray_num_workers": 4}, 2),
+        ({"use_ray": True}, 1),
+        ({"use_ray": True, "num_processes": 2}, 2),
+        ({"use_ray": True, "ray_num_workers": 4, "num_processes": 4}, 4),
+        ({"use_ray": True, "ray_num_workers": 4, "ray_init_kwargs": '{"num_cpus": 8, "log_to_driver": true}'}, 4),
+    ],
+)
+def test_ray_counts_processes_only_where_it_starts_them(body: dict[str, Any], processes: int | None) -> None:
+    spec = schema.load(TrainSpec, {**SMALL, **body})
+
+    assert spec.distributed.processes == processes

@@ -19,7 +19,7 @@ from shared.settings import Settings
 from shared.spec import TrainSpec
 from shared.store import Store
 from shared.work import Finish, Run
-from trainer_worker import deepspeed, torchrun
+from trainer_worker import deepspeed, raytrain, torchrun
 from trainer_worker.work import TrainWork
 
 ADAPTER = "ft:tiny:local::12345678"
@@ -198,6 +198,41 @@ def test_trackers_get_their_keys_in_the_environment_of_the_training_alone(ledger
     assert "of-the" not in json.dumps(told, default=str)
 
 
+def test_a_training_through_ray_has_a_driver_instead_of_torchrun(ledger: Ledger) -> None:
+    run = ledger.claim(use_ray=True, ray_num_workers=2)
+    folder.write_run_json(run, {})
+
+    _, train = TrainWork().phases(run)
+    address = replace(run, settings=replace(run.settings, ray_address="ray://head:10001"))
+    _, away = TrainWork().phases(address)
+
+    assert train.argv[1:] == ["-m", "trainer_worker.child.ray_driver", str(run.folder)]
+    assert away.argv[-1] == "ray://head:10001"
+    assert json.loads((run.folder / "run.json").read_text())["num_processes"] == 2
+    # Its own Ray is heard by this machine only, and by nobody who has not its token; a cluster has its own ways.
+    assert train.env["RAY_AUTH_MODE"] == "token" and len(train.env["RAY_AUTH_TOKEN"]) == 64
+    assert train.env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0" and train.env["DS_ACCELERATOR"] == "cpu"
+    assert "RAY_AUTH_TOKEN" not in away.env and "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in away.env
+
+
+def test_ray_init_is_told_the_jobs_devices_and_only_what_a_client_may_say() -> None:
+    given = {"num_cpus": 8, "log_to_driver": True, "object_store_memory": None}
+    body = {"model": "m", "dataset": "d", "use_ray": True, "ray_num_workers": 2, "ray_init_kwargs": given}
+    spec = schema.load(TrainSpec, body)
+
+    own = raytrain.own(spec, num_processes=2, num_gpus=2, temp_dir="/tmp/x")
+    cluster = raytrain.cluster(spec, "auto", {"HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_secret", "PATH": "/bin"})
+
+    assert (own["address"], own["num_cpus"], own["num_gpus"], own["log_to_driver"]) == ("local", 8, 2, True)
+    assert (own["include_dashboard"], own["_node_ip_address"]) == (False, "127.0.0.1")
+    assert own["object_store_memory"] == raytrain.STORE_BYTES
+    assert cluster["runtime_env"] == {"env_vars": {"HF_HUB_OFFLINE": "1"}}
+    assert cluster["log_to_driver"] is True and "num_cpus" not in cluster
+    assert raytrain.unheeded(spec) == ["num_cpus"]
+    keys = {"HF_TOKEN": "a", "WANDB_API_KEY": "b"}
+    assert raytrain.secrets(keys | {"PATH": "/bin"}) == keys
+
+
 def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger) -> None:
     run = ledger.claim(suffix="mine", lora_rank=4, output_dir="saves/mine/sft")
     (run.output / "adapter_model.safetensors").write_text("weights")
@@ -296,6 +331,51 @@ def test_deepspeed_gets_numbers_where_the_spec_has_them(body: dict[str, Any]) ->
     left = {key for key, value in made["zero_optimization"].items() if value == "auto"}
     assert left <= deepspeed.BY_WIDTH
     assert "auto" not in made.values()
+
+
+@pytest.mark.parametrize(
+    ("body", "stage", "optimizer", "params"),
+    [
+        ({"zero_stage": 0}, 0, None, None),
+        ({"zero_stage": 1}, 1, None, None),
+        ({"zero_stage": 1, "zero_offload": "optimizer"}, 1, "cpu", None),
+        ({"zero_stage": 2}, 2, None, None),
+        ({"zero_stage": 2, "zero_offload": "optimizer"}, 2, "cpu", None),
+        ({"zero_stage": 3}, 3, None, None),
+        ({"zero_stage": 3, "zero_offload": "optimizer"}, 3, "cpu", None),
+        ({"zero_stage": 3, "zero_offload": "optimizer+params"}, 3, "cpu", "cpu"),
+        ({"deepspeed": "examples/deepspeed/ds_z0_config.json"}, 0, None, None),
+        ({"deepspeed": "ds_z2_config.json"}, 2, None, None),
+        ({"deepspeed": "ds_z2_offload_config.json"}, 2, "cpu", None),
+        ({"deepspeed": "ds_z3_config.json"}, 3, None, None),
+        ({"deepspeed": "ds_z3_offload_config.json"}, 3, "cpu", "cpu"),
+        ({"deepspeed": {"zero_optimization": {"stage": 1}}}, 1, None, None),
+        ({"deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}}, 2, "cpu", None),
+    ],
+)
+def test_the_engine_shares_and_offloads_what_the_spec_says(
+    body: dict[str, Any], stage: int, optimizer: str | None, params: str | None
+) -> None:
+    for device, is_pinned in (("cuda", True), ("cpu", False)):
+        made = deepspeed_config(device=device, **body)
+        zero = made["zero_optimization"]
+        offloaded = {name: zero.get(name) for name in ("offload_optimizer", "offload_param")}
+        assert zero["stage"] == stage
+        assert [place and place["device"] for place in offloaded.values()] == [optimizer, params]
+        assert all(place.get("pin_memory", is_pinned) is is_pinned for place in offloaded.values() if place)
+        assert made["zero_force_ds_cpu_optimizer"] is False and made["zero_allow_untested_optimizer"] is True
+        assert made == deepspeed_config(device=device, **body)
+
+
+@pytest.mark.parametrize(
+    ("preset", "body"),
+    [
+        ("ds_z2_offload_config.json", {"zero_stage": 2, "zero_offload": "optimizer"}),
+        ("ds_z3_offload_config.json", {"zero_stage": 3, "zero_offload": "optimizer+params"}),
+    ],
+)
+def test_an_offload_beside_a_stage_is_the_preset_of_that_name(preset: str, body: dict[str, Any]) -> None:
+    assert deepspeed_config(deepspeed=preset) == deepspeed_config(**body)
 
 
 def test_offloading_pins_no_memory_and_overlaps_nothing_on_a_cpu() -> None:
