@@ -11,6 +11,7 @@ from gateway import body, openapi, queueing
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.jobs import find_jobs, list_json
+from gateway.openai import integrations
 from gateway.openai.hyperparameters import hyperparameters, job_body, method
 from gateway.services import services
 from shared.errors import NotFound
@@ -149,7 +150,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "trained_tokens": job.result.get("num_tokens"),
         "error": _error(job),
         "estimated_finish": None,
-        "integrations": [],
+        "integrations": integrations.told(job),
         "metadata": job.metadata,
         "x_phase": job.phase,
         "x_progress": job.progress,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.openai import integrations
 from shared import schema, stages
 from shared.errors import Complaint, InvalidRequest
 from shared.fields import shown
@@ -58,7 +59,7 @@ def job_body(given: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("suffix", "seed", "metadata", "priority", "requires")
         if given.get(name) is not None
     }
-    return made | own | dict(given.get("x_train") or {})
+    return made | integrations.fields(given) | own | dict(given.get("x_train") or {})
 
 
 def base_learning_rate(stage: str) -> float:
@@ -95,9 +96,7 @@ def _check(given: Mapping[str, Any]) -> None:
     for name in ("method", "hyperparameters", "x_train"):
         if given.get(name) is not None and not isinstance(given[name], dict):
             complaints.append(Complaint(field=name, message="must be an object", code="invalid_type"))
-    if given.get("integrations"):
-        message = "are not offered yet: leave them out, the job's events and metrics have the loss"
-        complaints.append(Complaint(field="integrations", message=message, code="unsupported"))
+    complaints += integrations.complaints(given)
     if complaints:
         raise schema.refusal(complaints)
 

@@ -2,7 +2,7 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const state = { key: sessionStorage.getItem("key") || "", job: null, follow: null, points: [] };
+const state = { key: sessionStorage.getItem("key") || "", job: null, follow: null, points: [], validations: [] };
 
 // --- HTTP ---------------------------------------------------------------------------------------------------------
 
@@ -124,7 +124,8 @@ function jobRow(job) {
 async function openJob(id) {
   if (state.follow) state.follow.abort();
   state.follow = new AbortController();
-  Object.assign(state, { job: id, points: [] });
+  Object.assign(state, { job: id, points: [], validations: [] });
+  $("detail-trackers").replaceChildren();
   $("job-detail").hidden = false;
   $("detail-title").textContent = id;
   $("detail-log").textContent = "";
@@ -179,20 +180,37 @@ async function follow(id, signal, after = 0) {
 
 function onJobEvent(event, body) {
   const data = body.data || {};
-  if (event.type === "metrics" && typeof data.loss === "number") {
-    state.points = state.points.filter((point) => point.step < data.step);
-    state.points.push({ step: data.step, loss: data.loss });
+  for (const [name, kept] of [["loss", "points"], ["eval_loss", "validations"]]) {
+    if (event.type !== "metrics" || typeof data[name] !== "number") continue;
+    // Steps that a later attempt does again come again.
+    state[kept] = state[kept].filter((point) => point.step < data.step);
+    state[kept].push({ step: data.step, loss: data[name] });
     drawLoss();
+  }
+  if (event.type === "tracker" && /^https?:/.test(data.url || "")) {
+    $("detail-trackers").append(element("a", { href: data.url, target: "_blank", rel: "noopener" }, data.tracker), " ");
   }
   if (event.type === "checkpoint") {  // those of before come all at once
     clearTimeout(state.due);
     state.due = setTimeout(showCheckpoints, 300);
   }
   const log = $("detail-log");
-  const said = [both(body.message, data.zh?.message), both(data.advice || "", data.zh?.advice)].filter(Boolean).join("\n    ");
+  const measured = ["loss", "eval_loss"].filter((name) => typeof data[name] === "number").map((name) => `${name} ${number(data[name])}`);
+  const text = body.message || (event.type === "metrics" ? `step ${data.step}: ${measured.join(", ")}` : "");
+  if (!text) return;
+  const said = [both(text, data.zh?.message), both(data.advice || "", data.zh?.advice)].filter(Boolean).join("\n    ");
   log.textContent += `${new Date(body.created_at).toLocaleTimeString()}  ${body.level.padEnd(7)} ${said}\n`;
   log.scrollTop = log.scrollHeight;
 }
+
+// The drawing of the server: also the learning rate, and a smoothed loss.
+const saveCurves = guarded(async () => {
+  const drawn = await (await api(`v1/jobs/${state.job}/curves.svg`)).blob();
+  const link = element("a", { href: URL.createObjectURL(drawn), download: `${state.job}.svg` });
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+$("detail-curves").addEventListener("click", saveCurves);
 
 function drawLoss() {
   const [width, height, left, bottom] = [720, 240, 46, 24];
@@ -200,7 +218,8 @@ function drawLoss() {
   svg.replaceChildren();
   svg.style.display = state.points.length ? "" : "none";
   if (!state.points.length) return;
-  const steps = state.points.map((p) => p.step), losses = state.points.map((p) => p.loss);
+  const all = [...state.points, ...state.validations];
+  const steps = all.map((p) => p.step), losses = all.map((p) => p.loss);
   const [low, high, last] = [Math.min(...losses), Math.max(...losses), Math.max(...steps)];
   const x = (step) => left + (width - left - 10) * (step / Math.max(last, 1));
   const y = (loss) => 12 + (height - bottom - 12) * (1 - (loss - low) / Math.max(high - low, 1e-9));
@@ -216,7 +235,11 @@ function drawLoss() {
   }
   make("text", { x: left, y: height - 6 }, "step 0");
   make("text", { x: width - 70, y: height - 6 }, `step ${last}`);
-  make("polyline", { points: state.points.map((p) => `${x(p.step).toFixed(1)},${y(p.loss).toFixed(1)}`).join(" ") });
+  const line = (points) => points.map((p) => `${x(p.step).toFixed(1)},${y(p.loss).toFixed(1)}`).join(" ");
+  make("polyline", { points: line(state.points) });
+  if (!state.validations.length) return;
+  make("polyline", { class: "validation", points: line(state.validations) });
+  make("text", { class: "validation", x: width - 70, y: 12 }, "eval_loss");
 }
 
 // --- Training -----------------------------------------------------------------------------------------------------

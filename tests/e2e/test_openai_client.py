@@ -124,6 +124,27 @@ def test_cancel_pause_and_resume_post_empty_bodies(client: openai.OpenAI, traini
     assert refused.value.code == "invalid_job_state"
 
 
+def test_the_integration_of_wandb_is_report_to_wandb(client: openai.OpenAI, training_file: str) -> None:
+    asked = {"type": "wandb", "wandb": {"project": "mine", "name": "first run"}}
+    given = {"model": "org/tiny model", "training_file": training_file, "integrations": [asked]}
+    with pytest.raises(openai.UnprocessableEntityError, match="wandb_api_key is missing"):
+        client.fine_tuning.jobs.create(**given)
+
+    job = client.fine_tuning.jobs.create(
+        **given, metadata={"team": "a"}, extra_body={"x_train": {"wandb_api_key": "k"}}
+    )
+
+    assert job.integrations is not None
+    told = job.integrations[0].wandb
+    assert (told.project, told.name, told.tags) == ("mine", "first run", ["team=a"])
+    given["integrations"] = [{"type": "wandb", "wandb": {"project": "mine", "entity": "others"}}, {"type": "comet"}]
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.fine_tuning.jobs.create(**given)
+    assert isinstance(refused.value.body, dict)
+    issues = [issue["field"] for issue in refused.value.body["issues"]]
+    assert issues == ["integrations.wandb.entity", "integrations"]
+
+
 def test_a_repeated_create_is_one_job(client: openai.OpenAI, training_file: str) -> None:
     create = client.fine_tuning.jobs.create
     first, again = (create(model="org/tiny model", training_file=training_file, seed=5) for _ in range(2))
