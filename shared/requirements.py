@@ -54,6 +54,11 @@ class Device:
     def is_gpu(self) -> bool:
         return self.id != CPU
 
+    @property
+    def size_gib(self) -> float:
+        """Its memory as it is asked for: what the card is sold with, of which programs see up to a tenth less."""
+        return max([self.memory_gib or 0.0, *(size for size in SIZES if _is_sold_as(self.memory_gib, size))])
+
 
 def _kind(value: str) -> Message | None:
     if len(value) > MAX_KIND_CHARS or not words(value):
@@ -78,7 +83,13 @@ class Requirements:
     )  # fmt: skip
     gpu_kind: str | None = param(None, "Kind of card, e.g. A100 or H100-80GB.", type=str, source="ours", check=_kind)
     min_gpu_memory_gib: float | None = param(
-        None, "Memory that each card has at least.", type=float, minimum=1.0, maximum=4096.0, source="ours", unit="GiB"
+        None,
+        "Memory that each card is sold with at least: 80 for an A100-80GB.",
+        type=float,
+        minimum=1.0,
+        maximum=4096.0,
+        source="ours",
+        unit="GiB",
     )
     accelerator: str = param(
         "any", "Whether GPUs are needed, or a machine without any.", choices=("any", CUDA, CPU), source="ours"
@@ -136,8 +147,7 @@ def keys(device: Device) -> frozenset[str]:
 
 
 def _words_of(device: Device) -> frozenset[str]:
-    memory = device.memory_gib or 0.0
-    sizes = {f"{size}GB" for size in SIZES if 0.9 * size <= memory <= 1.01 * size}
+    sizes = {f"{size}GB" for size in SIZES if _is_sold_as(device.memory_gib, size)}
     return words(device.kind or "") | sizes
 
 
@@ -146,6 +156,10 @@ def of_worker(worker: Worker) -> list[Device]:
     told = {device["id"]: device for device in worker.machine.get("devices", ())}
     known = [(name, told.get(name, {})) for name in worker.devices]
     return [Device(id=name, kind=one.get("kind"), memory_gib=one.get("memory_gib")) for name, one in known]
+
+
+def _is_sold_as(memory_gib: float | None, size: int) -> bool:
+    return 0.9 * size <= (memory_gib or 0.0) <= 1.01 * size
 
 
 def fitting(requires: Mapping[str, Any], devices: Iterable[Device]) -> list[Device]:
@@ -158,7 +172,7 @@ def _is_fit(requires: Mapping[str, Any], device: Device) -> bool:
     accelerator = requires.get("accelerator")
     if accelerator == CPU or not device.is_gpu:
         return not device.is_gpu and accelerator != CUDA
-    return (kind is None or words(kind) <= _words_of(device)) and (device.memory_gib or 0.0) >= (least or 0.0)
+    return (kind is None or words(kind) <= _words_of(device)) and device.size_gib >= (least or 0.0)
 
 
 def count(devices: Iterable[Device]) -> int:

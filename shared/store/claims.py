@@ -90,10 +90,10 @@ def fitting(devices: Sequence[Device]) -> Iterator[ColumnElement[bool]]:
 
 def _lots(gpus: Sequence[Device]) -> Iterator[tuple[frozenset[str | None], float, int]]:
     """(kinds, memory, number): so many cards are of each of these kinds and have so much memory or more."""
-    memories: dict[str | None, list[float]] = {None: [gpu.memory_gib or 0.0 for gpu in gpus]}
+    memories: dict[str | None, list[float]] = {None: [gpu.size_gib for gpu in gpus]}
     for gpu in gpus:
         for key in requirements.keys(gpu):
-            memories.setdefault(key, []).append(gpu.memory_gib or 0.0)
+            memories.setdefault(key, []).append(gpu.size_gib)
     alike: dict[tuple[float, ...], set[str | None]] = {}
     for name, found in memories.items():
         alike.setdefault(tuple(sorted(found)), set()).add(name)

@@ -159,7 +159,7 @@ def test_the_claim_and_the_rule_agree_on_what_a_worker_can_take(store: Store, ne
         asks = {
             "num_devices": chance.randint(0, 4),
             "gpu_kind": chance.choice([None, "A100", "T4", "A100-80GB"]),
-            "min_gpu_memory_gib": chance.choice([None, 10, 16, 79.2, 80]),
+            "min_gpu_memory_gib": chance.choice([None, 10, 16, 17, 80, 81]),
             "accelerator": chance.choice([None, "cpu", "cuda"]),
         }
         if asks["gpu_kind"] or asks["min_gpu_memory_gib"]:
