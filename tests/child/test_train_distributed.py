@@ -69,17 +69,6 @@ def test_two_processes_learn_what_one_learns(
         assert measured[0] == pytest.approx(measured[1], rel=RELATIVE)
 
 
-def test_zero_3_resumes_as_if_it_had_not_stopped(tmp_path: Path, tiny: Path, rows: Path) -> None:
-    spec = {"zero_stage": 3, "save_strategy": "steps", "save_steps": 4, "max_steps": 8, "val_size": 0.25, **TWO}
-    whole = train(make_attempt(tmp_path / "whole", tiny, rows, **spec), 2)
-    checkpoint = whole.folder / whole.of("checkpoint")[0]["path"]
-
-    rest = train(make_attempt(tmp_path / "rest", tiny, rows, resume_from=checkpoint, **spec), 2)
-
-    assert rest.of("metrics")[0]["step"] == 5
-    assert rest.losses == pytest.approx(whole.losses[4:], rel=1e-6)
-
-
 def test_a_rank_that_fails_says_why(tmp_path: Path, tiny: Path, rows: Path) -> None:
     attempt = make_attempt(tmp_path / "a", tiny, rows, lora_target="no_such_layer", **TWO)
 
