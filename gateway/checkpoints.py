@@ -25,7 +25,8 @@ def list_checkpoints(job_id: str) -> Response:
     """Checkpoints of a job, oldest first
 
     Each has the name of a model: it is exported, deployed, asked, evaluated and trained on by that name or by its id,
-    also while the job still runs.
+    also while the job still runs. One without a name is no model: an adapter beside a base that the training changes
+    (new tokens, several adapters) fits none before the end, when it is merged.
     """
     job = services().store.jobs.get(project_id(), job_id)
     found = services().store.checkpoints.list(project_id(), job_id)
