@@ -75,7 +75,7 @@ class Crew:
     @property
     def is_gone(self) -> bool:
         """Whether nothing of the other nodes runs any more."""
-        return not any(member.status in LIVE for member in self.others)
+        return self.is_alone or (bool(self.others) and not any(member.status in LIVE for member in self.others))
 
     def start(self) -> Node:
         """Tell the others where to meet. Nodes at one address are one machine, and need no network."""

@@ -136,6 +136,7 @@ class Supervisor:
 
     def _dismiss(self) -> None:
         self._crew.dismiss()
+        self._crew.look()
         while not self._crew.is_gone:
             self._relay.tick()
             time.sleep(TICK_SECONDS / 4)
@@ -222,7 +223,10 @@ class Supervisor:
             raise Withdrawn("the ledger could not be reached for too long, and its child was ended")
         said = _error_of(outcome) if outcome is not None else None
         num_oom_kills = crash.count_oom_kills() - num_oom_kills
-        raise Failed(crash.explain(self.run.folder, phase.name, code, num_oom_kills, said))
+        error = crash.explain(self.run.folder, phase.name, code, num_oom_kills, said)
+        if code == keeper.ABANDONED and self._crew.is_broken and error["class"] == "ChildFailed":
+            error |= {"code": failures.PEER}  # no rank here has failed: all were ended because a node was gone
+        raise Failed(error)
 
     def _start(self, index: int) -> spawn.Kept:
         if not self._phases()[index].needs_devices:

@@ -133,7 +133,8 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
     ),
     # Distributed and precision
     *_all(
-        "processes meet on an address that the worker chooses", "use num_processes", master_addr=None, master_port=None,
+        "processes meet on an address that the worker chooses", "use num_processes and num_nodes", master_addr=None,
+        master_port=None,
     ),
     *_all("devices and their backend are the worker's", "use num_processes", ddp_backend=None, use_cpu=False),
     *_all(
