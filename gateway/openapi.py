@@ -33,6 +33,9 @@ PAGE: list[dict[str, Any]] = [
 AFTER_NUMBER: list[dict[str, Any]] = [
     {"in": "query", "name": "after", "schema": {"type": "integer"}, "description": "Number of the last event seen."},
 ]
+FILE_PATH: list[dict[str, Any]] = [
+    {"in": "query", "name": "path", "schema": {"type": "string"}, "description": "The file to download."},
+]
 EVENT_STREAM: dict[str, Any] = {
     "200": {
         "description": "One event per id; ends after `event: done`.",
@@ -177,6 +180,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         is_best=_SWITCH, is_newest=_SWITCH, is_resumable=_SWITCH, is_damaged=_SWITCH, kind=_TEXT, base_model=_TEXT,
         size_bytes=_NUMBER, model_size_bytes=_NUMBER, digest=_TEXT, created_at=_TIME,
     ),
+    "JobFile": _record(path=_TEXT, size_bytes=_NUMBER, sha256=_TEXT),
     "Dataset": _record(
         name=_TEXT, filename=_TEXT, purpose=_TEXT, format=_TEXT, kind=_TEXT, columns=_OBJECT, num_rows=_NUMBER,
         size_bytes=_NUMBER, digest=_TEXT, created_at=_TIME,

@@ -87,6 +87,17 @@ class Client:
         with file.open("rb") as stream:
             return self._json("POST", path, files={"file": (file.name, stream)}, data=fields)
 
+    def download(self, url: str, target: Path, /, **query: Any) -> None:
+        """One file into `target`, its folders made."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._errors(), self._http.stream("GET", url, params=query) as response:
+            if response.is_error:
+                response.read()
+                raise _api_error(response)
+            with target.open("wb") as file:
+                for piece in response.iter_bytes():
+                    file.write(piece)
+
     def is_ready(self) -> bool:
         try:
             return self._http.get("/readyz", timeout=5.0).status_code == 200

@@ -100,6 +100,25 @@ def test_preferences_are_learned_by_dpo(client: openai.OpenAI, platform: Platfor
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
 
 
+def test_files_of_a_finished_job_are_listed_and_downloaded(
+    client: openai.OpenAI, platform: Platform, training_file: str
+) -> None:
+    job = client.fine_tuning.jobs.create(model="org/tiny model", training_file=training_file, seed=77)
+    assert platform.get(f"/v1/jobs/{job.id}/files").get_json()["data"] == []
+    run_by_hand(platform, job.id)
+
+    listed = platform.get(f"/v1/jobs/{job.id}/files").get_json()["data"]
+    drawn = platform.get(f"/v1/jobs/{job.id}/curves.svg")
+    content = platform.get(f"/v1/jobs/{job.id}/files?path=config.json")
+
+    assert "config.json" in [file["path"] for file in listed]
+    assert content.get_data() == (platform.settings.import_roots[0] / "tiny" / "config.json").read_bytes()
+    assert content.headers["Content-Disposition"] == "attachment"
+    assert drawn.mimetype == "image/svg+xml" and "<polyline" in drawn.get_data(as_text=True)
+    for path in ("../config.json", "/etc/passwd", "manifest.json"):
+        assert platform.get(f"/v1/jobs/{job.id}/files?path={path}").status_code == 404
+
+
 def run_by_hand(platform: Platform, job_id: str) -> None:
     """What a worker writes into the ledger for a training."""
     claim = platform.store.attempts.claim_next(worker_id="w", kinds=[Kind.TRAIN], num_devices=1, storage_id=None)

@@ -1,9 +1,10 @@
-"""List jobs, show one or its checkpoints, change its priority, or ask for it to be cancelled, paused or resumed."""
+"""List jobs, show one, its checkpoints or files; change its priority; ask that it be cancelled, paused or resumed."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,16 +14,17 @@ from gateway.cli.client import Client, connect
 from shared.job import Kind, Status
 from shared.settings import Settings
 
-HELP = "list, show, prioritize, cancel, pause or resume jobs; list the checkpoints of one"
+HELP = "list, show, prioritize, cancel, pause or resume jobs; list the checkpoints or files of one"
 
 
-ACTIONS = ("list", "show", "checkpoints", "prioritize", "cancel", "pause", "resume")
+ACTIONS = ("list", "show", "checkpoints", "files", "prioritize", "cancel", "pause", "resume")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=ACTIONS)
     parser.add_argument("job", nargs="?", metavar="JOB", help="id of the job, for all but list")
     parser.add_argument("priority", nargs="?", type=int, metavar="N", help="prioritize: higher runs first (0)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="files: download them into this folder")
     parser.add_argument("--kind", choices=[kind.value for kind in Kind])
     parser.add_argument("--status", choices=[status.value for status in Status])
     parser.add_argument("--limit", type=int, default=20, help="how many to list, newest first (default 20)")
@@ -43,6 +45,8 @@ def run(args: Namespace, console: Console) -> int:
             return 0
         if args.action == "checkpoints":
             return _checkpoints(client.get(f"/v1/jobs/{args.job}/checkpoints")["data"], console, args)
+        if args.action == "files":
+            return _files(client, console, args)
         if args.action == "prioritize":
             job = client.patch(f"/v1/jobs/{args.job}", {"priority": args.priority})
             console.print(f"{job['id']}: priority {job['priority']}, {show.place(job)}", soft_wrap=True)
@@ -77,6 +81,21 @@ def _checkpoints(found: list[dict[str, Any]], console: Console, args: Namespace)
     ]  # fmt: skip
     columns = ("step", "epoch", "loss", "eval_loss", "size", "", "name")
     show.table(console, columns, rows, "no checkpoints")
+    return 0
+
+
+def _files(client: Client, console: Console, args: Namespace) -> int:
+    path = f"/v1/jobs/{args.job}/files"
+    found = client.get(path)["data"]
+    if args.to is not None:
+        for file in found:
+            client.download(path, args.to / file["path"], path=file["path"])
+        console.print(f"{len(found)} files in {args.to}", soft_wrap=True)
+        return 0
+    if args.json:
+        show.as_json(console, found)
+        return 0
+    show.table(console, ("size", "path"), [(show.size(one["size_bytes"]), one["path"]) for one in found], "no files")
     return 0
 
 
