@@ -15,8 +15,8 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, followers, labels, openapi, previews, remarks, surroundings
-from gateway.admission import kept, missing
+from gateway import body, followers, labels, openapi, previews, remarks, suitors, surroundings
+from gateway.admission import kept, missing, requires
 from gateway.auth import project_id
 from gateway.fitness import unfit
 from gateway.services import services
@@ -124,6 +124,8 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
         raise schema.refusal(complaints)
     told = {"object": "plan", "kind": envelope.kind, "spec": wire}
     said = [*_absent(absent), *_keyless(spec), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
+    if envelope.requires:
+        said += suitors.remarks(services(), str(envelope.kind), requires(spec, envelope.requires))
     if not isinstance(spec, TrainSpec):
         return told | {"findings": [finding.as_dict() for finding in (*said, *doctor.findings(spec))]}
     known = _known(spec, beside, cards, shape)

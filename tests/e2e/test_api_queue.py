@@ -114,6 +114,8 @@ def test_what_no_worker_has_is_told_at_the_door_and_in_the_queue(platform: Platf
     told = "No worker has 2 device(s), kind H100: the job waits for one."
     assert warnings(platform, job)["requires"].startswith(told)
     assert "a (2 x NVIDIA A100-SXM4-80GB (79.2 GiB), eu)" in warnings(platform, job)["requires"]
+    plan = platform.post("/v1/plans", GOOD | {"requires": {"gpu_kind": "H100", "num_devices": 2}}).get_json()
+    assert any(finding["message"].startswith(told) for finding in plan["findings"])
     queue = platform.get(f"/v1/jobs/{job['id']}").get_json()["queue"]
     assert queue["reason"].startswith(told) and queue["estimated_start"] is None and "H100" in queue["reason_zh"]
 

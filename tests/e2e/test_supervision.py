@@ -373,5 +373,16 @@ def test_a_job_prepares_without_a_device_and_then_waits_for_who_has_it(
     said = "Waiting for 1 device(s): cpu is held by ftjob-other"
     wait_for(lambda: said in [event.message for event in platform.events(job, "message")])
     assert not platform.children()
+    wait_for(lambda: cpu_holder(platform) == {"id": "ftjob-other", "kind": "train"})
     taken.close()
     assert platform.wait_end(job).status == Status.SUCCEEDED
+    [attempt] = platform.store.attempts.list(job.project_id, job.id)
+    assert attempt.devices == ["cpu"]
+    wait_for(lambda: cpu_holder(platform) is None)
+
+
+def cpu_holder(platform: Platform) -> dict[str, str] | None:
+    """Who has the CPU, as the worker reports it."""
+    [worker] = [worker for worker in platform.store.workers.list() if worker.id == "one"]
+    [device] = worker.machine["devices"]
+    return device["held_by"] and dict(device["held_by"])
