@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from training import Attempt, make_attempt, make_model, train_here
 from shared import recovery, tail
 from shared.job import Job, Kind, Status, Wanted
 from trainer_worker.child import __main__ as child
-from trainer_worker.child import prepare
+from trainer_worker.child import extensions, prepare
 
 #: A row of 480 learned tokens needs 61 MB for its logits alone, and two or three times that in the backward pass.
 VOCABULARY, ROOM_BYTES = 32_000, 450 * 2**20
@@ -123,3 +124,17 @@ def test_a_step_has_the_same_samples_in_smaller_batches(tmp_path: Path, tiny: Pa
 
     assert rest.of("metrics")[0]["step"] == 5
     assert rest.losses == pytest.approx(whole.losses[4:], abs=1e-4)
+
+
+def test_a_lock_of_a_compilation_that_nobody_does_any_more_is_removed(tmp_path: Path) -> None:
+    left, held, young = (tmp_path / name / "lock" for name in ("left", "py311_cpu/held", "young"))
+    for lock in (left, held, young):
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+    for lock in (left, held):
+        os.utime(lock, (1, 1))
+
+    with held.open():
+        assert extensions.remove_stale_locks(tmp_path) == [left]
+
+    assert [lock.exists() for lock in (left, held, young)] == [False, True, True]

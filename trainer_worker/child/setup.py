@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from shared.ladder import RECOMPUTE
 from trainer_worker import deepspeed
-from trainer_worker.child import architecture, doing, liger, memory, model, shortage, tokenizer, words
+from trainer_worker.child import architecture, doing, extensions, liger, memory, model, shortage, tokenizer, words
 from trainer_worker.child.arguments import training_arguments
 from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
@@ -94,6 +94,8 @@ def start_engine(context: Context, precision: Precision) -> dict[str, Any]:
     """The engine's configuration; its process group is started here: ZeRO-3 asks for its size when it loads."""
     from deepspeed.comm import init_distributed  # takes seconds, and other trainings do without
 
+    for lock in extensions.remove_stale_locks():
+        context.emit("message", f"{lock.parent.name} was being compiled by a process that is gone", "warning")
     init_distributed(
         dist_backend="nccl" if context.device.type == "cuda" else "gloo",
         auto_mpi_discovery=False,
