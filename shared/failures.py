@@ -27,6 +27,8 @@ class Failure:
     field: str | None = None
     #: Whether the same again may end otherwise: then the job is tried again by itself, a few times.
     retryable: bool = False
+    #: How long to wait before: at once, what is away would be away still.
+    wait_seconds: float = 0.0
 
 
 #: Stands in a message before the last lines of a log.
@@ -101,6 +103,7 @@ TABLE: Mapping[str, Failure] = {
             what="the Hugging Face Hub did not answer",
             advice="See the network and HF_ENDPOINT, or register model and dataset from files",
             retryable=True,
+            wait_seconds=30.0,
         ),
         Failure(
             code="deepspeed_build_failed",

@@ -31,6 +31,8 @@ class Answer:
     why: str = ""
     #: What it runs with; empty: as before, and it counts among those that may fail in a row.
     adjustments: Mapping[str, Any] | None = None
+    #: Before that attempt.
+    wait_seconds: float = 0.0
 
 
 def answer(job: Job, error: Mapping[str, Any], folder: Path, places: Sequence[Path] = ()) -> Answer:
@@ -38,7 +40,12 @@ def answer(job: Job, error: Mapping[str, Any], folder: Path, places: Sequence[Pa
     done = failures.completed(_with_volume(error, [folder, *places]))
     if done["code"] in failures.MEMORY and job.kind == Kind.TRAIN:
         return _of_memory(job, done, _left_by(folder))
-    return Answer(error=done, why=f"another attempt may end otherwise ({done['code']})" if done["retryable"] else "")
+    if done["code"] in failures.MEMORY:
+        done["field"] = ladder.EVAL if ladder.EVAL in job.spec else None
+    if not done["retryable"]:
+        return Answer(error=done)
+    why = f"another attempt may end otherwise ({done['code']})"
+    return Answer(error=done, why=why, wait_seconds=failures.TABLE[done["code"]].wait_seconds)
 
 
 def _with_volume(error: Mapping[str, Any], places: Sequence[Path]) -> Mapping[str, Any]:

@@ -109,6 +109,10 @@ class Supervisor:
         if not answer.why:
             self._finish(Status.FAILED, error=answer.error)
             return
+        until = time.monotonic() + answer.wait_seconds
+        while time.monotonic() < until and self._wish() is Wish.NONE:
+            self._relay.tick()
+            time.sleep(TICK_SECONDS)
         retry = self.run.store.attempts.retry
         self._lease.insist(
             lambda: retry(

@@ -114,6 +114,15 @@ def test_no_smaller_batches_for_what_has_none(tmp_path: Path) -> None:
     answer = recovery.answer(job(kind=Kind.EXPORT), OOM, tmp_path)
 
     assert (answer.why, answer.adjustments) == ("", None)
+    assert answer.error["field"] == ladder.EVAL, "this spec has one; an export's has none"
+
+
+def test_what_is_away_is_not_asked_again_at_once(tmp_path: Path) -> None:
+    waits = [
+        recovery.answer(job(), {"code": code, "message": "m"}, tmp_path) for code in ("hub_unreachable", "peer_lost")
+    ]
+
+    assert [answer.wait_seconds for answer in waits] == [30, 0]
 
 
 def test_a_full_disk_is_named_and_may_be_all_that_there_is_to_say(tmp_path: Path) -> None:
