@@ -8,8 +8,10 @@ be imported and is not found. For the entries of processes only: it cannot be ta
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from trainer_worker import deepspeed
@@ -33,6 +35,17 @@ def beside_training(spec: Any) -> Iterator[str]:
         yield "deepspeed"
     optimizer = spec.train.optim
     if not quantizes(spec) and not any(part in optimizer for part in OF_BITSANDBYTES):
+        yield "bitsandbytes"
+
+
+def beside_evaluation(run: Mapping[str, Any]) -> Iterator[str]:
+    """What an evaluation does without; lm-evaluation-harness has metrics that need anything."""
+    if run["spec"]["tasks"]:
+        return
+    yield from ("sklearn", "datasets", "deepspeed")
+    path = Path(run["model_path"]) / "config.json"
+    quantized = not path.is_file() or "quantization_config" in json.loads(path.read_text())
+    if run["spec"]["quantization_bit"] is None and not quantized:
         yield "bitsandbytes"
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from shared.attempt import Attempt, describe
+from trainer_worker.child import lean
 
 #: What to change first when the memory does not suffice for one sample.
 MEMORY_FIELD = "cutoff_len"
@@ -14,6 +15,7 @@ MEMORY_FIELD = "cutoff_len"
 def main(folder: Path) -> int:
     attempt = Attempt(folder)
     try:
+        lean.hide(lean.beside_evaluation(attempt.run))
         # Imported here so that a broken environment is reported as a failed job, not as a crash.
         from trainer_worker.child.evaluation.records import Stopped
         from trainer_worker.child.evaluation.run import evaluate

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationMethod
 
@@ -27,6 +27,8 @@ ARCHITECTURE, TASK = "ForSequenceClassification", "SEQ_CLS"
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     model: Any
+    #: Whether peft's model is around it.
+    has_adapter: bool
     tokenizer: PreTrainedTokenizerBase
     collator: Collator
     precision: Precision
@@ -48,9 +50,7 @@ def load(context: Context, spec: EvaluateSpec) -> Loaded:
     if models.gives_scores(context.spec) and not run["adapter_paths"]:
         check_head(list(config.architectures or ()))
     model: Any = models.load(context, config, precision.frozen, layout.kernel)
-    for path in run["adapter_paths"]:
-        model = model.merge_and_unload() if isinstance(model, PeftModel) else model
-        model = PeftModel.from_pretrained(model, path, autocast_adapter_dtype=False)
+    model = with_adapters(model, run["adapter_paths"])
     if models.gives_scores(context.spec) and run["adapter_paths"]:
         check_head([ARCHITECTURE] if model.peft_config["default"].task_type == TASK else [])
     # bitsandbytes has put its weights where they are computed, and refuses to move them.
@@ -62,12 +62,24 @@ def load(context: Context, spec: EvaluateSpec) -> Loaded:
     segments = layout.kernel == models.attention.NAME
     return Loaded(
         model=model,
+        has_adapter=bool(run["adapter_paths"]),
         tokenizer=loaded,
         collator=Flat(segments=segments) if layout.is_flat else Padded(pad_id=loaded.pad_token_id or 0),
         precision=precision,
         autocast=partial(precision.context, context.device),
         device=context.device,
     )
+
+
+def with_adapters(model: Any, paths: Sequence[str]) -> Any:
+    """All but the last become part of the base."""
+    if not paths:
+        return model
+    from peft import PeftModel  # takes seconds, and other models do without
+
+    for path in paths[:-1]:
+        model = PeftModel.from_pretrained(model, path).merge_and_unload()
+    return PeftModel.from_pretrained(model, paths[-1], autocast_adapter_dtype=False)
 
 
 def check_head(architectures: list[str]) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from shared.attempt import Attempt
+from trainer_worker.child import lean
 from trainer_worker.child.prepare import PREPARED, PROGRESS_SECONDS, Stopped
 
 
 def main(folder: Path) -> int:
     attempt = Attempt(folder)
     try:
-        prepare(attempt)
+        prepare(attempt, alone=True)
     except Stopped:
         attempt.stopped(0)
     except Exception as error:
@@ -29,12 +30,15 @@ def main(folder: Path) -> int:
     return 0
 
 
-def prepare(attempt: Attempt) -> None:
+def prepare(attempt: Attempt, *, alone: bool = False) -> None:
+    """`alone`: in a process of its own, in which what tokenizing does without is kept out."""
     # Imported here so that a broken environment is reported as a failed job, not as a crash.
     from shared import schema
     from shared.spec import EvaluateSpec
 
     spec = schema.from_stored(EvaluateSpec, attempt.run["spec"])
+    if alone and not spec.benchmarks.tasks:
+        lean.hide(lean.beside_preparation(spec.as_training()))
     if spec.benchmarks.tasks:
         from trainer_worker.child.evaluation import tasks  # takes seconds
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from peft import PeftModel
 from torch.nn.functional import logsigmoid
 
 from shared.statistics import mean, ratio, told
@@ -22,7 +21,6 @@ from trainer_worker.child.evaluation.loading import Loaded, moved
 from trainer_worker.child.loss import nll
 from trainer_worker.child.model import HEAD
 from trainer_worker.child.objective import learned_logits
-from trainer_worker.child.stages.rm import Ranking
 
 T = TypeVar("T")
 Line = dict[str, Any]
@@ -32,7 +30,9 @@ Score = Callable[[Sequence[Item]], list[Line]]
 
 def scorer(loaded: Loaded, stage: str) -> Score:
     if stage == "rm":
-        inner = loaded.model.get_base_model() if isinstance(loaded.model, PeftModel) else loaded.model
+        from trainer_worker.child.stages.rm import Ranking  # takes seconds: the whole Trainer comes with it
+
+        inner = loaded.model.get_base_model() if loaded.has_adapter else loaded.model
         # Weights of peft's copy of the head and of a whole model alike; computed in float32 as in a training.
         ranking = Ranking(head=getattr(inner, HEAD).float(), dtype=torch.float32, autocast=loaded.autocast)
         collate = Pairs(inner=loaded.collator, scored=True)
