@@ -36,6 +36,14 @@ class Counting(Platform):
     def node(self, name: str) -> subprocess.Popen[bytes]:
         return self.worker(name, run_dir=str(self.settings.home / name))
 
+    def pair(self, **spec: Any) -> Job:
+        """A job for two nodes."""
+        requires = {"num_devices": 1, "num_nodes": 2}
+        spec = {"schema_version": 1, "seconds": 0.05, **spec}
+        job, _ = self.store.jobs.create(self.project, kind="train", spec=spec, requires=requires)
+        self.queue.send(job.id, "train")
+        return job
+
     def crew(self, job: Job) -> list[Member]:
         return self.store.members.of(job.id, self.job(job).attempt)
 
@@ -117,11 +125,7 @@ def test_nodes_learn_what_one_learns_and_go_on_after_one_was_killed(platform: No
 def test_no_node_outlives_its_leader_and_one_that_must_end_saves_the_work(counting: Counting) -> None:
     workers = {name: counting.node(name) for name in ("one", "two")}
     wait_for(lambda: len(counting.store.workers.list()) == 2, 60)
-    spec = {"schema_version": 1, "steps": 400, "seconds": 0.05}
-    job, _ = counting.store.jobs.create(
-        counting.project, kind="train", spec=spec, requires={"num_devices": 1, "num_nodes": 2}
-    )
-    counting.queue.send(job.id, "train")
+    job = counting.pair(steps=400)
     counting.wait_running(job, 1)
     assert len(counting.children()) >= 4, "a child and what it started on each node"
 
@@ -143,4 +147,11 @@ def test_no_node_outlives_its_leader_and_one_that_must_end_saves_the_work(counti
     counting.store.jobs.cancel(counting.project, job.id)
     assert counting.wait_end(job, 20).status == Status.CANCELLED
     wait_for(lambda: all(member.status == "ended" for member in counting.crew(job)[1:]))
+    assert not counting.children()
+
+    crashed = counting.pair(steps=10_000, wrong="crash", wrong_at=3, wrong_node="node1")
+    error = counting.wait_end(crashed, 60).error
+    assert error is not None and error["code"] == "child_crashed"
+    assert error["message"].startswith(f"node 1 ({counting.crew(crashed)[1].worker_id}): ")
+    assert "SIGSEGV" in error["message"] and "about to go wrong" in error["message"], "its own last lines"
     assert not counting.children()

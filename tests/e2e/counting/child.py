@@ -57,7 +57,7 @@ def checkpoint(attempt: Attempt, step: int) -> None:
 
 
 def misbehave(attempt: Attempt, spec: dict, step: int) -> None:
-    if step != spec.get("wrong_at"):
+    if step != spec.get("wrong_at") or not attempt.folder.name.endswith(spec.get("wrong_node", "")):
         return
     sys.stdout.write("about to go wrong\n")
     if spec["wrong"] == "crash":
