@@ -113,6 +113,8 @@ def reporting(spec: TrainSpec) -> dict[str, Any]:
 
 
 def sampling(spec: TrainSpec) -> str:
+    """By length only where it is asked for: LF's order is random, and samples that lie one after another in a row pay
+    for no padding, whatever their lengths. Where an architecture wants rows of their own, grouping saves most of it."""
     if spec.data.disable_shuffling:
         return "sequential"
     return "group_by_length" if spec.train.group_by_length else spec.loop.train_sampling_strategy
