@@ -104,7 +104,8 @@ class Settings:
     #: How long a child may take to write its checkpoint when paused or when its worker shuts down.
     pause_timeout_seconds: float = 600.0
     #: Most memory that each process of a job may take of the host (heap and anonymous mappings), GiB; 0: no limit. One
-    #: that wants more fails by itself and its job goes on with less; without a limit the kernel kills somebody.
+    #: that wants more fails by itself and its job goes on with less; without a limit the kernel kills somebody. What is
+    #: mapped counts, used or not: the libraries alone take 0.5 to 2 GiB, more with many cores.
     process_memory_gib: float = 0.0
     #: How long a vLLM server may take until it answers /health.
     replica_start_seconds: float = 900.0
