@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     # Another base than the catalog's: the adapter is published merged into it.
     "merged": {"loraplus_lr_ratio": 4.0, "learning_rate": 2e-3, "rope_scaling": "linear"},
     "best": {
-        "finetuning_type": "full", "val_size": 0.25, "eval_steps": 2, "max_steps": 10, "load_best_model_at_end": True,
+        "finetuning_type": "full", "val_size": 4, "eval_steps": 2, "max_steps": 10, "load_best_model_at_end": True,
         # The least right, so that it is not the last.
         "compute_accuracy": True, "metric_for_best_model": "accuracy", "greater_is_better": False,
     },
