@@ -116,6 +116,14 @@ TABLE: Mapping[str, Failure] = {
             what="the server's Ray cluster cannot be joined, lacks devices, or its nodes do not see the job's files",
             field="use_ray",
         ),
+        Failure(
+            code="ray_cluster_unreachable",
+            what="the head of the server's Ray cluster does not answer",
+            advice="See that it runs, and TUNESMITH_RAY_ADDRESS",
+            field="use_ray",
+            retryable=True,
+            wait_seconds=30.0,
+        ),
         Failure(code=UNKNOWN, what="an error of another kind; class and message are the child's"),
         Failure(code="worker_failed", what="an error outside of the job's processes: fetching inputs, publishing"),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -83,3 +84,14 @@ def test_every_path_that_ranks_read_is_asked_of_a_cluster(tmp_path: Path) -> Non
     assert ray_driver.absent([str(tmp_path), "/no/such/model"], ray_driver.version("tunesmith")) == ["/no/such/model"]
     with pytest.raises(ray_driver.ClusterUnfit, match=r"0\.0\.0"):
         ray_driver.absent([], "0.0.0")
+
+
+def test_a_cluster_whose_head_is_away_is_said_to_be_before_ray_waits_for_it() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(ray_driver.ClusterUnreachable, match=address):  # bound, and nobody listens
+            ray_driver.reach(f"ray://{address}")
+        listening.listen()
+        ray_driver.reach(address)
+    ray_driver.reach("auto")

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ LINK = "tunesmith-ray-"
 LONGEST_LINK = 107 - 68
 #: Members of run.json that are, or hold, paths which every rank reads.
 READ = ("model_path", "adapter_path", "merged_paths", "ref_model_path", "ref_adapter_path", "cache_dir")
-
+#: ray.init waits for minutes for a head that is not there.
+REACH_SECONDS = 10.0
 
 #: What faulthandler says of the signals that it catches.
 FATAL = {
@@ -56,6 +58,12 @@ class ClusterUnfit(TunesmithError):
     """The Ray cluster cannot run this training."""
 
     code = "ray_cluster_unfit"
+
+
+class ClusterUnreachable(TunesmithError):
+    """The Ray cluster does not answer."""
+
+    code = "ray_cluster_unreachable"
 
 
 def main(folder: Path, address: str) -> int:
@@ -109,6 +117,7 @@ def join(ray: Any, attempt: Attempt, spec: TrainSpec, num_processes: int, addres
     if ignored := raytrain.unheeded(spec):
         text = f"ray_init_kwargs: {', '.join(ignored)} size a Ray of the job's own, and this server has a cluster"
         attempt.emit("finding", text, "warning", field="ray_init_kwargs")
+    reach(address)
     try:
         ray.init(**raytrain.cluster(spec, address, os.environ))
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -121,6 +130,18 @@ def join(ray: Any, attempt: Attempt, spec: TrainSpec, num_processes: int, addres
         raise ClusterUnfit(text, field="ray_num_workers")
     check_nodes(ray, paths(attempt), kind)
     return has_gpus
+
+
+def reach(address: str) -> None:
+    """Raises ClusterUnreachable. A cluster that is found without an address (`auto`) is on this machine."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except OSError as error:
+        text = f"the Ray cluster at {address} does not answer: {error}"
+        raise ClusterUnreachable(text, field="use_ray") from error
 
 
 def paths(attempt: Attempt) -> list[str]:
