@@ -25,8 +25,11 @@ WIDTHS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def kept_per_token(family: str, kernel: str, *, adapters: bool, checkpointing: bool = False) -> float:
-    short, long = (_kept(family, kernel, adapters, checkpointing, n * TOKENS) for n in (1, 2))
+def kept_per_token(
+    family: str, kernel: str, *, adapters: bool, checkpointing: bool = False, first: int = TOKENS
+) -> float:
+    """`first`: tokens of the shorter one."""
+    short, long = (_kept(family, kernel, adapters, checkpointing, first + n * TOKENS) for n in (0, 1))
     return (long - short) / TOKENS
 
 
@@ -78,7 +81,8 @@ def test_what_layers_keep_is_what_is_estimated(family: str, adapters: bool) -> N
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_our_own_attention_keeps_keys_and_values_once_for_each_head(family: str) -> None:
     attention.register()
-    counted = kept_per_token(family, attention.NAME, adapters=True)
+    # Of shorter samples a CPU keeps the probabilities, too, which grow with the square of the length.
+    counted = kept_per_token(family, attention.NAME, adapters=True, first=2 * attention.KEPT)
     assert estimated(family, adapters=True, checkpointing=False, repeats_keys=True) == pytest.approx(counted, rel=0.1)
 
 

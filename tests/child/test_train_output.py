@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from training import CHATML, Attempt, make_attempt, make_dataset, make_model, train_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -109,8 +111,11 @@ def test_nothing_to_learn_from_is_a_failure_that_names_the_dataset(tmp_path: Pat
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, tiny: Path, rows: Path) -> None:
-    attempt = make_attempt(tmp_path / "a", tiny, rows, learning_rate=1.0, max_grad_norm=0.0, finetuning_type="full",
-                           optim="sgd", num_train_epochs=200)  # fmt: skip
+    broken = shutil.copytree(tiny, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    attempt = make_attempt(tmp_path / "a", broken, rows)
 
     with pytest.raises(Diverged) as raised:
         train_here(attempt)

@@ -188,9 +188,9 @@ def test_a_generation_job_answers_every_row(served: Serving) -> None:
 def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced(served: Serving) -> None:
     before = served.processes(BASE)
     engine = next(process for process in before if "EngineCore" in " ".join(process.cmdline()))
-    # Four answers at once take longer than it takes to kill.
+    # Sixteen answers at once take longer than it takes to kill.
     stream = served.client.completions.create(
-        model=BASE, prompt="x", n=4, max_tokens=490, stream=True, extra_body={"ignore_eos": True}
+        model=BASE, prompt="x", n=16, max_tokens=490, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
     engine.kill()

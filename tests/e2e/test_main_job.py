@@ -266,7 +266,8 @@ def test_an_evaluation_whose_worker_is_killed_is_done_again_and_counts_once(runn
     running.service("celery", "trainer_worker.tasks").kill()
     done = running.until(job_id, "succeeded", 150)
     assert done["attempt"] == 2
-    (found,) = running.client.get("/v1/evaluations?dataset=answers&model=tiny")["data"]
+    all_found = running.client.get("/v1/evaluations?dataset=answers&model=tiny")["data"]
+    (found,) = all_found
     assert (found["job_id"], found["num_samples"]) == (job_id, 32)
     assert found["metrics"]["exact_match"] == 0 and found["metrics"]["share_unfinished"] > 0
     assert not running.children(job_id)

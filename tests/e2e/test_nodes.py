@@ -106,7 +106,8 @@ def test_nodes_learn_what_one_learns_and_go_on_after_one_was_killed(platform: No
     crew = platform.store.members.of(pair.id, 1)
     assert [(member.node_rank, member.status) for member in crew] == [(0, "started"), (1, "running")]
 
-    workers[crew[1].worker_id].kill()
+    survivor, lost = (member.worker_id for member in crew)
+    workers[lost].kill()
     wait_for(lambda: platform.job(pair).status == Status.QUEUED, 30)
     assert not platform.children(), "whatever ran on either node is gone before the next attempt"
     platform.trainer("three")
@@ -114,7 +115,7 @@ def test_nodes_learn_what_one_learns_and_go_on_after_one_was_killed(platform: No
     ended = platform.wait_end(pair, 500)
     assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 2), ended.error
     crew = platform.store.members.of(pair.id, 2)
-    assert {member.worker_id for member in crew} == {crew[0].worker_id, "three"} and crew[1].status == "ended"
+    assert {member.worker_id for member in crew} == {survivor, "three"} and crew[1].status == "ended"
     again = [event.data["step"] for event in platform.events(pair, "metrics") if event.attempt == 2]
     assert again[0] > 20, "it goes on from the checkpoint that both nodes wrote"
     alone = platform.train()

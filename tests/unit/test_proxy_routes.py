@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from werkzeug.serving import make_server
@@ -20,6 +21,7 @@ from shared.records import NewModel
 from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
+from tests.platform import wait_until
 from tests.unit.upstream import Upstream, event, serving
 
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
@@ -238,6 +240,13 @@ def test_what_passed_is_counted(platform: Platform, upstream: Upstream) -> None:
     upstream.pieces = [event("a"), event("b"), DONE]
     list(platform.client.chat.completions.create(model="counted", messages=HELLO, stream=True))
 
-    page = platform.client.get(f"http://127.0.0.1:{platform.port}/metrics", cast_to=str)
-    assert 'tunesmith_answered_tokens_total{model="counted"} 3.0' in page
+    operator = platform.store.keys.create(platform.store.projects.default().id, "operator", "viewer")[1]
+
+    def told() -> str:
+        headers = {"Authorization": f"Bearer {operator}"}
+        return httpx.get(f"http://127.0.0.1:{platform.port}/metrics", headers=headers).text
+
+    # The last chunk is with the client before it is counted.
+    wait_until(lambda: 'tunesmith_answered_tokens_total{model="counted"} 3.0' in told(), 10, "both are counted")
+    page = told()
     assert 'tunesmith_time_to_first_token_seconds_count{model="counted"} 1.0' in page
