@@ -190,7 +190,7 @@ def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running:
 
 def check_evaluation(running: Running, adapter: str) -> None:
     """What followed the training measured that it answers as it was taught."""
-    follower = running.client.get("/v1/jobs?kind=evaluate&limit=1")["data"][0]
+    follower = running.client.get("/v1/jobs", kind="evaluate", limit=1)["data"][0]
     done = running.until(follower["id"], "succeeded", 240)
     (found,) = running.client.get(f"/v1/models/{adapter}")["evaluations"]
     assert (found["dataset"], found["num_samples"], found["job_id"]) == ("answers", 32, follower["id"])
@@ -266,8 +266,7 @@ def test_an_evaluation_whose_worker_is_killed_is_done_again_and_counts_once(runn
     running.service("celery", "trainer_worker.tasks").kill()
     done = running.until(job_id, "succeeded", 150)
     assert done["attempt"] == 2
-    all_found = running.client.get("/v1/evaluations?dataset=answers&model=tiny")["data"]
-    (found,) = all_found
+    (found,) = running.client.get("/v1/evaluations", dataset="answers", model="tiny")["data"]
     assert (found["job_id"], found["num_samples"]) == (job_id, 32)
     assert found["metrics"]["exact_match"] == 0 and found["metrics"]["share_unfinished"] > 0
     assert not running.children(job_id)
