@@ -10,7 +10,7 @@ READY := $(foreach name,tunesmith trainer inference,.venvs/$(name)/.ready)
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: ## Make the three virtual environments in .venvs (about 5 GB; nothing to do when they are up to date)
+setup: ## Make the three virtual environments in .venvs (about 6.5 GB; nothing to do when they are up to date)
 	@$(MAKE) -s -j3 $(READY)
 
 demo: setup ## Train, export, serve and ask a small model through the API (ARGS=--keep leaves the platform running)
