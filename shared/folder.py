@@ -1,4 +1,5 @@
-"""The worker's side of the attempt folder: makes it, tells the child what to do and what is wanted, clears it.
+"""The worker's side of the attempt folder: makes it, tells the child what to do and what is wanted, starts the child
+in it, clears it.
 
 The child's side is shared/attempt.py; together they are the whole protocol between the two.
 """
@@ -9,10 +10,11 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared import spawn
 from shared.devices import CPU
 from shared.job import Job
 from shared.settings import Settings
@@ -115,3 +117,17 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(content, file, indent=1, default=str)
     os.replace(beside, path)
+
+
+def start(run: Run, phase: Phase, locks: Sequence[int]) -> spawn.Kept:
+    """The phase's child, under its keeper; `locks` are descriptors of the devices that it holds."""
+    update_run_json(run)
+    return spawn.start(
+        phase.argv,
+        env=spawn.environment(environment(run, phase)),
+        folder=run.folder,
+        log=run.folder / "logs" / f"{phase.name}.log",
+        limit_seconds=run.settings.keeper_seconds,
+        memory_bytes=int(run.settings.process_memory_gib * 1024**3),
+        locks=locks,
+    )

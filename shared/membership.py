@@ -139,17 +139,7 @@ class Membership:
         return replace(self.run.node, address=address, port=port, interface=interface)
 
     def _spawn(self, index: int, locks: Sequence[int]) -> spawn.Kept:
-        phase = self._work.phases(self.run)[index]
-        folder.update_run_json(self.run)
-        child = spawn.start(
-            phase.argv,
-            env=spawn.environment(folder.environment(self.run, phase)),
-            folder=self.run.folder,
-            log=self.run.folder / "logs" / f"{phase.name}.log",
-            limit_seconds=self._settings.keeper_seconds,
-            memory_bytes=int(self._settings.process_memory_gib * 1024**3),
-            locks=locks,
-        )
+        child = folder.start(self.run, self._work.phases(self.run)[index], locks)
         child.renew(min(self._renewed_at, self._leader_moved_at))
         return child
 

@@ -264,18 +264,8 @@ class Supervisor:
 
     def _spawn(self, index: int, locks: Sequence[int]) -> spawn.Kept:
         self._relay.tick()  # who lost the lease while it waited must not start a child
-        phase = self._phases()[index]
         with _as_failure(self._context()):
-            folder.update_run_json(self.run)
-            self._relay.child = child = spawn.start(
-                phase.argv,
-                env=spawn.environment(folder.environment(self.run, phase)),
-                folder=self.run.folder,
-                log=self.run.folder / "logs" / f"{phase.name}.log",
-                limit_seconds=self._settings.keeper_seconds,
-                memory_bytes=int(self._settings.process_memory_gib * 1024**3),
-                locks=locks,
-            )
+            self._relay.child = child = folder.start(self.run, self._phases()[index], locks)
         # The keeper's limit counts from the last good renewal, not from its own start.
         child.renew(self._lease.renewed_at)
         return child
