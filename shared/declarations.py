@@ -58,10 +58,11 @@ class Method:
 class Format:
     name: str
     doc: str
-    #: Bits of a weight; None: as the model has them.
-    bits: int | None = None
-    #: Whether this is what `export_quantization_bit` means by these bits.
-    default: bool = False
+    #: Bits that a weight may have, the one taken where `export_quantization_bit` says nothing first; empty: as the
+    #: model has them.
+    bits: tuple[int, ...] = ()
+    #: Values of `export_quantization_bit` that mean this format where `export_format` says nothing; None: not given.
+    default_for: tuple[int | None, ...] = ()
     #: Whether texts are run through the model to choose the quantized weights.
     calibrated: bool = False
     #: What the catalog calls the result: "merged" or "quantized".

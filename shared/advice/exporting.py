@@ -12,11 +12,12 @@ from shared.tongues import Text
 
 def quantized(spec: ExportSpec) -> Iterator[Finding]:
     made = formats.get(spec.export.export_format or formats.of_bits(spec.export.export_quantization_bit))
-    if made.bits is None:
+    bits = spec.export.export_quantization_bit or next(iter(made.bits), None)
+    if bits is None:
         text = "Adapters need not be merged to be deployed: vLLM serves them beside their base."
         yield info("export_format", Origin.REFERENCE, text)
         return
-    text = Text("{bits}-bit weights make the model smaller, not always faster.", bits=made.bits)
+    text = Text("{bits}-bit weights make the model smaller, not always faster.", bits=bits)
     yield info("export_format", Origin.REFERENCE, text, "Compare the measured tokens per second of both.")
     if made.calibrated and spec.export.export_quantization_dataset is None:
         text = "No calibration dataset is named: the texts of the model's own training are used where they are known."

@@ -20,7 +20,7 @@ LATER: Mapping[str, str] = {
 }
 TABLE: Mapping[str, Format] = registry.load(__name__, __path__, "FORMAT")
 #: What `export_quantization_bit` may be.
-BITS: tuple[int, ...] = tuple(sorted({made.bits for made in TABLE.values() if made.bits is not None}))
+BITS: tuple[int, ...] = tuple(sorted({bits for made in TABLE.values() for bits in made.bits}))
 
 
 def names() -> list[str]:
@@ -33,7 +33,7 @@ def get(name: str) -> Format:
 
 def of_bits(bits: int | None) -> str:
     """The format that LF's `export_quantization_bit` asks for; None: merged, nothing quantized."""
-    return next(made.name for made in TABLE.values() if made.bits == bits and made.default)
+    return next(made.name for made in TABLE.values() if bits in made.default_for)
 
 
 def complaint(value: str) -> Message | None:

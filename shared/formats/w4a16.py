@@ -7,7 +7,7 @@ from shared.declarations import Format
 FORMAT = Format(
     name="w4a16",
     doc="4-bit weights chosen by GPTQ with calibration texts, compressed-tensors files.",
-    bits=4,
-    default=True,
+    bits=(4,),
+    default_for=(4,),
     calibrated=True,
 )

@@ -78,8 +78,7 @@ class Export:
     def bits_of_the_format(self) -> str | None:
         if self.export_quantization_bit is None or self.export_format is None:
             return None
-        bits = formats.get(self.export_format).bits
-        if bits == self.export_quantization_bit:
+        if self.export_quantization_bit in formats.get(self.export_format).bits:
             return None
         return Text("contradicts export_format {given!r}", given=self.export_format)
 
@@ -97,7 +96,7 @@ class ExportSpec:
     def resolved(self) -> ExportSpec:
         """The same spec with its format written out."""
         chosen = self.export.export_format or formats.of_bits(self.export.export_quantization_bit)
-        bits = formats.get(chosen).bits
+        bits = self.export.export_quantization_bit or next(iter(formats.get(chosen).bits), None)
         return replace(
             self,
             source=replace(self.source, template=templates.replacing(self.source.template)),

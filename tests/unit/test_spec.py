@@ -315,9 +315,9 @@ def test_a_plug_in_brings_its_own_parameters_and_rules() -> None:
 
 def test_each_width_of_export_has_one_default_format() -> None:
     assert formats.of_bits(None) == "merged"
-    assert {bits: formats.get(formats.of_bits(bits)).bits for bits in formats.BITS} == {
-        bits: bits for bits in formats.BITS
-    }
+    for bits in (None, *formats.BITS):
+        assert [made.name for made in formats.TABLE.values() if bits in made.default_for] == [formats.of_bits(bits)]
+    assert all(bits in formats.get(formats.of_bits(bits)).bits for bits in formats.BITS)
 
 
 @pytest.mark.parametrize(
