@@ -150,7 +150,8 @@ def claim(connection: Connection, looker: Looker) -> Claim | None:
 
 
 def _pick(connection: Connection, looker: Looker) -> tuple[Job | None, Sequence[Worker]]:
-    """The next job for which there are enough nodes, and who they are; the others wait and block nobody."""
+    """The next job for which there are enough nodes, and who they are; the others wait, and block nobody before they
+    have waited long."""
     balance = shares.balance(connection)
     offered = _offer(connection, looker, balance)
     passed: list[str] = []
@@ -160,6 +161,8 @@ def _pick(connection: Connection, looker: Looker) -> tuple[Job | None, Sequence[
         others = members.find_others(connection, job, looker.worker_id, looker.storage_id)
         if others is not None:
             return job, others
+        if members.is_due(connection, job, looker.worker_id, looker.storage_id):
+            return None, ()
         passed.append(job.id)
     return None, ()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shared.store.columns import to_json
+from shared.store.columns import now, to_json
 
 #: How long a writer waits for another one, seconds.
 BUSY_SECONDS = 30
@@ -58,6 +59,14 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def ledger_time(connection: Connection) -> datetime:
+    """What the clock says that all workers have in common: PostgreSQL's own, or that of the one machine of SQLite."""
+    if connection.dialect.name == "sqlite":
+        return now()
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
 
 
 def normalized(database_url: str) -> URL:

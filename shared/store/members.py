@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared import requirements
 from shared.errors import LeaseLost
-from shared.job import HELD, Job
+from shared.job import HELD, Job, Kind
 from shared.records import Claim, HeldMember, Member, NewEvent, Standing, Worker
-from shared.store.columns import now, record
-from shared.store.engine import Database
+from shared.store.backfill import PATIENCE_SECONDS
+from shared.store.columns import record
+from shared.store.engine import Database, ledger_time
 from shared.store.moves import JOB_COLUMNS, hold, save
 from shared.store.tables import attempts, events, job_labels, job_secrets, jobs, members, workers
 
@@ -122,16 +123,35 @@ def find_others(connection: Connection, job: Job, leader_id: str, storage_id: st
         return []
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(RESERVING)))
-    fresh = (workers.c.id != leader_id, workers.c.seen_at > now() - timedelta(seconds=FRESH_SECONDS))
-    query = select(workers).where(*fresh, workers.c.storage_id == storage_id).order_by(workers.c.id)
-    rows = connection.execute(query.with_for_update(skip_locked=True)).mappings()
-    found = [record(Worker, row) for row in rows]
+    query = _others(connection, leader_id, storage_id).with_for_update(skip_locked=True)
+    found = [record(Worker, row) for row in connection.execute(query).mappings()]
     busy, labels = _busy(connection), _labels(connection, job)
     able = [worker for worker in found if worker.id not in busy and _does(worker, job, labels)]
     if len(able) >= wanted:
         return able[:wanted]
     _say_what_lacks(connection, job, 1 + len(able))
     return None
+
+
+def _others(connection: Connection, leader_id: str, storage_id: str | None) -> Select[Any]:
+    """Workers that were heard of lately and see the leader's files."""
+    fresh = (workers.c.id != leader_id, workers.c.seen_at > ledger_time(connection) - timedelta(seconds=FRESH_SECONDS))
+    return select(workers).where(*fresh, workers.c.storage_id == storage_id).order_by(workers.c.id)
+
+
+def is_due(connection: Connection, job: Job, leader_id: str, storage_id: str | None) -> bool:
+    """Whether this idle worker waits for the job's other nodes, instead of taking another job.
+
+    As backfill.py keeps devices of one host: a job of several nodes would else find one of them busy for as long as
+    small jobs keep coming. Never more workers wait than the job has nodes, and only where there are enough of them,
+    busy ones counted.
+    """
+    if ledger_time(connection) - job.created_at < timedelta(seconds=PATIENCE_SECONDS):
+        return False
+    rows = connection.execute(_others(connection, leader_id, storage_id)).mappings()
+    labels = _labels(connection, job)
+    able = [worker for worker in (record(Worker, row) for row in rows) if _does(worker, job, labels, idle=True)]
+    return len(able) >= num_nodes(job) - 1
 
 
 def num_nodes(job: Job) -> int:
@@ -151,8 +171,15 @@ def enter(connection: Connection, job_id: str, attempt: int, leader_id: str, oth
         connection.execute(insert(members), rows)
 
 
-def _does(worker: Worker, job: Job, labels: set[str]) -> bool:
-    free = [device for device in requirements.of_worker(worker) if not _holder(worker, device.id)]
+def _does(worker: Worker, job: Job, labels: set[str], *, idle: bool = False) -> bool:
+    """With the devices that it has free now; `idle`: with those that jobs will give back, too."""
+    passing = tuple(Kind) if idle else ()
+    held = {device.id: _holder(worker, device.id) for device in requirements.of_worker(worker)}
+    free = [
+        device
+        for device in requirements.of_worker(worker)
+        if not held[device.id] or held[device.id].get("kind") in passing
+    ]
     return job.kind in worker.kinds and requirements.are_met(job.requires, free) and labels <= set(worker.labels)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import delete, select
 from shared.job import Kind
 from shared.records import Worker
 from shared.store.columns import now, record
-from shared.store.engine import Database
+from shared.store.engine import Database, ledger_time
 from shared.store.tables import workers
 
 
@@ -46,10 +46,10 @@ class Workers:
             "version": version,
             "machine": dict(machine or {}),
             "address": address,
-            "seen_at": now(),
         }
-        new = self._database.insert(workers).values(id=worker_id, started_at=row["seen_at"], **row)
         with self._database.write() as connection:
+            row["seen_at"] = ledger_time(connection)
+            new = self._database.insert(workers).values(id=worker_id, started_at=now(), **row)
             connection.execute(new.on_conflict_do_update(index_elements=[workers.c.id], set_=row))
 
     def list(self) -> list[Worker]:
@@ -57,7 +57,7 @@ class Workers:
             found = [
                 record(Worker, row) for row in connection.execute(select(workers).order_by(workers.c.id)).mappings()
             ]
-        moment = now()
+            moment = ledger_time(connection)
         return [replace(worker, age_seconds=(moment - worker.seen_at).total_seconds()) for worker in found]
 
     def remove(self, worker_id: str) -> None:

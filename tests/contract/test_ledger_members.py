@@ -10,6 +10,8 @@ from shared.errors import LeaseLost
 from shared.job import Job, Kind, Status
 from shared.records import Claim, Member
 from shared.store import Store
+from shared.store.backfill import PATIENCE_SECONDS
+from tests.contract.ageing import grow_old
 from tests.contract.racing import in_processes, in_threads, lead_once
 
 NewJob = Callable[..., Job]
@@ -188,3 +190,23 @@ def test_with_its_leader_a_crew_is_free(
     again = claim(worker_id="w2", kinds=[Kind.TRAIN])
     assert again is not None and again.attempt == 2
     assert [member.worker_id for member in store.members.of(job.id, 2)] == ["w2", "w1"]
+
+
+@pytest.mark.parametrize("holder", [{"id": "ftjob-other", "kind": "train"}, {"id": "rep-1", "kind": "replica"}])
+def test_idle_workers_are_kept_for_a_job_of_several_nodes_that_waited_long(
+    store: Store, new_job: NewJob, claim: Look, idle: Callable[..., None], holder: dict[str, str]
+) -> None:
+    large, small = new_job(requires=PAIR), new_job()
+    idle("w1")
+    idle("w2", machine={"devices": [{"id": "cpu", "held_by": holder}]})
+    grow_old(store, large, PATIENCE_SECONDS + 1)
+
+    got = claim(worker_id="w1")
+
+    if holder["kind"] == "replica":  # which stays: there will be no second node
+        assert got is not None and got.job.id == small.id
+        return
+    assert got is None
+    idle("w2")
+    got = claim(worker_id="w1")
+    assert got is not None and got.job.id == large.id

@@ -20,6 +20,7 @@ from shared.store.backfill import PATIENCE_SECONDS
 from shared.store.columns import now
 from shared.store.shares import HALF_LIFE_SECONDS
 from shared.store.tables import attempts, jobs, usage
+from tests.contract.ageing import grow_old
 
 NewJob = Callable[..., Job]
 Look = Callable[..., Claim | None]
@@ -37,13 +38,6 @@ def finish(store: Store, got: Claim | None, *, after_seconds: float = 0.0) -> st
         connection.execute(began.values(started_at=now() - timedelta(seconds=after_seconds)))
     store.attempts.finish(got.job.id, got.attempt, status=Status.SUCCEEDED)
     return got.job.id
-
-
-def grow_old(store: Store, job: Job, seconds: float) -> None:
-    with store.database.write() as connection:
-        connection.execute(
-            update(jobs).where(jobs.c.id == job.id).values(created_at=now() - timedelta(seconds=seconds))
-        )
 
 
 def beat(store: Store, worker_id: str, host: str, kinds: tuple[str, ...] = ("train",)) -> None:

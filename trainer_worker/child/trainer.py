@@ -21,7 +21,7 @@ from transformers import Trainer
 
 from shared import volumes
 from shared.ladder import VALIDATING
-from trainer_worker.child import doing, optimizers
+from trainer_worker.child import doing, optimizers, sight
 from trainer_worker.child.arguments import schedule_options
 from trainer_worker.child.best import Best
 from trainer_worker.child.context import Context
@@ -174,13 +174,27 @@ class StageTrainer(Trainer):
                 volume = volumes.fullest([self.context.scratch])
                 full = f". A disk is full: {volume}" if volume is not None and volume.is_full else ""
                 problem = f"{type(error).__name__}: {error}{full}"
-            if not self._sum([float(bool(problem))])[0]:
-                if self.context.is_first:
-                    self._name_checkpoint(began)
-            elif self.context.is_first:
-                shutil.rmtree(self._staging, ignore_errors=True)
-                text = f"The checkpoint of step {self.state.global_step} could not be written: {problem}"
-                self.context.emit("message", text, "warning")
+            is_written = not self._sum([float(bool(problem))])[0]
+            if is_written and self.context.num_processes > 1:
+                problem = self._out_of_sight()
+            if not self.context.is_first:
+                return
+            if is_written and not problem:
+                self._name_checkpoint(began)
+                return
+            shutil.rmtree(self._staging, ignore_errors=True)
+            text = f"The checkpoint of step {self.state.global_step} could not be written: {problem}"
+            if self._must_save():
+                raise OSError(text)
+            self.context.emit("message", text, "warning")
+
+    def _out_of_sight(self) -> str:
+        """What rank 0, whose worker seals the checkpoint, does not see of what all wrote; asked on every rank."""
+        folder = self._staging / f"checkpoint-{self.state.global_step}"
+        told = sight.told_by_all(folder)
+        missing = sight.lacking(folder, told) if self.context.is_first else []
+        text = "node 0 does not see {} that other ranks wrote: the nodes' storage must be one folder, seen by all"
+        return text.format(", ".join(missing)) if missing else ""
 
     def _must_save(self) -> bool:
         """The training stops before its end."""
