@@ -47,7 +47,8 @@ class ExportWork:
     def phases(self, run: Run) -> Sequence[Phase]:
         python = interpreters.trainer(run.settings)
         env = command.environment(run.settings)
-        return [Phase(name="export", argv=command.argv(python, str(run.folder)), env=env)]
+        argv = command.argv(python, str(run.folder))
+        return [Phase(name="export", argv=argv, env=env, needs_devices=takes_devices(run))]
 
     def run_json(self, run: Run) -> Mapping[str, Any]:
         spec = schema.from_stored(ExportSpec, run.job.spec)
@@ -101,6 +102,11 @@ class ExportWork:
             metadata=dict(run.job.metadata),
         )
         return Finish(result={name: done[name] for name in RESULT}, models=[model])
+
+
+def takes_devices(run: Run) -> bool:
+    """Whether it holds a device of the machine; an export on the CPU needs none and goes beside a training."""
+    return bool(run.job.requires.get("num_devices"))
 
 
 def find_sources(run: Run, spec: ExportSpec) -> Sources:

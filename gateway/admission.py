@@ -18,7 +18,9 @@ from shared.errors import Complaint, NotFound
 from shared.fields import shown
 from shared.job import TERMINAL, Job, Status
 from shared.records import Model
-from shared.spec import SPECS, EvaluateSpec, TrainSpec
+from shared.request import CARDS
+from shared.requirements import CPU
+from shared.spec import SPECS, EvaluateSpec, ExportSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -92,7 +94,11 @@ def requires(spec: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(spec, TrainSpec):
         nodes = {"num_nodes": spec.distributed.num_nodes} if spec.distributed.num_nodes > 1 else {}
         return told | {"num_devices": spec.distributed.processes or 1, **nodes}
-    return told | {"num_devices": 1 if type(spec) in (SPECS["export"], SPECS["evaluate"]) else 0}
+    if isinstance(spec, ExportSpec):
+        # On the CPU it goes beside a training, whose checkpoints it may be of. Who asks for a card has one.
+        asks = spec.export.export_device != CPU or not told.keys().isdisjoint(CARDS)
+        return told | {"num_devices": int(asks)}
+    return told | {"num_devices": int(isinstance(spec, EvaluateSpec))}
 
 
 def kept(services: Services, project_id: str, spec: Any, made_from: str | None = None) -> dict[str, Any]:

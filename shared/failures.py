@@ -84,7 +84,7 @@ TABLE: Mapping[str, Failure] = {
         Failure(
             code="disk_full",
             what="a file could not be written; the message names the volume and what is free on it",
-            advice="Make room, or keep fewer checkpoints, then send the job again",
+            advice="Make room, then send the job again",
             field="save_total_limit",
         ),
         Failure(

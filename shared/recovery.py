@@ -19,6 +19,8 @@ from shared.attempt import MEMORY
 from shared.job import Job, Kind
 
 DISK = "disk_full"
+#: What a training may do about it: keep fewer checkpoints.
+KEPT = "save_total_limit"
 #: Failures that a full disk may be behind.
 UNEXPLAINED = frozenset({failures.UNKNOWN, "child_crashed", "worker_failed"})
 
@@ -42,6 +44,8 @@ def answer(job: Job, error: Mapping[str, Any], folder: Path, places: Sequence[Pa
         return _of_memory(job, done, _left_by(folder))
     if done["code"] in failures.MEMORY:
         done["field"] = ladder.EVAL if ladder.EVAL in job.spec else None
+    if done["code"] == DISK:
+        done["field"] = KEPT if KEPT in job.spec else None
     if not done["retryable"]:
         return Answer(error=done)
     why = f"another attempt may end otherwise ({done['code']})"

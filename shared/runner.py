@@ -107,8 +107,8 @@ class Runner:
     def _claim(self) -> Claim | None:
         names = devices.free(self._settings.run_dir, self._worker.devices)
         if self._worker.devices and not names:
-            log.info("No device is free; the sweep asks again", extra={"worker_id": self._worker.id})
-            return None
+            text = "No device is free: only jobs that need none; the sweep asks again"
+            log.info(text, extra={"worker_id": self._worker.id})
         try:
             return self._store.attempts.claim_next(
                 worker_id=self._worker.id,

@@ -66,10 +66,11 @@ class Run:
         return self.artifacts.uri("jobs", self.job.id, "attempts", str(self.attempt), *parts)
 
     def publish(self, folder: Path, name: str) -> Sealed:
-        """Seal what this attempt made. If it never gets a record, because the worker dies now, it is deleted later."""
+        """Seal what this attempt made, without a copy where the file system can. If it never gets a record, because the
+        worker dies now, it is deleted later."""
         uri, storage_id = self.uri(name), self.artifacts.storage_id()
         self.store.discarded.expect([uri], storage_id, job_id=self.job.id, attempt=self.attempt)
-        return self.artifacts.put_folder(folder, uri)
+        return self.artifacts.put_folder(folder, uri, adopt=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from shared.attempt import Attempt
 
+#: Of an export that holds no device: where a training runs on the same cores, they are the training's first.
+NICENESS = 10
+
 
 def main(folder: Path) -> int:
     attempt = Attempt(folder)
+    if not attempt.run["devices"]:
+        os.nice(NICENESS)
     try:
         # Imported here so that a broken environment is reported as a failed job, not as a crash.
         from export_worker.child.export import Order, export

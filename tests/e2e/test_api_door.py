@@ -143,8 +143,7 @@ def test_followers_of_followers_come_with_all_they_need(platform: Platform) -> N
     finish(platform, job["id"], Kind.TRAIN, "made-by-training")
     export = next(found for found in listed(platform, "export") if found["parent_id"] == job["id"])
     assert (export["name"], export["spec"]["model_name_or_path"]) == ("pack", "made-by-training")
-    # Without it the export would run beside a training on the only device.
-    assert export["requires"] == {"num_devices": 1}
+    assert export["requires"] == {"num_devices": 0}, "on the CPU it waits for no device"
     finish(platform, export["id"], Kind.EXPORT, "made-by-export")
     served = platform.get("/v1/deployments/served").get_json()
     assert (served["model"], served["spec"]["max_model_len"]) == ("made-by-export", 64)

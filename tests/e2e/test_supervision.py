@@ -364,12 +364,12 @@ def test_a_job_prepares_without_a_device_and_then_waits_for_who_has_it(
 ) -> None:
     run_dir = platform.settings.run_dir
     wait_for(lambda: devices.free(run_dir, ["cpu"]))
-    job = platform.submit(steps=3, prepare_seconds=2)
-    wait_for(platform.children)
-
     taken = devices.take(run_dir, ["cpu"], 1, {"id": "ftjob-other", "kind": "train"})
+    assert isinstance(taken, devices.Taken)
 
-    assert isinstance(taken, devices.Taken), "preparing holds no device"
+    job = platform.submit(steps=3, prepare_seconds=2)
+
+    wait_for(platform.children)  # claimed, as it requires no device, and preparing holds none
     said = "Waiting for 1 device(s): cpu is held by ftjob-other"
     wait_for(lambda: said in [event.message for event in platform.events(job, "message")])
     assert not platform.children()

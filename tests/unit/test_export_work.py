@@ -217,7 +217,9 @@ def test_the_child_is_the_trainers_python_without_a_network_when_the_hub_is_off(
     [phase] = ExportWork().phases(run)
     assert list(phase.argv) == ["/bin/true", "-m", "export_worker.child", str(run.folder)]
     assert phase.env["HF_HUB_OFFLINE"] == "1"
-    assert phase.needs_devices
+    assert not phase.needs_devices, "on the CPU it goes beside a training"
+    on_a_card = replace(run, job=replace(run.job, requires={"num_devices": 1}))
+    assert ExportWork().phases(on_a_card)[0].needs_devices
 
 
 @pytest.mark.parametrize(

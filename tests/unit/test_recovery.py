@@ -137,6 +137,8 @@ def test_a_full_disk_is_named_and_may_be_all_that_there_is_to_say(tmp_path: Path
     assert full.error["message"].endswith("\nlast line") and full.error["field"] == "save_total_limit"
     assert full.error["details"]["volume"] == str(volume.place)
     assert crashed.error["code"] == "child_crashed", "there is room"
+    export = recovery.answer(job(kind=Kind.EXPORT), said | {"code": "disk_full"}, tmp_path)
+    assert "checkpoint" not in export.error["message"]
 
 
 def test_the_committed_page_of_failures_is_current() -> None:
