@@ -11,6 +11,7 @@ from gateway import (
     console,
     datasets,
     deployments,
+    downloads,
     evaluations,
     health,
     http,
@@ -47,8 +48,8 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     # After Api, which brings handlers of its own.
     http.install_handlers(app)
     for module in (
-        health, parameters, templates, datasets, previews, jobs, jobfiles, checkpoints, plans, models, evaluations,
-        deployments, workers, files, fine_tuning,
+        health, parameters, templates, datasets, previews, jobs, jobfiles, checkpoints, plans, downloads, models,
+        evaluations, deployments, workers, files, fine_tuning,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     api.register_blueprint(inference.blueprint(built))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO
-
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import openapi
+from gateway import openapi, sending
 from gateway.auth import project_id
 from gateway.jobs import list_json
 from gateway.services import services
@@ -18,8 +15,6 @@ from shared.errors import NotFound
 from shared.job import Job
 
 blueprint = Blueprint("jobfiles", __name__, url_prefix="/v1/jobs", description="Files that a job has left")
-
-CHUNK_BYTES = 1024**2
 
 
 @blueprint.route("/<job_id>/files", methods=["GET"])
@@ -51,13 +46,5 @@ def _content(sealed: Sealed | None, job_id: str, path: str) -> Response:
     file = next((file for file in sealed.files if file.path == path), None) if sealed else None
     if sealed is None or file is None:
         raise NotFound("Job {job_id} has left no file {path!r}", field="path", job_id=job_id, path=path[:200])
-    # attachment: a drawing must not run scripts in a browser under our address.
-    headers = {"Content-Length": str(file.size_bytes), "Content-Disposition": "attachment"}
     opened = services().artifacts.open(f"{sealed.uri}/{file.path}")
-    return Response(_pieces(opened), mimetype="application/octet-stream", headers=headers)
-
-
-def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
-    with opened:
-        while piece := opened.read(CHUNK_BYTES):
-            yield piece
+    return sending.send(opened, size_bytes=file.size_bytes, tag=file.sha256, sha256=file.sha256)

@@ -90,6 +90,14 @@ def created(name: str) -> dict[str, Any]:
     return ok(name, "201")
 
 
+def download(description: str, media_type: str) -> dict[str, Any]:
+    """A file, whole or a range of it."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    part = {"206": {"description": "The range that was asked for.", "content": content}}
+    known = {"304": {"description": "As If-None-Match has it."}, "416": {"$ref": "#/components/responses/Problem"}}
+    return {"200": {"description": description, "content": content}, **part, **known, **ERRORS}
+
+
 def install(app: Flask) -> Api:
     """Makes the Api on which blueprints are registered, the description's components and the page."""
     app.config.update(
@@ -181,6 +189,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         size_bytes=_NUMBER, model_size_bytes=_NUMBER, digest=_TEXT, created_at=_TIME,
     ),
     "JobFile": _record(path=_TEXT, size_bytes=_NUMBER, sha256=_TEXT),
+    "ModelFile": _record(path=_TEXT, size_bytes=_NUMBER, sha256=_TEXT),
     "Dataset": _record(
         name=_TEXT, filename=_TEXT, purpose=_TEXT, format=_TEXT, kind=_TEXT, columns=_OBJECT, num_rows=_NUMBER,
         size_bytes=_NUMBER, digest=_TEXT, created_at=_TIME,

@@ -28,6 +28,8 @@ MANIFEST = "manifest.json"
 #: Names a storage root; a job is claimed only where its files are.
 ID_FILE = "storage-id"
 CHUNK_BYTES = 4 * 1024**2
+#: Fetched at once from a remote root by who reads a file as a stream; s3fs would take 50 MiB for each reader.
+BLOCK_BYTES = 8 * 1024**2
 
 
 class CorruptArtifact(TunesmithError):
@@ -94,7 +96,7 @@ class ArtifactStore:
         if mode != "rb":
             raise ValueError("artifacts are written by put_file and put_folder only")
         try:
-            file: IO[bytes] = self._fs.open(self._at(_split(uri)), "rb")
+            file: IO[bytes] = self._fs.open(self._at(_split(uri)), "rb", block_size=BLOCK_BYTES)
         except FileNotFoundError as error:
             raise NotFound(f"there is no file {uri} in the storage") from error
         return file

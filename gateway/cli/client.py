@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,36 @@ class Client:
             with target.open("wb") as file:
                 for piece in response.iter_bytes():
                     file.write(piece)
+
+    def resume(self, url: str, target: Path, tag: str, tell: Callable[[int], None]) -> None:
+        """The rest of a file into `target`, whatever of it is there, over broken lines; `tag` is its entity tag and
+        `tell` hears how many bytes are there. A line that brings nothing any more is given up. Raises Unreachable"""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tries = 0
+        while True:
+            before = target.stat().st_size if target.exists() else 0
+            try:
+                return self._append(url, target, tag, tell)
+            except Unreachable:
+                tries = 0 if target.exists() and target.stat().st_size > before else tries + 1
+                if tries > len(RECONNECT_SECONDS):
+                    raise
+                time.sleep(RECONNECT_SECONDS[max(tries - 1, 0)])
+
+    def _append(self, url: str, target: Path, tag: str, tell: Callable[[int], None]) -> None:
+        got = target.stat().st_size if target.exists() else 0
+        headers = {"Range": f"bytes={got}-", "If-Range": f'"{tag}"'} if got else {}
+        with self._errors(), self._http.stream("GET", url, headers=headers) as response:
+            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return  # all of it is there
+            if response.is_error:
+                response.read()
+                raise _api_error(response)
+            is_rest = response.status_code == httpx.codes.PARTIAL_CONTENT
+            with target.open("ab" if is_rest else "wb") as file:
+                for piece in response.iter_bytes():
+                    file.write(piece)
+                    tell(file.tell())
 
     def is_ready(self) -> bool:
         try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, datasets, openapi
+from gateway import body, datasets, openapi, sending
 from gateway.auth import project_id
 from gateway.jobs import list_json
 from gateway.services import services
@@ -16,7 +15,6 @@ from shared.records import Dataset
 
 blueprint = Blueprint("files", __name__, url_prefix="/v1/files", description="OpenAI: files")
 
-CHUNK_BYTES = 1 << 20
 #: As OpenAI documents it.
 DEFAULT_LIMIT = 10_000
 #: Files are kept until they are deleted: an expiry is taken and told as none.
@@ -57,10 +55,8 @@ def retrieve(file_id: str) -> Response:
 def content(file_id: str) -> Response:
     """Download a file"""
     record = services().store.datasets.get(project_id(), file_id)
-    opened = services().artifacts.open(record.uri, "rb")
-    # attachment: an uploaded page must not run in a browser under our address.
-    headers = {"Content-Length": str(record.size_bytes), "Content-Disposition": "attachment"}
-    return Response(_pieces(opened), mimetype="application/octet-stream", headers=headers)
+    opened = services().artifacts.open(record.uri)
+    return sending.send(opened, size_bytes=record.size_bytes, tag=record.digest.partition(":")[2])
 
 
 @blueprint.route("/<file_id>", methods=["DELETE"])
@@ -69,12 +65,6 @@ def delete(file_id: str) -> Response:
     """Delete a file that no waiting or running job uses"""
     record = datasets.remove(file_id)
     return jsonify({"id": record.id, "object": "file", "deleted": True})
-
-
-def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
-    with opened:
-        while piece := opened.read(CHUNK_BYTES):
-            yield piece
 
 
 def file_json(record: Dataset) -> dict[str, Any]:

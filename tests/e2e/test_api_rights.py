@@ -53,7 +53,8 @@ def ids(platform: Platform) -> dict[str, str]:
     collections = ("/v1/jobs", "/v1/fine_tuning/jobs", "/v1/datasets", "/v1/files", "/v1/models", "/v1/deployments")
     found = {path: platform.get(path).get_json()["data"][0]["id"] for path in (*collections, "/v1/evaluations")}
     checkpoints = f"/v1/jobs/{found['/v1/jobs']}/checkpoints"
-    return found | {checkpoints: platform.get(checkpoints).get_json()["data"][0]["id"]}
+    files = f"/v1/models/{found['/v1/models']}/files"
+    return found | {path: platform.get(path).get_json()["data"][0]["id"] for path in (checkpoints, files)}
 
 
 def filled(rule: str, known: dict[str, str]) -> str:

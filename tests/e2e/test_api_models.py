@@ -1,0 +1,133 @@
+"""The registry over HTTP: files of a model come as streams and in ranges, and a model says where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from gateway import cli
+from shared.records import NewModel
+from tests.platform import Platform, make_platform, serve
+
+WEIGHTS = os.urandom(3 * 1024**2 + 7)
+LONG = "deep/" + "n" * 120 + ".json"
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    made = make_platform(tmp_path_factory.mktemp("home"))
+    folder = made.settings.home / "made"
+    for name, content in {"config.json": b"{}", "model.safetensors": WEIGHTS, LONG: b"[1]", "empty": b""}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    add_model(made, "team/mine", folder)
+    return made
+
+
+def add_model(platform: Platform, name: str, folder: Path, **members: Any) -> None:
+    sealed = platform.artifacts.put_folder(folder, platform.artifacts.uri("models", name.replace(":", "-")))
+    told = {"uri": sealed.uri, "digest": sealed.digest, "size_bytes": sealed.size_bytes, "format": "safetensors"}
+    new = NewModel(**{"name": name, "kind": "merged", **told, **members})
+    platform.store.models.create(platform.store.projects.default().id, new)
+
+
+FILE = "/v1/models/team/mine/files/model.safetensors"
+
+
+def test_files_are_listed_with_the_digests_that_they_have(platform: Platform) -> None:
+    listed = platform.get("/v1/models/team/mine/files", role="viewer").get_json()["data"]
+    assert {file["id"]: file["size_bytes"] for file in listed} == {
+        "config.json": 2, LONG: 3, "empty": 0, "model.safetensors": len(WEIGHTS)
+    }  # fmt: skip
+    for file in listed:
+        content = platform.get(f"/v1/models/{quote('team/mine', safe='')}/files/{file['id']}").get_data()
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+
+
+def test_a_file_comes_whole_in_part_or_not_at_all(platform: Platform) -> None:
+    whole = platform.get(FILE)
+    assert whole.get_data() == WEIGHTS
+    assert (whole.headers["Accept-Ranges"], whole.content_length) == ("bytes", len(WEIGHTS))
+    tag = whole.headers["ETag"]
+    assert tag == f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
+    assert whole.headers["Content-Disposition"] == "attachment; filename=model.safetensors"
+
+    for asked, expected in {
+        "bytes=0-0": WEIGHTS[:1], "bytes=1048570-2097160": WEIGHTS[1048570:2097161],
+        "bytes=3145728-": WEIGHTS[3145728:], "bytes=-5": WEIGHTS[-5:],
+    }.items():  # fmt: skip
+        part = platform.get(FILE, headers={"Range": asked, "If-Range": tag})
+        assert (part.status_code, part.get_data()) == (206, expected)
+        assert part.headers["Content-Range"].endswith(f"/{len(WEIGHTS)}")
+    # The file is another one by now, or what is asked for may be passed over: all of it.
+    for headers in ({"Range": "bytes=5-", "If-Range": '"old"'}, {"Range": "bytes=0-1,5-6"}, {"Range": "lines=1-2"}):
+        assert platform.get(FILE, headers=headers).get_data() == WEIGHTS
+    known = platform.get(FILE, headers={"If-None-Match": tag})
+    assert (known.status_code, known.get_data()) == (304, b"")
+    beyond = platform.get(FILE, headers={"Range": f"bytes={len(WEIGHTS)}-"})
+    assert (beyond.status_code, beyond.get_json()["error"]["code"]) == (416, "range_not_satisfiable")
+
+
+def test_what_a_file_is_can_be_asked_without_its_content(platform: Platform) -> None:
+    asked = platform.client.head(FILE, headers=platform.headers("viewer"))
+    assert (asked.status_code, asked.content_length, asked.get_data()) == (200, len(WEIGHTS), b"")
+
+
+@pytest.mark.parametrize("path", ["../../ledger.sqlite3", "%2e%2e/%2e%2e/ledger.sqlite3", "/etc/passwd", "deep"])
+def test_no_path_leads_out_of_the_model(platform: Platform, path: str) -> None:
+    answer = platform.get(f"/v1/models/team/mine/files/{path}")
+    assert (answer.status_code, answer.get_json()["error"]["type"]) == (404, "not_found_error")
+
+
+def test_a_misspelt_file_or_model_is_told_the_nearest(platform: Platform) -> None:
+    answer = platform.get("/v1/models/team/mine/files/model.safetensor").get_json()
+    assert "'model.safetensors'" in answer["error"]["message"]
+    for path in ("files", "archive", "files/config.json"):
+        answer = platform.get(f"/v1/models/team/mime/{path}").get_json()
+        assert answer["error"]["code"] == "model_not_found"
+        assert "'team/mine'" in answer["error"]["message"]
+
+
+def test_an_archive_holds_every_file_and_can_be_taken_up_anywhere(platform: Platform) -> None:
+    answer = platform.get("/v1/models/team/mine/archive")
+    packed = answer.get_data()
+    assert answer.content_length == len(packed)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        held = {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
+    assert held == {
+        "mine/config.json": b"{}", f"mine/{LONG}": b"[1]", "mine/empty": b"", "mine/model.safetensors": WEIGHTS
+    }  # fmt: skip
+    for start in (0, 511, 513, 2000, len(packed) - 3, 1024**2):
+        headers = {"Range": f"bytes={start}-", "If-Range": answer.headers["ETag"]}
+        assert platform.get("/v1/models/team/mine/archive", headers=headers).get_data() == packed[start:]
+
+
+def test_the_command_takes_a_download_up_where_it_broke_and_checks_it(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "there"
+    target.mkdir()
+    (target / "model.safetensors.part").write_bytes(WEIGHTS[:1_000_000])
+    (target / "config.json").write_bytes(b"{]")  # of another model: fetched anew
+    with serve(platform) as url:
+        monkeypatch.setenv("TUNESMITH_URL", url)
+        monkeypatch.setenv("TUNESMITH_API_KEY", platform.keys["viewer"])
+        assert cli.main(["models", "download", "team/mine", str(target)]) == 0
+        assert "4 files, 3.0 MiB" in capsys.readouterr().out
+        assert {path.name for path in target.rglob("*") if path.is_file()} == {
+            "config.json", "model.safetensors", "empty", Path(LONG).name
+        }  # fmt: skip
+        assert (target / "model.safetensors").read_bytes() == WEIGHTS
+
+        (target / "model.safetensors").unlink()
+        (target / "model.safetensors.part").write_bytes(b"x" + WEIGHTS[1:1000])
+        assert cli.main(["models", "download", "team/mine", str(target)]) == 2
+        assert "SHA-256" in capsys.readouterr().err
+        assert not list(target.glob("model*"))
