@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export_worker import command
+from export_worker import command, room
 from shared import catalog, formats, interpreters, schema, templates
 from shared.catalog import Resolved
 from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
@@ -55,9 +55,11 @@ class ExportWork:
         sources = find_sources(run, spec)
         if spec.source.trust_remote_code and sources.base.name not in run.settings.trust_remote_code:
             raise NotAllowed(f"{sources.base.name} may not run code of its own here", field="trust_remote_code")
+        room.require(run, spec, sources.base)
         training = sources.training.spec if sources.training else {}
         return {
             "model_path": sources.base.local(run.artifacts),
+            "base_bytes": room.size_of(sources.base),
             "adapter_paths": [adapter.local(run.artifacts) for adapter in sources.adapters],
             "template": chosen_template(spec, sources),
             "wording": {} if spec.source.template else trained_wording(training),
@@ -101,7 +103,8 @@ class ExportWork:
             },
             metadata=dict(run.job.metadata),
         )
-        return Finish(result={name: done[name] for name in RESULT}, models=[model])
+        result = {name: done[name] for name in RESULT} | {"base_bytes": told["base_bytes"]}
+        return Finish(result=result, models=[model])
 
 
 def takes_devices(run: Run) -> bool:

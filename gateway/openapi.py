@@ -271,6 +271,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "properties": {
             "object": _TEXT, "kind": _TEXT, "spec": _OBJECT, "training": _OBJECT, "model": _OBJECT, "gpus": _OBJECT,
             "memory": _OBJECT, "options": _OBJECT, "nearest": _OBJECT, "reasons": _OBJECT,
+            "export": _OBJECT, "disk": _OBJECT, "seconds": _OBJECT, "formats": {"type": "array", "items": _OBJECT},
             "findings": {"type": "array", "items": _OBJECT},
         },
     },

@@ -15,20 +15,20 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, followers, labels, openapi, previews, remarks, suitors, surroundings
+from gateway import body, exportplans, followers, labels, openapi, previews, remarks, suitors, surroundings
 from gateway.admission import kept, missing, requires
 from gateway.auth import project_id
 from gateway.fitness import unfit
 from gateway.services import services
 from shared import request, schema, tracking
-from shared.advice import doctor, plan, presets, shapes
+from shared.advice import doctor, exports, plan, presets, shapes
 from shared.advice.cards import Cards
 from shared.advice.finding import Finding, Origin, warning
 from shared.errors import Complaint, InvalidSpec, NotFound, TunesmithError
 from shared.fields import Message
 from shared.layout import FORMATS, Layout
 from shared.param import param
-from shared.spec import TrainSpec
+from shared.spec import ExportSpec, TrainSpec
 from shared.tongues import Text
 
 blueprint = Blueprint("plans", __name__, url_prefix="/v1/plans", description="What a job would take")
@@ -84,6 +84,7 @@ def create() -> Response:
 
     The body of a job, and beside it `gpus`, `config`, `num_rows` and `lengths`, all optional. With `goal` (style or
     knowledge) it is completed: the answer has a recommended spec that posts as it is, with a reason for each value.
+    Of an export: the size of every format, disk, memory and seconds, and what serves it.
     """
     given = body.spec_object()
     names = {made.name for made in dataclasses.fields(Beside)}
@@ -126,11 +127,20 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     said = [*_absent(absent), *_keyless(spec), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
     if envelope.requires:
         said += suitors.remarks(services(), str(envelope.kind), requires(spec, envelope.requires))
+    if isinstance(spec, ExportSpec):
+        return told | _export(spec, envelope.requires, shape, said)
     if not isinstance(spec, TrainSpec):
         return told | {"findings": [finding.as_dict() for finding in (*said, *doctor.findings(spec))]}
     known = _known(spec, beside, cards, shape)
     known = dataclasses.replace(known, lengths=recommended.pop("lengths", known.lengths))
     return told | plan.make(spec, known, said) | recommended
+
+
+def _export(spec: ExportSpec, asked: dict[str, Any], shape: shapes.Shape | None, said: list[Finding]) -> dict[str, Any]:
+    known = exportplans.known(services(), project_id(), spec, asked, asks_hub=shape is None)
+    known = dataclasses.replace(known, shape=shape or known.shape)
+    found = [*said, *exports.findings(spec, known), *doctor.findings(spec)]
+    return exports.make(spec, known, doctor.by_severity(found))
 
 
 def _is_absence(complaint: Complaint) -> bool:

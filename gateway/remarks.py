@@ -11,11 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gateway import modelfiles, surroundings
+from gateway import exportplans, modelfiles, surroundings
 from gateway.admission import record_of
 from gateway.services import Services
 from shared import catalog, predicting, schema, vocabulary
-from shared.advice import doctor, given, idle, wording
+from shared.advice import doctor, exports, given, idle, wording
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.advice.wording import Own
 from shared.errors import NotFound
@@ -37,7 +37,9 @@ def findings(
     found = beside_doctor(services, project_id, spec, wire, body)
     if isinstance(spec, TrainSpec):
         return [*found, *doctor.of_case(surroundings.known(services, project_id, spec).case(spec))]
-    return [*found, *doctor.findings(spec)]
+    if isinstance(spec, ExportSpec):
+        found += exports.findings(spec, exportplans.known(services, project_id, spec, body.get("requires") or {}))
+    return doctor.by_severity([*found, *doctor.findings(spec)])
 
 
 def beside_doctor(

@@ -83,7 +83,9 @@ class Attempt:
 
 
 def describe(error: BaseException, field: str | None = None, code: str | None = None, **details: Any) -> dict[str, Any]:
-    """An error as the ledger keeps it: code, class, message, field; `details` are numbers that belong to it."""
+    """An error as the ledger keeps it: code, class, message, field; `details` are numbers that belong to it, which it
+    may bring itself."""
+    details = details or getattr(error, "details", {})
     name = type(error).__name__
     return {
         "code": code or failures.code_of(error),

@@ -64,16 +64,15 @@ def known(names: Sequence[str]) -> tuple[Device, ...]:
 
 
 def machine(known: Sequence[Device], holders: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What a worker says of its machine: every device with who holds it, the GPUs, and the memory where there are
-    any, GiB."""
+    """What a worker says of its machine: every device with who holds it, the GPUs where there are any, and the memory,
+    GiB."""
     devices = [
         {**asdict(device), "held_by": dict(holders[device.id]) if device.id in holders else None} for device in known
     ]
     gpus = [{"name": device.kind, "memory_gib": device.memory_gib} for device in known if device.memory_gib]
-    if not gpus:
-        return {"devices": devices}
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"devices": devices, "gpus": gpus, "host_memory_gib": round(pages / 1024**3, 1)}
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    told = {"devices": devices, "host_memory_gib": round(size / 1024**3, 1)}
+    return told | {"gpus": gpus} if gpus else told
 
 
 def take(run_dir: Path, names: Sequence[str], count: int, holder: Mapping[str, Any]) -> Taken | Busy:

@@ -36,6 +36,8 @@ LOG = "The end of its log:"
 BATCH = "per_device_train_batch_size"
 #: What smaller batches may cure; see shared/ladder.py.
 MEMORY = frozenset({"out_of_memory", "host_out_of_memory"})
+#: A volume has no room.
+DISK = "disk_full"
 #: What says only that something failed: a place that knows what it was doing knows better.
 UNKNOWN = "child_failed"
 #: What a rank says when another one is gone: never the first cause.
@@ -82,7 +84,7 @@ TABLE: Mapping[str, Failure] = {
             retryable=True,
         ),
         Failure(
-            code="disk_full",
+            code=DISK,
             what="a file could not be written; the message names the volume and what is free on it",
             advice="Make room, then send the job again",
             field="save_total_limit",

@@ -342,7 +342,7 @@ class Worker:
     version: str
     started_at: datetime
     seen_at: datetime
-    #: Its cards and memory: `gpus` (name, memory_gib each), `host_memory_gib`; empty where it has no GPU.
+    #: Its devices, `gpus` (name, memory_gib each) where it has any, `host_memory_gib`, and `disk` (see volumes.room).
     machine: dict[str, Any] = field(default_factory=dict)
     #: Where other workers reach its processes; None where nobody needs to.
     address: str | None = None

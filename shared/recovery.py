@@ -18,7 +18,6 @@ from shared.advice import shortage
 from shared.attempt import MEMORY
 from shared.job import Job, Kind
 
-DISK = "disk_full"
 #: What a training may do about it: keep fewer checkpoints.
 KEPT = "save_total_limit"
 #: Failures that a full disk may be behind.
@@ -44,7 +43,7 @@ def answer(job: Job, error: Mapping[str, Any], folder: Path, places: Sequence[Pa
         return _of_memory(job, done, _left_by(folder))
     if done["code"] in failures.MEMORY:
         done["field"] = ladder.EVAL if ladder.EVAL in job.spec else None
-    if done["code"] == DISK:
+    if done["code"] == failures.DISK:
         done["field"] = KEPT if KEPT in job.spec else None
     if not done["retryable"]:
         return Answer(error=done)
@@ -54,13 +53,16 @@ def answer(job: Job, error: Mapping[str, Any], folder: Path, places: Sequence[Pa
 
 def _with_volume(error: Mapping[str, Any], places: Sequence[Path]) -> Mapping[str, Any]:
     """A full disk is named. It may be all that there is to say: who fails by it often cannot write down why."""
+    if error.get("code") == failures.DISK and error.get("details"):
+        return error  # it was looked at before anything was written
     volume = volumes.fullest(places)
-    if volume is None or not (error.get("code") == DISK or (volume.is_full and error.get("code") in UNEXPLAINED)):
+    is_told = error.get("code") == failures.DISK
+    if volume is None or not (is_told or (volume.is_full and error.get("code") in UNEXPLAINED)):
         return error
     said, mark, log = str(error.get("message")).partition(f" {failures.LOG}\n")
     message = f"{said.removesuffix('.')}. A disk is full: {volume}.{mark}{log}"
     details = {"volume": str(volume.place), "free_bytes": volume.free_bytes, "total_bytes": volume.total_bytes}
-    return {**error, "code": DISK, "field": None, "message": message, "details": details}
+    return {**error, "code": failures.DISK, "field": None, "message": message, "details": details}
 
 
 def _of_memory(job: Job, error: dict[str, Any], left: Mapping[str, Any]) -> Answer:

@@ -19,7 +19,7 @@ from typing import Any
 from celery import Celery, signals
 from prometheus_client import CollectorRegistry
 
-from shared import devices, nodes, queue, telemetry
+from shared import devices, nodes, queue, telemetry, volumes
 from shared.artifact import ArtifactStore
 from shared.janitor import Janitor
 from shared.lease import LEDGER_AWAY
@@ -72,6 +72,7 @@ class Service:
         self._store = Store(settings.database_url)
         self._store.check_host()
         artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
+        self._storage = artifacts.root
         names = devices.find(settings) if needs_devices else ()
         self._worker = Worker(
             id=settings.worker_id or f"{socket.gethostname()}-{name}",
@@ -139,7 +140,8 @@ class Service:
 
     def _machine(self) -> dict[str, Any]:
         held = devices.holders(self._settings.run_dir, self._worker.devices)
-        return devices.machine(self._worker.machine, held)
+        room = volumes.room(self._settings.run_dir, self._storage)
+        return devices.machine(self._worker.machine, held) | {"disk": room}
 
     def _listen(self) -> None:
         """An idle worker that does not fetch what waits for it ends, to be started again."""

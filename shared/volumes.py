@@ -34,6 +34,16 @@ def fullest(paths: Iterable[Path]) -> Volume | None:
     return min(found, key=lambda volume: volume.free_bytes, default=None)
 
 
+def room(run_dir: Path, storage: Path | None) -> dict[str, int]:
+    """What a worker says of its disks: bytes that are free where attempts run, and in the storage where that is a
+    folder on another volume."""
+    here, there = _volume(run_dir), _volume(storage) if storage is not None else None
+    if here is None:
+        return {}
+    apart = there is not None and there.place != here.place
+    return {"free_bytes": here.free_bytes, **({"storage_free_bytes": there.free_bytes} if there and apart else {})}
+
+
 def _volume(path: Path) -> Volume | None:
     there = next((place for place in (path, *path.parents) if place.exists()), None)
     if there is None or not path.is_absolute():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
 
 
-def run(args: Namespace, console: Console, kind: str, spec: type) -> int:
+def read(args: Namespace, kind: str, spec: type) -> dict[str, Any]:
+    """The body to post."""
     try:
         body = flags.read_spec(args.file, args, spec)
     except OSError as error:
@@ -32,7 +34,11 @@ def run(args: Namespace, console: Console, kind: str, spec: type) -> int:
         filed = body.get("requires")
         body["requires"] = {**(filed if isinstance(filed, dict) else {}), **asked}
     envelope = {"kind": kind, "name": args.name, "priority": args.priority}
-    body |= {name: value for name, value in envelope.items() if value is not None}
+    return body | {name: value for name, value in envelope.items() if value is not None}
+
+
+def run(args: Namespace, console: Console, kind: str, spec: type) -> int:
+    body = read(args, kind, spec)
     with connect(Settings.from_env()) as client:
         job = client.post("/v1/jobs", body)
         if args.json:

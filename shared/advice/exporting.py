@@ -19,9 +19,6 @@ def quantized(spec: ExportSpec) -> Iterator[Finding]:
         return
     text = Text("{bits}-bit weights make the model smaller, not always faster.", bits=bits)
     yield info("export_format", Origin.REFERENCE, text, "Compare the measured tokens per second of both.")
-    if made.calibrated and spec.export.export_quantization_dataset is None:
-        text = "No calibration dataset is named: the texts of the model's own training are used where they are known."
-        yield info("export_quantization_dataset", Origin.REFERENCE, text, "Name one like what it will be asked.")
 
 
 CHECKS = (quantized,)

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from export_worker import command
+from export_worker.room import NoRoom
 from export_worker.work import ExportWork
-from shared import folder, schema
+from shared import folder, recovery, schema
 from shared.artifact import ArtifactStore
+from shared.attempt import describe
 from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
 from shared.job import Job, Kind, Status
 from shared.records import NewModel
@@ -210,6 +212,21 @@ def test_files_that_changed_after_their_verification_are_not_published(ledger: L
     done = done_with(run, files={"model.safetensors": {"sha256": "0" * 64}})
     with pytest.raises(ChildFailed):
         ExportWork().finish(run, done)
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(ledger: Ledger) -> None:
+    uri = ledger.artifacts.uri("models", "huge")
+    ledger.store.models.create(
+        ledger.project,
+        NewModel(name="huge", kind="base", format="safetensors", uri=uri, digest="sha256:0", size_bytes=10**18),
+    )
+
+    with pytest.raises(NoRoom, match=r"the export writes .* GiB, and .* free") as raised:
+        ExportWork().run_json(ledger.export()(model_name_or_path="huge"))
+
+    described = describe(raised.value)
+    assert described["code"] == "disk_full" and described["details"]["needed_bytes"] > 10**18
+    assert recovery.answer(ledger.training, described, ledger.settings.run_dir).error["message"].count("free") == 1
 
 
 def test_the_child_is_the_trainers_python_without_a_network_when_the_hub_is_off(ledger: Ledger) -> None:

@@ -214,12 +214,6 @@ def test_without_cards_memory_is_said_but_no_verdict(platform: Platform) -> None
     assert any("No card is named" in finding["message"] for finding in made["findings"])
 
 
-def test_exports_are_planned_with_findings_alone(platform: Platform) -> None:
-    answer = platform.post("/v1/plans", {"kind": "export", "model": "base"}).get_json()
-    assert answer["kind"] == "export"
-    assert answer["findings"]
-
-
 def test_a_plan_is_made_at_once(platform: Platform) -> None:
     seconds = []
     for _ in range(15):

@@ -1,7 +1,7 @@
 """Plan a training before it runs: memory of a card by part, steps, does it fit, what would make it fit, findings.
 
 Takes what `train` takes, FILE.yaml and flags, and runs nothing. With --goal the file may lack all but model and
-dataset: the answer is a spec to train with."""
+dataset: the answer is a spec to train with. A file of an export is answered, too; see `export --plan`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from gateway.cli import flags, show
+from gateway.cli import exportplan, flags, show
 from gateway.cli.client import connect
 from shared.settings import Settings
 from shared.spec import TrainSpec
@@ -61,16 +61,29 @@ def run(args: Namespace, console: Console) -> int:
         args.parser.error(f"{args.config}: no JSON ({error})")
     beside = {"gpus": args.gpus, "config": config, "num_rows": args.num_rows, "goal": args.goal}
     body |= {name: value for name, value in beside.items() if value is not None}
-    with connect(Settings.from_env()) as client:
-        made = client.post("/v1/plans", body)
-    if args.json:
-        show.as_json(console, made)
-    else:
-        tell(console, made, everything=args.all)
+    ask(console, body, as_json=args.json, everything=args.all)
     return 0
 
 
+def ask(console: Console, body: dict[str, Any], *, as_json: bool, everything: bool = False) -> None:
+    with connect(Settings.from_env()) as client:
+        made = client.post("/v1/plans", body)
+    if as_json:
+        show.as_json(console, made)
+    else:
+        tell(console, made, everything=everything)
+
+
 def tell(console: Console, made: dict[str, Any], *, everything: bool = False) -> None:
+    if made["kind"] == "export":
+        exportplan.tell(console, made)
+    else:
+        _tell_training(console, made, everything=everything)
+    for finding in made["findings"]:
+        _finding(console, finding)
+
+
+def _tell_training(console: Console, made: dict[str, Any], *, everything: bool) -> None:
     for line in (*_training(made), *_memory(made), *_nearest(made)):
         console.print(line, soft_wrap=True)
     if made.get("options"):
@@ -82,8 +95,6 @@ def tell(console: Console, made: dict[str, Any], *, everything: bool = False) ->
         rows = [(reason["field"], reason["value"], show.told(reason, "why")) for reason in made["reasons"]]
         show.table(console, [show.said(head) for head in ("recommended", "value", "why")], rows, "")
     console.print()
-    for finding in made["findings"]:
-        _finding(console, finding)
 
 
 def _training(made: dict[str, Any]) -> Iterator[str]:

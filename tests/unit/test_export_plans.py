@@ -1,0 +1,94 @@
+"""POST /v1/plans for an export: how large each format is, what it takes, and whether the workers have it."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gateway.cli.commands import plan
+from shared import schema
+from shared.job import Kind, Status
+from shared.spec import ExportSpec
+from tests.platform import Platform
+from tests.unit.test_plans import DISTILL, platform
+
+__all__ = ["platform"]
+
+GIB = 1024**3
+
+
+def ask(platform: Platform, **body: Any) -> dict[str, Any]:
+    answer = platform.post("/v1/plans", {"kind": "export", "model": "far/away", "config": DISTILL} | body)
+    assert answer.status_code == 200, answer.get_json()
+    made: dict[str, Any] = answer.get_json()
+    return made
+
+
+def told(made: dict[str, Any]) -> str:
+    written = StringIO()
+    plan.tell(Console(file=written, width=200, highlight=False), made)
+    return written.getvalue()
+
+
+def report(platform: Platform, free_gib: float, **devices: Any) -> None:
+    machine = {"disk": {"free_bytes": int(free_gib * GIB)}, "host_memory_gib": 100.0}
+    beat: dict[str, Any] = {"kinds": ["export"], "host": "h", "storage_id": "s", "version": "1", "machine": machine}
+    platform.store.workers.beat("exporter", devices=["cpu"], **beat)
+
+
+def test_a_plan_tells_the_size_of_every_format_and_what_it_takes(platform: Platform) -> None:
+    made = ask(platform, export_quantization_bit=4)
+
+    # Qwen2.5-32B is published with 65.5 GB in bfloat16 and with 19.3 GB at 4 bits (AWQ, groups of 128).
+    assert made["export"]["merged_gib"] * GIB == pytest.approx(65.5e9, rel=0.01)
+    assert made["export"]["size_gib"] * GIB == pytest.approx(19.3e9, rel=0.03)
+    assert made["disk"]["scratch_gib"] == pytest.approx(1.05 * (61.0 + 18.3), rel=0.02)
+    assert made["memory"]["host_gib"].keys() == {"merge", "verify", "quantize"}
+    assert made["memory"]["host_gib"]["merge"] < 5 < 61 < made["memory"]["host_gib"]["verify"]
+    assert {"merged", "w4a16"} <= {row["format"] for row in made["formats"]}
+    assert any("No texts are known" in finding["message"] for finding in made["findings"])
+    assert not made["seconds"]["is_measured"] and made["disk"]["verdict"] is None
+    text = told(made)
+    assert "> w4a16" in text and "waits for no device" in text and "roughly" in text
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_export(platform: Platform) -> None:
+    report(platform, free_gib=40)
+    try:
+        made = ask(platform)
+        job = platform.post("/v1/jobs", {"kind": "export", "model": "base"}).get_json()
+        small = ask(platform, model="base", config=None)
+    finally:
+        platform.store.workers.remove("exporter")
+
+    assert (made["disk"]["verdict"], made["disk"]["worker"]) == ("does_not_fit", "exporter")
+    [found] = [one for one in made["findings"] if "GiB of disk" in one["message"]]
+    assert found["severity"] == "warning" and "40.0 GiB free" in found["message"] and found["zh"]["message"]
+    assert "does_not_fit" in told(made)
+    assert (small["disk"]["verdict"], small["memory"]["verdict"]) == ("fits", "fits")
+    assert job["requires"] == {"num_devices": 0}
+
+
+def test_an_export_holds_a_device_only_where_one_is_asked_for(platform: Platform) -> None:
+    asked = [{}, {"export_device": "auto"}, {"requires": {"gpu_kind": "A100"}}]
+    assert [ask(platform, **body)["export"]["takes_device"] for body in asked] == [False, True, True]
+
+
+def test_time_is_that_of_earlier_exports_by_the_size_of_their_bases(platform: Platform) -> None:
+    spec = schema.to_wire(schema.load(ExportSpec, {"model": "base"}))
+    project = platform.store.projects.default().id
+    job, _ = platform.store.jobs.create(project, kind=Kind.EXPORT, spec=spec)
+    while (claim := platform.store.attempts.claim_next(worker_id="w", kinds=[Kind.EXPORT])) and claim.job.id != job.id:
+        pass
+    assert claim is not None
+    seconds = {"merge": 2.0, "verify": 10.0, "publish": 1.0}
+    result = {"format": "merged", "base_bytes": int(65.5e8), "seconds": seconds}
+    platform.store.attempts.finish(job.id, claim.attempt, status=Status.SUCCEEDED, result=result)
+
+    made = ask(platform)
+
+    assert made["seconds"]["is_measured"] and made["seconds"]["total"] == pytest.approx(130, rel=0.02)
+    assert not ask(platform, export_quantization_bit=4)["seconds"]["is_measured"], "none was quantized yet"
