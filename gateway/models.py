@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, evaluations, openapi
+from gateway import body, evaluations, lineage, marks, openapi
 from gateway.admission import user_of
 from gateway.auth import project_id, require_admin
+from gateway.downloads import find
 from gateway.services import services
 from shared import catalog
 from shared.errors import Complaint, Conflict, InvalidSpec, NotFound
@@ -25,6 +26,12 @@ from shared.tongues import Text
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="The catalog")
 
 MAX_NAME_CHARS = 200
+#: Of a record, by which models are listed.
+MEMBERS = ("kind", "family", "base_model")
+FILTERS: list[dict[str, Any]] = [
+    {"in": "query", "name": name, "schema": {"type": "string"}, "description": f"Only models with this {name}."}
+    for name in (*MEMBERS, "tag")
+]
 #: Files that run code when they are loaded.
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -98,36 +105,62 @@ def _sealed(name: str, path: Path, source: str, uri: str) -> Model:
 
 
 @blueprint.route("", methods=["GET"])
-@blueprint.doc(responses=openapi.ok("ModelList"))
+@blueprint.doc(parameters=FILTERS, responses=openapi.ok("ModelList"))
 def list_models() -> Response:
-    """List models: base models, adapters, merged and quantized ones"""
-    found = services().store.models.list(project_id())
+    """List models: base models, adapters, merged and quantized ones, oldest first"""
+    wanted = {name: value for name in MEMBERS if (value := request.args.get(name)) is not None}
+    found = services().store.models.list(project_id(), **wanted)
+    if (tag := request.args.get("tag")) is not None:
+        found = [model for model in found if tag in model.tags]
     return jsonify({"object": "list", "data": [model_json(model) for model in found]})
 
 
 @blueprint.route("/<path:name>", methods=["GET"])
 @blueprint.doc(responses=openapi.ok("Model"))
 def retrieve(name: str) -> Response:
-    """Look at a model, and at what was measured of it, newest first"""
-    model = services().store.models.get(project_id(), name)
-    return jsonify(model_json(model) | {"evaluations": evaluations.of_model(model)})
+    """Look at a model: where it comes from, what came of it, and what was measured of it, newest first
+
+    By its name, or as a version of its family: `name@3`, `name@latest`, `name@<alias>`.
+    """
+    model = find(name)
+    told = {"lineage": lineage.lineage(services(), model), "derived": lineage.derived(services(), model)}
+    return jsonify(model_json(model) | told | {"config": model.config, "evaluations": evaluations.of_model(model)})
+
+
+@blueprint.route("/<path:name>", methods=["PATCH"])
+@blueprint.doc(requestBody=openapi.body_of("ModelChange"), responses=openapi.ok("Model"))
+def change(name: str) -> Response:
+    """Give a model aliases and tags, or metadata
+
+    `aliases` and `tags` replace those that it has; an alias goes over from the version of the same family that has it.
+    Of `metadata` the given pairs are set, those that are null removed.
+    """
+    model = find(name)
+    if model.id.startswith(MARK):
+        text = "{name!r} is a checkpoint, which has no aliases, tags and metadata: export it first"
+        raise Conflict(text, name=name)
+    changes = marks.load(body.json_object())
+    return jsonify(model_json(services().store.models.update(project_id(), model.name, **changes)))
 
 
 @blueprint.route("/<path:name>", methods=["DELETE"])
 @blueprint.doc(responses=openapi.ok("Deleted"))
 def delete(name: str) -> Response:
-    """Delete a model and its files; a base model only as admin"""
-    model = services().store.models.get(project_id(), name)
+    """Delete a model and its files; a base model only as admin
+
+    Not while a deployment, a job that is not over, or an adapter on it needs it.
+    """
+    model = find(name)
     if model.id.startswith(MARK):
         services().store.checkpoints.delete(project_id(), str(model.job_id), model.id)
         return jsonify({"id": name, "object": "model", "deleted": True})
     if model.kind == "base":
         require_admin("delete a base model")
-    if user := user_of(services(), project_id(), "model", {name}):
+    if user := user_of(services(), project_id(), "model", {model.name}):
         raise Conflict(
-            "Model {name!r} is used by job {user}: cancel it first or wait for its end", name=name, user=user
+            "Model {name!r} is used by job {user}: cancel it first or wait for its end", name=model.name, user=user
         )
-    services().store.models.delete(project_id(), name)
+    services().store.models.delete(project_id(), model.name)
     if not catalog.is_on_hub(model.uri):
         services().artifacts.delete(model.uri)
     return jsonify({"id": name, "object": "model", "deleted": True})
@@ -214,12 +247,16 @@ def model_json(model: Model) -> dict[str, Any]:
         "created": int(model.created_at.timestamp()),
         "owned_by": "tunesmith",
         "root": model.name,
-        "parent": model.base_model,
+        "parent": model.parent,
         "kind": model.kind,
         "base_model": model.base_model,
         "job_id": model.job_id,
         "format": model.format,
         "size_bytes": model.size_bytes,
         "digest": model.digest,
+        "family": model.family or model.name,
+        "version": model.version,
+        "aliases": model.aliases,
+        "tags": model.tags,
         "metadata": model.metadata,
     }

@@ -150,6 +150,7 @@ _TEXT: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "integer"}
 _SWITCH: dict[str, Any] = {"type": "boolean"}
 _OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 
 
@@ -203,8 +204,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "Model": _record(
         created=_NUMBER, owned_by=_TEXT, kind=_TEXT, base_model=_TEXT, job_id=_TEXT, size_bytes=_NUMBER, digest=_TEXT,
-        format=_TEXT, metadata=_OBJECT, evaluations={"type": "array", "items": _OBJECT},
+        format=_TEXT, family=_TEXT, version=_NUMBER, aliases=_TEXTS, tags=_TEXTS, metadata=_OBJECT, parent=_TEXT,
+        config=_OBJECT, derived=_TEXTS, lineage={"type": "array", "items": _OBJECT},
+        evaluations={"type": "array", "items": _OBJECT},
     ),
+    "ModelChange": {"type": "object", "properties": {"aliases": _TEXTS, "tags": _TEXTS, "metadata": _OBJECT}},
     "Evaluation": _record(
         model=_TEXT, dataset=_TEXT, dataset_id=_TEXT, dataset_digest=_TEXT, task=_TEXT, num_samples=_NUMBER,
         metrics=_OBJECT, spec=_OBJECT, job_id=_TEXT, created_at=_TIME,

@@ -228,6 +228,8 @@ class NewModel:
     template: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    #: What all versions of it are called; None: as the model is.
+    family: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +237,18 @@ class Model(NewModel):
     id: str
     project_id: str
     created_at: datetime
+    #: Counted from 1 in its family, never given twice; None: a checkpoint, which is none.
+    version: int | None = None
+    #: Of the record, or checkpoint, that it was made from; None: not in the catalog.
+    parent_id: str | None = None
+    #: Names that mean this version of the family until another takes them: `family@alias`.
+    aliases: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+    @property
+    def parent(self) -> str | None:
+        """Name of the model that it was made from, as that was called then."""
+        return self.config.get("parent") or self.base_model
 
 
 @dataclass(frozen=True, kw_only=True)

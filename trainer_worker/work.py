@@ -118,6 +118,7 @@ def publishes(run: Run, spec: TrainSpec, start: Start) -> dict[str, Any]:
     """What a model of this training is to the catalog, the last as well as that of a checkpoint."""
     return {
         "name": model_name(run, start.base.name),
+        "family": family(run, start.base.name),
         "kind": makes(spec, start),
         "base_model": start.base.name,
         "format": "safetensors",
@@ -217,10 +218,19 @@ def datasets(run: Run, names: Sequence[str], dataset_dir: str) -> list[dict[str,
 
 def model_name(run: Run, base_name: str) -> str:
     """`ft:<base>:<project>:<suffix>:<end of the job's id>`, OpenAI's form."""
+    return f"{_before_the_job(run, base_name)}:{run.job.id[-8:]}"
+
+
+def family(run: Run, base_name: str) -> str | None:
+    """Trainings of one base under one suffix make versions of one model; None: there is no suffix."""
+    return _before_the_job(run, base_name) if run.job.request.get("suffix") else None
+
+
+def _before_the_job(run: Run, base_name: str) -> str:
     projects = {project.id: project.name for project in run.store.projects.list()}
     project = projects.get(run.job.project_id, "")
     suffix = run.job.request.get("suffix") or ""
-    return ":".join(["ft", base_name, DEFAULT_PROJECTS.get(project, project), suffix, run.job.id[-8:]])
+    return ":".join(["ft", base_name, DEFAULT_PROJECTS.get(project, project), suffix])
 
 
 def described(spec: TrainSpec) -> dict[str, Any]:

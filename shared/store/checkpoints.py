@@ -114,6 +114,14 @@ def as_model(connection: Connection, project_id: str, id_or_name: str) -> Model 
     return Model(**told, id=found.id, project_id=project_id, name=found.name)
 
 
+def on_base(connection: Connection, project_id: str, base: str) -> list[str]:
+    """Names of the adapters among them that are nothing without this base."""
+    query = select(checkpoints.c.name, checkpoints.c.model).join(jobs, jobs.c.id == checkpoints.c.job_id)
+    named = query.where(jobs.c.project_id == project_id, checkpoints.c.name.is_not(None))
+    its = named.where(checkpoints.c.model["base_model"].as_string() == base)
+    return [name for name, model in connection.execute(its) if model.get("kind") == "adapter"]
+
+
 def remove(connection: Connection, gone: Collection[Checkpoint]) -> None:
     """The rows go, and so may the files."""
     for checkpoint in gone:

@@ -75,7 +75,9 @@ def _message(status: Status, error: Mapping[str, Any] | None) -> str:
 
 def _add_model(connection: Connection, job: Job, model: NewModel) -> str:
     name = free_name(model.name, partial(model_is_taken, connection, job.project_id))
-    return insert_model(connection, job.project_id, replace(model, name=name, job_id=model.job_id or job.id)).name
+    family = model.family or model.name
+    made = replace(model, name=name, family=family, job_id=model.job_id or job.id)
+    return insert_model(connection, job.project_id, made).name
 
 
 def _then(connection: Connection, job: Job, result: Mapping[str, Any]) -> list[NewEvent]:

@@ -19,8 +19,13 @@ def check_name(name: str) -> None:
         raise InvalidRequest(message, complaints=[Complaint(field="name", message=message)])
 
 
+def fitting(name: str) -> str:
+    """As much of it as leaves room for a number."""
+    return name[: MAX_NAME_CHARACTERS - 10]
+
+
 def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
     """`name`, or with the first number from 2 on that makes it free. The caller holds the project's row."""
-    name = name[: MAX_NAME_CHARACTERS - 10]
+    name = fitting(name)
     names = (name if number == 1 else f"{name}-{number}" for number in count(1))
     return next(name for name in names if not is_taken(name))

@@ -265,7 +265,23 @@ models = Table(
     Column("config", Json, nullable=False),
     Column("metadata", Json, nullable=False),
     Column("created_at", Moment, nullable=False),
+    Column("family", Words),
+    Column("version", Integer, nullable=False, server_default="1"),
+    #: A model's or a checkpoint's, and no key: what came of a model outlives it.
+    Column("parent_id", Words, index=True),
+    Column("aliases", Json, nullable=False, server_default=text("'[]'")),
+    Column("tags", Json, nullable=False, server_default=text("'[]'")),
     UniqueConstraint("project_id", "name"),
+    Index(None, "project_id", "family"),
+)
+
+#: What models were asked to be called, each with the number of its newest version: none is given twice.
+families = Table(
+    "families",
+    metadata,
+    Column("project_id", Words, ForeignKey("projects.id"), primary_key=True),
+    Column("name", Words, primary_key=True),
+    Column("last_version", Integer, nullable=False),
 )
 
 evaluations = Table(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.job import Kind
 from shared.records import Dataset, NewModel
 from shared.store import Store
 from shared.store.names import MAX_NAME_CHARACTERS
@@ -168,3 +169,80 @@ def test_another_projects_records_are_not_found(store: Store, project: str, othe
     assert store.datasets.list(other_project).items == []
     assert store.models.list(other_project) == [] and store.deployments.list(other_project) == []
     assert store.datasets.get(project, made.id) == made
+
+
+def test_versions_of_a_family_are_counted_and_none_is_given_twice(store: Store, project: str) -> None:
+    first = store.models.create(project, model("smol"))
+    second = store.models.create(project, model("smol-2", family="smol"))
+    assert [(one.family, one.version) for one in (first, second)] == [("smol", 1), ("smol", 2)]
+
+    store.models.delete(project, "smol-2")
+    third = store.models.create(project, model("smol-2", family="smol"))
+
+    assert third.version == 3
+    assert store.models.get(project, "smol@latest") == store.models.get(project, "smol@3") == third
+    assert store.models.get(project, "smol@1") == first
+    assert store.models.list(project, family="smol") == [first, third]
+    for gone in ("smol@2", "smol@4", "smol@", "other@1", "smol@best"):
+        with pytest.raises(NotFound):
+            store.models.get(project, gone)
+    named = store.models.create(project, model("smol@latest"))
+    assert store.models.get(project, "smol@latest") == named
+
+
+def test_an_alias_means_one_version_and_moves(store: Store, project: str) -> None:
+    first, second = (store.models.create(project, model(name, family="smol")) for name in ("smol", "smol-2"))
+    other = store.models.create(project, model("other"))
+    store.models.update(project, "smol", aliases=["best", "production"])
+    store.models.update(project, "other", aliases=["production"])
+
+    assert store.models.update(project, "smol-2", aliases=["production"]).aliases == ["production"]
+
+    assert store.models.get(project, "smol@production").id == second.id
+    assert store.models.get(project, "smol@best").id == first.id
+    assert store.models.get(project, "other@production").id == other.id
+    assert store.models.get(project, "smol").aliases == ["best"]
+
+
+def test_tags_are_replaced_and_metadata_merged(store: Store, project: str) -> None:
+    store.models.create(project, model("smol", metadata={"source": "hub", "old": "1"}))
+
+    store.models.update(project, "smol", tags=["b", "a", "b"], metadata={"old": None, "team": "x"})
+    store.models.update(project, "smol")
+
+    found = store.models.get(project, "smol")
+    assert (found.tags, found.metadata) == (["a", "b"], {"source": "hub", "team": "x"})
+    with pytest.raises(NotFound):
+        store.models.update(project, "other", tags=[])
+
+
+def test_a_model_knows_the_very_record_that_it_was_made_from(store: Store, project: str) -> None:
+    base = store.models.create(project, model("b"))
+    adapter = store.models.create(project, model("a", kind="adapter", base_model="b"))
+    merged = store.models.create(project, model("m", kind="merged", base_model="b", config={"parent": "a"}))
+    assert (base.parent_id, adapter.parent_id, merged.parent_id) == (None, base.id, adapter.id)
+
+    store.models.delete(project, "a")
+    store.models.create(project, model("a", kind="adapter", base_model="b"))
+
+    assert store.models.get(project, "m").parent_id == adapter.id
+    assert (store.models.by_id(project, adapter.id), store.models.by_id(project, base.id)) == (None, base)
+    assert store.models.list(project, parent_id=adapter.id) == [merged]
+
+
+def test_whoever_uses_a_model_is_named(store: Store, project: str) -> None:
+    store.models.create(project, model("b"))
+    for name in ("a", "c"):
+        store.models.create(project, model(name, kind="adapter", base_model="b"))
+    store.deployments.create(project, name="bot", model_name="b", spec={})
+    job, _ = store.jobs.create(project, kind=Kind.TRAIN, spec={})
+    claim = store.attempts.claim_next(worker_id="w", kinds=[Kind.TRAIN], num_devices=1)
+    assert claim is not None
+    beside = {"kind": "adapter", "base_model": "b", "uri": "store://c", "digest": "d", "size_bytes": 1, "format": "x"}
+    told = {"step": 1, "uri": "", "digest": "", "size_bytes": 0, "name": "a:ckpt-step-1", "model": beside}
+    store.attempts.add_checkpoint(job.id, claim.attempt, **told)
+
+    with pytest.raises(Conflict) as refused:
+        store.models.delete(project, "b")
+    for user in ("deployment 'bot'", "adapter 'a'", "adapter 'c'", "checkpoint 'a:ckpt-step-1'"):
+        assert user in refused.value.message

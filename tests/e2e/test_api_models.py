@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway import cli
+from shared.job import Kind
 from shared.records import NewModel
 from tests.platform import Platform, make_platform, serve
 
@@ -126,8 +127,82 @@ def test_the_command_takes_a_download_up_where_it_broke_and_checks_it(
         }  # fmt: skip
         assert (target / "model.safetensors").read_bytes() == WEIGHTS
 
+        assert cli.main(["models", "show", "team/mine"]) == 0
+        assert "1 of team/mine" in capsys.readouterr().out
         (target / "model.safetensors").unlink()
         (target / "model.safetensors.part").write_bytes(b"x" + WEIGHTS[1:1000])
         assert cli.main(["models", "download", "team/mine", str(target)]) == 2
         assert "SHA-256" in capsys.readouterr().err
         assert not list(target.glob("model*"))
+
+        monkeypatch.setenv("TUNESMITH_API_KEY", platform.keys["user"])
+        words = ["models", "tag", "team/mine", "--aliases", "good,best", "--metadata", "by=me"]
+        assert cli.main(words) == 0
+        assert "aliases best, good; tags none" in capsys.readouterr().out
+
+
+def patch(platform: Platform, name: str, body: Any) -> Any:
+    return platform.client.patch(f"/v1/models/{name}", json=body, headers=platform.headers("user"))
+
+
+def test_a_version_is_named_by_number_alias_or_latest_wherever_a_model_is(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for name in ("bot", "bot-2"):
+        add_model(platform, name, tmp_path, family="bot")
+    assert patch(platform, "bot", {"aliases": ["live"], "tags": ["eu"], "metadata": {"by": "me"}}).status_code == 200
+    assert [platform.get(f"/v1/models/bot@{word}").get_json()["id"] for word in ("1", "live", "2", "latest")] == [
+        "bot", "bot", "bot-2", "bot-2"
+    ]  # fmt: skip
+    assert platform.get("/v1/models/bot@live/files").get_json()["data"][0]["id"] == "config.json"
+    listed = platform.get("/v1/models?family=bot&tag=eu").get_json()["data"]
+    assert [(one["id"], one["version"], one["aliases"], one["metadata"]) for one in listed] == [
+        ("bot", 1, ["live"], {"by": "me"})
+    ]
+
+    # What is queued keeps the version that the alias meant.
+    job = platform.post("/v1/jobs", {"kind": "export", "model_name_or_path": "bot@live"}).get_json()
+    patch(platform, "bot-2", {"aliases": ["live"]})
+    assert platform.get(f"/v1/jobs/{job['id']}").get_json()["spec"]["model_name_or_path"] == "bot"
+    refused = platform.client.delete("/v1/models/bot@1", headers=platform.headers())
+    assert (refused.status_code, job["id"] in refused.get_json()["error"]["message"]) == (409, True)
+    deployed = platform.post("/v1/deployments", {"model": "bot@live"}).get_json()
+    assert deployed["model"] == "bot-2"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"aliases": ["1"]}, {"aliases": ["latest"]}, {"aliases": "x"}, {"aliases": ["a b"]}, {"tags": [""]},
+        {"tags": ["x"] * 33}, {"metadata": {"a": 1}}, {"metadata": {"source": "x"}}, {"metadata": []}, {"tag": ["x"]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_written_on_a_model_is_told_by_its_field(platform: Platform, body: dict[str, Any]) -> None:
+    refused = patch(platform, "team/mine", body)
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, next(iter(body)))
+
+
+def test_a_model_tells_its_way_from_the_base_also_when_a_part_is_deleted(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    store, project = platform.store, platform.store.projects.default().id
+    pin = {"id": "file-1", "digest": "sha256:d"}
+    train, _ = store.jobs.create(
+        project, kind=Kind.TRAIN, spec={"dataset": ["facts"]}, request={"datasets": {"facts": pin}}
+    )
+    export, _ = store.jobs.create(project, kind=Kind.EXPORT, spec={})
+    add_model(platform, "line", tmp_path, kind="base")
+    add_model(platform, "line-a", tmp_path, kind="adapter", base_model="line", job_id=train.id)
+    made = {"base_model": "line", "job_id": export.id}
+    add_model(platform, "line-m", tmp_path, config={"parent": "line-a", "training_job": train.id}, **made)
+    add_model(platform, "line-q", tmp_path, kind="quantized", config={"parent": "line-m"}, **made)
+
+    told = platform.get("/v1/models/line-q").get_json()["lineage"]
+    names = ["line", train.id, "line-a", export.id, "line-m", export.id, "line-q"]
+    assert [step["id"] for step in told] == names
+    assert told[1]["datasets"] == [{"name": "facts", **pin}]
+    assert platform.get("/v1/models/line-a").get_json()["derived"] == ["line-m"]
+
+    assert platform.client.delete("/v1/models/line-a", headers=platform.headers()).status_code == 200
+    told = platform.get("/v1/models/line-q").get_json()["lineage"]
+    assert [step["id"] for step in told] == names
+    assert [step["in_catalog"] for step in told if step["object"] == "model"] == [False, False, True, True]

@@ -1,4 +1,4 @@
-"""The registry: list models, look at one, register a base model, download or delete one."""
+"""The registry: list models, look at one, register a base model, tag, download or delete one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.cli.fetching import address
 from gateway.cli.watch import make_progress
 from shared.settings import Settings
 
-HELP = "list, show, add, download or delete models"
+HELP = "list, show, add, tag, download or delete models"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,6 +25,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         metavar="SOURCE|DIR",
         help="for add: a Hub id, or a path under an import root; for download: the folder (default: the model's name)",
+    )
+    parser.add_argument("--aliases", metavar="A,B", help="for tag: all that it has then; another version loses them")
+    parser.add_argument("--tags", metavar="A,B", help="for tag: all that it has then")
+    parser.add_argument(
+        "--metadata", metavar="KEY=VALUE", action="append", default=[], help="for tag; without VALUE: gone"
     )
     show.add_json(parser)
     parser.set_defaults(parser=parser)
@@ -56,14 +61,41 @@ def _show(client: Client, console: Console, args: Namespace) -> None:
     if args.json:
         show.as_json(console, model)
         return
-    told = {name: model.get(name) for name in ("id", "kind", "base_model", "job_id", "format", "digest")}
-    told["size"] = show.size(model.get("size_bytes"))
+    told = {name: model.get(name) for name in ("id", "kind", "base_model", "format", "digest")}
+    told |= {"size": show.size(model.get("size_bytes")), "version": f"{model['version']} of {model['family']}"}
+    told |= {name: ", ".join(model[name]) for name in ("aliases", "tags", "derived") if model[name]}
+    told |= model["metadata"]
     show.table(console, ("", ""), list(told.items()), "")
+    console.print("\n[bold]made from[/]")
+    for step in model["lineage"]:
+        console.print(f"  {_step(step)}", soft_wrap=True, markup=False)
+    for found in model["evaluations"]:
+        of = found["dataset"] or found["task"]
+        console.print(f"{of}: {show.measured(found['metrics'])}", soft_wrap=True, markup=False)
+
+
+def _step(step: dict[str, Any]) -> str:
+    if step["object"] == "job":
+        data = ", ".join(dataset["name"] for dataset in step.get("datasets", ()))
+        return f"job {step['id']} ({step.get('kind', 'deleted')}){f' on {data}' if data else ''}"
+    return f"{step['id']} ({step['kind'] if step['in_catalog'] else 'not in the catalog'})"
 
 
 def _add(client: Client, console: Console, args: Namespace) -> None:
     model = client.post("/v1/models", {"name": args.name, "model_name_or_path": args.item})
     console.print(f"added [bold]{model['id']}[/]")
+
+
+def _tag(client: Client, console: Console, args: Namespace) -> None:
+    given = {name: getattr(args, name) for name in ("aliases", "tags") if getattr(args, name) is not None}
+    changes: dict[str, Any] = {name: [one for one in text.split(",") if one] for name, text in given.items()}
+    pairs = dict(pair.partition("=")[::2] for pair in args.metadata)
+    changes |= {"metadata": {key: value or None for key, value in pairs.items()}} if pairs else {}
+    if not changes:
+        args.parser.error("tag needs --aliases, --tags or --metadata")
+    model = client.patch(address(args.name), changes)
+    told = {name: ", ".join(model[name]) or "none" for name in ("aliases", "tags")}
+    console.print(f"{model['id']}: aliases {told['aliases']}; tags {told['tags']}", soft_wrap=True)
 
 
 def _download(client: Client, console: Console, args: Namespace) -> None:
@@ -91,6 +123,7 @@ ACTIONS = {
     "list": (_list, ()),
     "show": (_show, ("NAME",)),
     "add": (_add, ("NAME", "SOURCE")),
+    "tag": (_tag, ("NAME",)),
     "download": (_download, ("NAME",)),
     "delete": (_delete, ("NAME",)),
 }
