@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import evaluable, resuming, rewards
+from gateway import evaluable, resuming, rewards, suitors
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
-from shared import catalog, schema, stages
+from shared import catalog, formats, requirements, schema, serving, stages
 from shared.errors import Complaint, NotFound
 from shared.layout import Layout, wrong_kind
 from shared.records import Model
@@ -29,6 +29,8 @@ PURPOSES = {
     "eval_dataset": ("fine-tune", "evals"),
     "export_quantization_dataset": ("fine-tune", "evals"),
 }
+#: What a worker that serves deployments says of itself.
+REPLICA = "replica"
 #: In names on the Hub: formats of weights that no adapter can be trained beside.
 QUANTIZED_NAME = re.compile(r"(?<![A-Za-z])(?:AWQ|GPTQ|AQLM|GGUF|EXL2)(?![A-Za-z])", re.IGNORECASE)
 #: `quant_method` of weights that load as they are and train with an adapter, or are turned back into bfloat16.
@@ -170,6 +172,7 @@ def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
 
 
 def _serving(services: Services, project_id: str, spec: DeploySpec) -> Iterator[Complaint]:
+    yield from _servable(services, project_id, spec)
     adapter = record_of(services, project_id, spec.adapter_name_or_path)
     if adapter is None:
         return
@@ -180,6 +183,19 @@ def _serving(services: Services, project_id: str, spec: DeploySpec) -> Iterator[
         text = "is {name!r}, which was trained on {base!r}: name that as the model"
         message = Text(text, name=adapter.name, base=adapter.base_model)
         yield _wrong("adapter_name_or_path", message)
+
+
+def _servable(services: Services, project_id: str, spec: DeploySpec) -> Iterator[Complaint]:
+    """Whether a machine that serves deployments now can serve a model of this format. Where none reports itself,
+    nothing is known but for formats that vLLM serves nowhere."""
+    model = record_of(services, project_id, spec.model)
+    made = formats.TABLE.get(model.format or "") if model is not None else None
+    if model is None or made is None:
+        return
+    workers = [worker for worker in suitors.alive(services) if REPLICA in worker.kinds]
+    devices = [device for worker in workers for device in requirements.of_worker(worker)]
+    if (workers or made.served is None) and (why := serving.refusal(model.name, made, devices)):
+        yield Complaint(field="model", message=why, code="not_served_here")
 
 
 def _export(services: Services, project_id: str, spec: ExportSpec) -> Iterator[Complaint]:

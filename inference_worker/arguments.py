@@ -24,6 +24,8 @@ class Files:
 
     #: Folder of the model, or its Hub id; the base model's where an adapter is served.
     model: str
+    #: Of shared/formats, as its record says; None: not known.
+    format: str | None = None
     #: Longest prompt and answer that the model's config allows, tokens; None where it does not say.
     context_length: int | None = None
     #: Folder and rank of the LoRA adapter, when one is served unmerged.

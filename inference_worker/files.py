@@ -34,6 +34,7 @@ def bring(
         folder = _base(store, settings, project_id, record).local(artifacts)
     return Files(
         model=folder,
+        format=record.format,
         context_length=context_length(Path(folder)),
         adapter=adapter,
         adapter_rank=rank,

@@ -21,9 +21,9 @@ from inference_worker import arguments, files, vllm_log
 from inference_worker.arguments import Address, Files, Machine
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
-from shared import crash, devices, interpreters, keeper, schema, spawn
+from shared import crash, devices, formats, interpreters, keeper, schema, serving, spawn
 from shared.artifact import ArtifactStore
-from shared.errors import ChildFailed, LeaseLost, TunesmithError
+from shared.errors import ChildFailed, InvalidSpec, LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
 from shared.records import Replica
 from shared.settings import Settings
@@ -129,6 +129,7 @@ class Life:
         """Start and watch one process. Raises ChildFailed when it ends, Stopped when it shall."""
         found = self._meanwhile(self._bring_files)
         machine = self._machine()
+        self._check_format(found, machine)
         self._start(found, machine)
         self._await_health()
         engine = self._engine
@@ -165,6 +166,13 @@ class Life:
             cpu_kv_cache_gib=self._settings.cpu_kv_cache_gib,
             cache_folder=self._settings.run_dir / "cache" / "vllm",
         )
+
+    def _check_format(self, found: Files, machine: Machine) -> None:
+        """Say in our words what vLLM would say after a minute in its own: the door may have known no worker yet."""
+        made = formats.TABLE.get(found.format or "")
+        there = devices.known(tuple(machine.gpus) or (devices.CPU,))
+        if made is not None and (why := serving.refusal(self.replica.model_name, made, there)):
+            raise InvalidSpec(why, field="model")
 
     def _start(self, found: Files, machine: Machine) -> None:
         address = Address(host=self._settings.replica_host, port=free_port(self._settings.replica_host))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: A highest compute capability that no card has: all of now and later.
+ANY_NEWER = 99.0
 #: A function of the spec, marked with `@rule`.
 Rule = Callable[[Any], str | None]
 
@@ -55,6 +57,15 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Served:
+    """Machines on which vLLM answers from a format's files."""
+
+    #: Compute capability of NVIDIA cards, lowest and highest; None: on none.
+    cuda: tuple[float, float] | None
+    cpu: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Format:
     name: str
     doc: str
@@ -67,5 +78,5 @@ class Format:
     calibrated: bool = False
     #: What the catalog calls the result: "merged" or "quantized".
     makes: str = "quantized"
-    #: Whether vLLM loads it.
-    served: bool = True
+    #: Where vLLM serves it; None: nowhere.
+    served: Served | None = Served(cuda=(7.0, ANY_NEWER), cpu=True)

@@ -53,14 +53,20 @@ def find(settings: Settings) -> tuple[str, ...]:
 
 
 def known(names: Sequence[str]) -> tuple[Device, ...]:
-    """The devices of these names, with kind and memory where they are GPUs that nvidia-smi knows."""
-    rows = {row[0]: row[1:] for row in query_gpus("uuid", "name", "memory.total")} if tuple(names) != (CPU,) else {}
+    """The devices of these names, with what nvidia-smi knows of them where they are GPUs."""
+    fields = ("uuid", "name", "memory.total", "compute_cap")
+    rows = {row[0]: row[1:] for row in query_gpus(*fields)} if tuple(names) != (CPU,) else {}
     found = []
     for name in names:
-        kind, mib = rows.get(name, (None, ""))
+        kind, mib, capability = rows.get(name, (None, "", ""))
         memory_gib = round(int(mib) / 1024, 1) if mib.isdigit() else None
-        found.append(Device(id=name, kind=kind, memory_gib=memory_gib))
+        found.append(Device(id=name, kind=kind, memory_gib=memory_gib, capability=_number(capability)))
     return tuple(found)
+
+
+def _number(text: str) -> float | None:
+    """None for what a driver says instead of a number: `[N/A]`."""
+    return float(text) if text.replace(".", "", 1).isdigit() else None
 
 
 def machine(known: Sequence[Device], holders: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

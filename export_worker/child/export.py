@@ -171,6 +171,7 @@ def write_quantized(order: Order, tokenizer: PreTrainedTokenizerBase, watch: Wat
         source=order.source,
         model=order.merged,
         out=order.staging,
+        num_bits=order.spec.export.export_quantization_bit,
         samples=order.texts.calibration_samples(tokenizer),
         max_shard_gb=order.spec.export.export_size,
         watch=watch,

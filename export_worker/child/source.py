@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from shared import hostmemory
 from shared.errors import TunesmithError
 
 
@@ -44,6 +45,35 @@ class Source:
         # Safetensors or, inside transformers, torch.load(weights_only=True): never a pickle that runs code.
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=self.trust_remote_code)
         return model.to(self.device).eval()
+
+    def load_quantized(self, folder: Path, config: Any) -> PreTrainedModel:
+        """A model made from the base, each of its weights quantized as it is read."""
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto",
+            quantization_config=config,
+            device_map=self.device,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def load_beside_disk(self, folder: Path, spill: Path) -> PreTrainedModel:
+        """A model made from the base, to be gone through layer by layer; what takes more than half of the free memory
+        lies in the folder `spill`."""
+        room = hostmemory.free_bytes() // 2
+        if sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= room:
+            # On the CPU in any case: who goes through the layers brings each to where it computes.
+            return replace(self, device="cpu").load(folder)
+        from compressed_tensors.offload import load_offloaded_model
+
+        with load_offloaded_model():
+            return AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype="auto",
+                device_map="auto_offload",
+                max_memory={"cpu": room},
+                offload_folder=str(spill),
+                trust_remote_code=self.trust_remote_code,
+            ).eval()
 
     def load_merged(self, adapters: Sequence[Path], dtype: torch.dtype | str = "auto") -> PreTrainedModel:
         """The base with these adapters merged in memory by peft."""

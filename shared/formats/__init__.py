@@ -15,8 +15,6 @@ LATER: Mapping[str, str] = {
     "gptq": "use w4a16, which is quantized by the same algorithm and loads in vLLM",
     "awq": "use w4a16",
     "gguf": "use merged",
-    "fp8": "use w4a16",
-    "w8a8": "use w4a16",
 }
 TABLE: Mapping[str, Format] = registry.load(__name__, __path__, "FORMAT")
 #: What `export_quantization_bit` may be.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.declarations import Format
+from shared.declarations import ANY_NEWER, Format, Served
 
 FORMAT = Format(
     name="w4a16",
@@ -10,4 +10,5 @@ FORMAT = Format(
     bits=(4,),
     default_for=(4,),
     calibrated=True,
+    served=Served(cuda=(7.5, ANY_NEWER), cpu=True),
 )

@@ -224,6 +224,25 @@ def test_more_devices_than_any_worker_has_are_remarked(platform: Platform) -> No
     assert "num_processes" not in findings(platform, GOOD | {"num_processes": 2})
 
 
+def test_a_format_that_no_machine_here_serves_is_refused_with_what_is_served(platform: Platform) -> None:
+    project = platform.store.projects.default().id
+    files: dict[str, Any] = {"uri": "store://m", "digest": "d", "size_bytes": 1, "format": "fp8"}
+    platform.store.models.create(project, NewModel(name="tiny-fp8", kind="quantized", base_model="base", **files))
+    beat: dict[str, Any] = {"kinds": ["replica"], "host": "h", "storage_id": "s", "version": "1"}
+    platform.store.workers.beat("r", devices=["cpu"], **beat)
+
+    answer = platform.post("/v1/deployments", {"model": "tiny-fp8"})
+
+    assert answer.status_code == 422
+    [told] = answer.get_json()["error"]["issues"]
+    assert (told["field"], told["code"]) == ("model", "not_served_here")
+    assert "NVIDIA cards of compute capability 7.5 and newer: here are CPUs" in told["message"]
+    assert told["message"].endswith("merged, w4a16, w8a8")
+    card = {"id": "GPU-1", "kind": "NVIDIA L4", "capability": 8.9}
+    platform.store.workers.beat("g", devices=["GPU-1"], machine={"devices": [card]}, **beat)
+    assert platform.post("/v1/deployments", {"model": "tiny-fp8"}).status_code == 201
+
+
 def test_several_nodes_are_required_counted_and_shown(platform: Platform) -> None:
     beat: dict[str, Any] = {"kinds": ["train"], "host": "h", "storage_id": "s", "version": "1"}
     platform.store.workers.beat("w", devices=["GPU-1", "GPU-2"], **beat)

@@ -7,13 +7,12 @@ the weights are there, less a reserve. Recomputing costs a third of the speed.
 
 from __future__ import annotations
 
-import resource
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from transformers import PretrainedConfig
 
+from shared import hostmemory
 from shared.advice import footprint, shapes
 from shared.advice.memory import estimate
 from shared.spec import TrainSpec
@@ -50,30 +49,4 @@ def needed_bytes(spec: TrainSpec, shape: shapes.Shape, num_tokens: int, num_lear
 def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(_host_bytes(), _limit_bytes(), _process_bytes())
-
-
-def _host_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo tells no MemAvailable")
-
-
-def _process_bytes() -> int:
-    """What this process may still take where it has a limit of its own (TUNESMITH_PROCESS_MEMORY_GIB)."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit == resource.RLIM_INFINITY:
-        return 2**62
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return limit - 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
-
-
-def _limit_bytes() -> int:
-    """What the container may still take; without a limit, more than any machine has."""
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text()
-    except OSError:
-        limit, used = "max", "0"
-    return 2**62 if limit == "max" else int(limit) - int(used)
+    return hostmemory.free_bytes()

@@ -26,11 +26,17 @@ class Quantization:
     #: Folder of the merged model, with its tokenizer.
     model: Path
     out: Path
+    #: Of a weight, as the spec says; None: the format has one width only, or none.
+    num_bits: int | None = None
     #: Texts like those the model will see; empty when none are known.
     samples: Sequence[Sample]
     #: Largest file of the output, decimal gigabytes.
     max_shard_gb: float
     watch: Watch
+
+    def say_uncalibrated(self) -> None:
+        text = "No calibration texts are known: weights are rounded to nearest, which costs quality."
+        self.watch.say(text, level="warning")
 
 
 def names() -> list[str]:

@@ -1,0 +1,54 @@
+"""Where vLLM answers from a format's files: asked at the door of a deployment, and again where its replica starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shared import formats
+from shared.declarations import ANY_NEWER, Format, Served
+from shared.requirements import Device
+from shared.tongues import Text, listed
+
+
+def is_served(served: Served | None, device: Device) -> bool:
+    """A card of which nobody told the compute capability is taken for one that fits: vLLM itself will say."""
+    if served is None:
+        return False
+    if not device.is_gpu:
+        return served.cpu
+    if served.cuda is None:
+        return False
+    low, high = served.cuda
+    return device.capability is None or low <= device.capability <= high
+
+
+def refusal(name: str, made: Format, devices: Iterable[Device]) -> Text | None:
+    """Why none of the devices answers from this model's files, and which formats are served there; None: one does."""
+    known = list(devices)
+    if any(is_served(made.served, device) for device in known):
+        return None
+    others = [other.name for other in formats.TABLE.values() if any(is_served(other.served, one) for one in known)]
+    text = "is {name!r}, in format {format}, which vLLM serves on {where}: here are {devices}. Export it as {others}"
+    there = listed(sorted({_described(device) for device in known}))
+    return Text(text, name=name, format=made.name, where=where(made.served), devices=there, others=", ".join(others))
+
+
+def where(served: Served | None) -> Text:
+    """In words: `NVIDIA cards of compute capability 7.5 to 9.0 and CPUs`."""
+    cards = _cards(served.cuda) if served and served.cuda else None
+    if cards is None:
+        return Text("CPUs only") if served and served.cpu else Text("no machine")
+    return Text("{cards} and CPUs", cards=cards) if served and served.cpu else cards
+
+
+def _cards(cuda: tuple[float, float]) -> Text:
+    low, high = cuda
+    if high == ANY_NEWER:
+        return Text("NVIDIA cards of compute capability {low} and newer", low=low)
+    return Text("NVIDIA cards of compute capability {low} to {high}", low=low, high=high)
+
+
+def _described(device: Device) -> str:
+    if not device.is_gpu:
+        return "CPUs"
+    return f"{device.kind or 'GPUs'}" + (f" ({device.capability})" if device.capability else "")
