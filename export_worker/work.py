@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export_worker import command, room
+from export_worker import command, room, texts
 from shared import catalog, formats, interpreters, schema, templates
 from shared.catalog import Resolved
 from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
@@ -63,8 +63,7 @@ class ExportWork:
             "adapter_paths": [adapter.local(run.artifacts) for adapter in sources.adapters],
             "template": chosen_template(spec, sources),
             "wording": {} if spec.source.template else trained_wording(training),
-            "calibration": calibration(run, spec, training),
-            "held_out": datasets(run, training.get("eval_dataset") or [], training.get("dataset_dir")),
+            **texts.told(run, spec, sources.training),
             "lineage": {
                 "name": command.model_name(sources.name, str(spec.export.export_format), spec.export.export_dir),
                 "base_name": sources.base.name,
@@ -160,26 +159,3 @@ def trained_wording(training: Mapping[str, Any]) -> dict[str, Any]:
     """What the training said of how its template writes: the model is served with the same."""
     said = (field.name for field in dataclasses.fields(templates.Wording))
     return {name: training[name] for name in said if name in training}
-
-
-def calibration(run: Run, spec: ExportSpec, training: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The dataset that the export names, else those of the training."""
-    named = spec.export.export_quantization_dataset
-    names = [named] if named else training.get("dataset") or []
-    return datasets(run, names, training.get("dataset_dir"), required=bool(named))
-
-
-def datasets(
-    run: Run, names: Sequence[str], dataset_dir: str | None, *, required: bool = False
-) -> list[dict[str, Any]]:
-    """Where the rows lie. A training's dataset that was deleted since is left out; a named one must be there."""
-    found = []
-    for name in names:
-        try:
-            dataset = catalog.dataset_of(run.store, run.settings, run.job, name, dataset_dir)
-        except NotFound:
-            if required:
-                raise
-            continue
-        found.append(dataset.as_input(run.artifacts))
-    return found

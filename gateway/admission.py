@@ -70,9 +70,10 @@ def pinned(services: Services, project_id: str, spec: Any) -> dict[str, dict[str
     """What the names of datasets mean now: a name means the newest upload, and a job may run long after its request."""
     found = {}
     for name in {name for param, names in named(spec) if param.kind == "dataset" for name in names}:
-        with suppress(NotFound):  # of an import root or the Hub
-            record = services.store.datasets.get(project_id, name)
-            found[name] = {"id": record.id, "digest": record.digest}
+        with suppress(NotFound, OSError):
+            meant = catalog.resolve_dataset(services.store, services.settings, project_id, name, dataset_dir(spec))
+            if meant.record is not None:  # not of an import root or the Hub
+                found[name] = {"id": meant.record.id, "digest": meant.record.digest}
     return found
 
 

@@ -13,10 +13,10 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from shared import datasetinfo
+from shared import datasetinfo, reading
 from shared.datasetinfo import Entry
 from shared.errors import InvalidDataset, NotFound
 from shared.settings import Settings
@@ -104,7 +104,18 @@ def resolve_dataset(
         if name in described:
             return _described(settings, folder, name, described[name])
         names += described
+    if _below_import_root(settings.import_roots, name) is None:
+        # LF names a file where the dataset is meant that was made of it: data/c4_demo.jsonl is c4_demo.
+        for other in _of_file(name):
+            with contextlib.suppress(NotFound):
+                return Resolved(name=name, record=store.datasets.get(project_id, other))
     return _elsewhere(settings, "dataset", name, names)
+
+
+def _of_file(name: str) -> list[str]:
+    """What a dataset made of this file may be called; nothing for a name that is no data file's."""
+    file = PurePosixPath(name)
+    return [file.name, file.stem] if file.suffix.lower() in reading.SUFFIXES else []
 
 
 def pins(request: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:

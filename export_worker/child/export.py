@@ -60,6 +60,7 @@ class Order:
                 held_out=run["held_out"],
                 num_samples=spec.export.export_quantization_nsamples,
                 max_tokens=spec.export.export_quantization_maxlen,
+                gone=run.get("gone", ()),
             ),
             template=template_of(run),
             out=Path(run["output_dir"]),
@@ -96,6 +97,8 @@ def export(order: Order, watch: Watch) -> dict[str, Any]:
 def run(order: Order, watch: Watch) -> dict[str, Any]:
     order.source.check()
     require_space(order)
+    for name in order.texts.gone:
+        watch.say(f"{name}, a dataset of the training, was deleted since: its texts are not used.", level="warning")
     watch.phase("merge", "Merging the adapter into the base" if order.source.adapters else "Copying the model")
     merged = write_merged(order, watch)
     watch.phase("verify", "Comparing the merged files with the trained model")

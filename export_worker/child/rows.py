@@ -44,6 +44,8 @@ class Texts:
     held_out: Sequence[Mapping[str, Any]]
     num_samples: int
     max_tokens: int
+    #: Datasets of the training that were deleted since.
+    gone: Sequence[str] = ()
 
     @property
     def held_out_from(self) -> str:

@@ -13,7 +13,7 @@ import pytest
 from export_worker import command
 from export_worker.room import NoRoom
 from export_worker.work import ExportWork
-from shared import folder, recovery, schema
+from shared import catalog, folder, recovery, schema
 from shared.artifact import ArtifactStore
 from shared.attempt import describe
 from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
@@ -46,10 +46,10 @@ class Ledger:
         self.training = self.succeed("train", schema.to_wire(schema.load(TrainSpec, TRAINING)))
         self.add_model(ADAPTER, kind="adapter", base_model="tiny", job_id=self.training.id)
 
-    def add_dataset(self, name: str) -> None:
+    def add_dataset(self, name: str, text: str = '{"messages": []}\n') -> None:
         file = self._scratch / f"{name}.jsonl"
-        file.write_text('{"messages": []}\n')
-        sealed = self.artifacts.put_file(file, self.artifacts.uri("datasets", name))
+        file.write_text(text)
+        sealed = self.artifacts.put_file(file, self.artifacts.uri("datasets", f"{name}-{len(text)}"))
         columns = {"columns": {"messages": "messages"}, "tags": {}}
         self.store.datasets.create(
             self.project, name=name, filename=file.name, purpose="fine-tune", format="openai", columns=columns,
@@ -69,7 +69,11 @@ class Ledger:
         return self.store.attempts.finish(run.job.id, run.attempt, status=Status.SUCCEEDED)
 
     def claim(self, kind: str, spec: dict[str, Any], **settings: Any) -> Run:
-        self.store.jobs.create(self.project, kind=Kind(kind), spec=spec)
+        fields = (spec.get(name) for name in ("export_quantization_dataset", "dataset", "eval_dataset"))
+        named = [name for given in fields for name in ([given] if isinstance(given, str) else given or ())]
+        meant = [self.store.datasets.get(self.project, name) for name in named]
+        pins = {one.name: {"id": one.id, "digest": one.digest} for one in meant}
+        self.store.jobs.create(self.project, kind=Kind(kind), spec=spec, request={catalog.PINS: pins})
         claim = self.store.attempts.claim_next(
             worker_id="w", kinds=[Kind(kind)], num_devices=1, storage_id=self.artifacts.storage_id()
         )
@@ -152,13 +156,38 @@ def test_a_named_calibration_dataset_goes_before_the_trainings(ledger: Ledger) -
     assert [one["name"] for one in ExportWork().run_json(run)["calibration"]] == ["questions"]
 
 
-def test_a_deleted_dataset_of_the_training_is_left_out_and_a_named_one_is_missed(ledger: Ledger) -> None:
-    facts = ledger.store.datasets.get(ledger.project, "facts")
-    ledger.store.datasets.delete(ledger.project, facts.id)
-    assert ExportWork().run_json(ledger.export()(model_name_or_path=ADAPTER))["calibration"] == []
+def test_the_uploads_of_the_training_are_used_though_newer_ones_have_their_names(ledger: Ledger) -> None:
+    for name in ("facts", "questions"):
+        ledger.add_dataset(name, '{"messages": []}\n' * 2)
+    told = ExportWork().run_json(ledger.export()(model_name_or_path=ADAPTER, export_format="w4a16"))
+    pins = catalog.pins(ledger.training.request)
+    assert [one["digest"] for one in told["calibration"]] == [pins["facts"]["digest"]]
+    assert [one["digest"] for one in told["held_out"]] == [pins["questions"]["digest"]]
+    assert ledger.store.datasets.get(ledger.project, "facts").digest != pins["facts"]["digest"]
+
+
+def test_a_deleted_dataset_of_the_training_is_left_out_and_told(ledger: Ledger) -> None:
+    ledger.store.datasets.delete(ledger.project, "facts")
+    # Another one of its name is not what the model was trained on.
+    ledger.add_dataset("facts", '{"messages": []}\n' * 2)
+    told = ExportWork().run_json(ledger.export()(model_name_or_path=ADAPTER))
+    assert (told["calibration"], told["gone"]) == ([], ["facts"])
+
+
+def test_a_named_dataset_that_was_deleted_since_is_missed_by_its_name(ledger: Ledger) -> None:
     run = ledger.export()(model_name_or_path=ADAPTER, export_format="w4a16", export_quantization_dataset="facts")
-    with pytest.raises(NotFound):
+    ledger.store.datasets.delete(ledger.project, "facts")
+    with pytest.raises(NotFound, match="'facts' was deleted after this export was asked for") as raised:
         ExportWork().run_json(run)
+    assert raised.value.field == "export_quantization_dataset"
+
+
+def test_a_file_as_lf_names_it_is_the_dataset_that_was_made_of_it(ledger: Ledger) -> None:
+    for name in ("data/facts.jsonl", "facts.json", "facts"):
+        found = catalog.resolve_dataset(ledger.store, ledger.settings, ledger.project, name)
+        assert (found.name, found.record.name) == (name, "facts")
+    # No data file's name, but one of the Hub's form.
+    assert catalog.resolve_dataset(ledger.store, ledger.settings, ledger.project, "data/facts").hub_id == "data/facts"
 
 
 def test_code_of_a_model_runs_only_when_the_administrator_named_it(ledger: Ledger) -> None:
