@@ -60,7 +60,7 @@ def _with_volume(error: Mapping[str, Any], places: Sequence[Path]) -> Mapping[st
     if volume is None or not (is_told or (volume.is_full and error.get("code") in UNEXPLAINED)):
         return error
     said, mark, log = str(error.get("message")).partition(f" {failures.LOG}\n")
-    message = f"{said.removesuffix('.')}. A disk is full: {volume}.{mark}{log}"
+    message = f"{said.removesuffix('.')}. A disk was full: {volume} now.{mark}{log}"
     details = {"volume": str(volume.place), "free_bytes": volume.free_bytes, "total_bytes": volume.total_bytes}
     return {**error, "code": failures.DISK, "field": None, "message": message, "details": details}
 

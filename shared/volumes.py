@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared import failures
+from shared.errors import TunesmithError
+
 #: With less than this a volume counts as full: a failed write leaves some room.
 FULL_BYTES = 16 * 1024**2
 
@@ -26,6 +29,25 @@ class Volume:
     def __str__(self) -> str:
         free, total = (f"{count / 1024**3:,.2f}" for count in (self.free_bytes, self.total_bytes))
         return f"{self.place} has {free} GiB free of {total}"
+
+
+class NoRoom(TunesmithError):
+    """A volume is too small for what is to be written."""
+
+    code = failures.DISK
+
+    def __init__(self, volume: Volume, needed_bytes: int):
+        need, free = (f"{size / 1024**3:.2f}" for size in (needed_bytes, volume.free_bytes))
+        text = "{need} GiB would be written, and {place} has {free} free"
+        super().__init__(text, need=need, place=volume.place, free=free)
+        self.details = {"volume": str(volume.place), "free_bytes": volume.free_bytes, "needed_bytes": needed_bytes}
+
+
+def require(path: Path, needed_bytes: int) -> None:
+    """Raises NoRoom where its volume has less."""
+    volume = _volume(path)
+    if volume is not None and volume.free_bytes < needed_bytes:
+        raise NoRoom(volume, needed_bytes)
 
 
 def fullest(paths: Iterable[Path]) -> Volume | None:

@@ -6,6 +6,7 @@ The runner (shared/runner.py) does everything else: claim, lease, devices, event
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,7 +71,13 @@ class Run:
         worker dies now, it is deleted later."""
         uri, storage_id = self.uri(name), self.artifacts.storage_id()
         self.store.discarded.expect([uri], storage_id, job_id=self.job.id, attempt=self.attempt)
-        return self.artifacts.put_folder(folder, uri, adopt=True)
+        try:
+            return self.artifacts.put_folder(folder, uri, adopt=True)
+        except OSError:
+            # A part of a large model must not fill a disk until the janitor comes.
+            with suppress(OSError):
+                self.artifacts.delete(uri)
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)

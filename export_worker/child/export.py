@@ -16,11 +16,11 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from export_worker.child import card, carry, quantizers, verify
-from export_worker.child.merge import GB, Merged, merge
+from export_worker.child.merge import Merged, merge
 from export_worker.child.rows import Sample, Texts
-from export_worker.child.source import CannotExport, Source, choose_device, local_folder
+from export_worker.child.source import Source, choose_device, local_folder
 from export_worker.child.watch import Watch
-from shared import schema, templates
+from shared import schema, templates, volumes
 from shared.spec import ExportSpec
 
 MERGED = "merged"
@@ -135,9 +135,7 @@ def require_space(order: Order) -> None:
     order.scratch.mkdir(parents=True, exist_ok=True)
     size = sum(file.stat().st_size for file in order.source.model.glob("*") if file.is_file())
     needed = int(size * SPACE_FACTOR[order.format == MERGED])
-    free = shutil.disk_usage(order.scratch).free
-    if free < needed:
-        raise CannotExport(f"the export needs {needed / GB:.1f} GB on the worker's disk, {free / GB:.1f} GB are free")
+    volumes.require(order.scratch, needed)
 
 
 def write_merged(order: Order, watch: Watch) -> Merged:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from export_worker import command
-from export_worker.room import NoRoom
 from export_worker.work import ExportWork
 from shared import catalog, folder, recovery, schema
 from shared.artifact import ArtifactStore
@@ -22,6 +21,7 @@ from shared.records import NewModel
 from shared.settings import Settings
 from shared.spec import ExportSpec, TrainSpec
 from shared.store import Store
+from shared.volumes import NoRoom
 from shared.work import Run
 
 ADAPTER = "ft:tiny:local::12345678"
@@ -250,12 +250,26 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(ledger: Led
         NewModel(name="huge", kind="base", format="safetensors", uri=uri, digest="sha256:0", size_bytes=10**18),
     )
 
-    with pytest.raises(NoRoom, match=r"the export writes .* GiB, and .* free") as raised:
+    with pytest.raises(NoRoom, match=r"GiB would be written, and .* free") as raised:
         ExportWork().run_json(ledger.export()(model_name_or_path="huge"))
 
     described = describe(raised.value)
     assert described["code"] == "disk_full" and described["details"]["needed_bytes"] > 10**18
     assert recovery.answer(ledger.training, described, ledger.settings.run_dir).error["message"].count("free") == 1
+
+
+def test_what_cannot_be_sealed_whole_leaves_nothing_in_the_storage(ledger: Ledger) -> None:
+    run = ledger.export()(model_name_or_path="tiny")
+    for name in ("a.json", "z.safetensors"):
+        (run.output / name).write_text("content")
+    place = Path(ledger.settings.storage_url) / "jobs" / run.job.id / "attempts" / str(run.attempt) / "model"
+    (place / "z.safetensors").mkdir(parents=True)  # in the way of the last file
+
+    with pytest.raises(OSError, match="irectory"):
+        run.publish(run.output, "model")
+
+    assert not place.exists()
+    assert {path.name for path in run.output.iterdir()} == {"a.json", "z.safetensors"}
 
 
 def test_the_child_is_the_trainers_python_without_a_network_when_the_hub_is_off(ledger: Ledger) -> None:

@@ -133,7 +133,7 @@ def test_a_full_disk_is_named_and_may_be_all_that_there_is_to_say(tmp_path: Path
     full = recovery.answer(job(), said | {"code": "disk_full"}, tmp_path)
     crashed = recovery.answer(job(), said | {"code": "child_crashed"}, tmp_path)
 
-    assert f"A disk is full: {volume.place} has" in full.error["message"]
+    assert f"A disk was full: {volume.place} has" in full.error["message"]
     assert full.error["message"].endswith("\nlast line") and full.error["field"] == "save_total_limit"
     assert full.error["details"]["volume"] == str(volume.place)
     assert crashed.error["code"] == "child_crashed", "there is room"
