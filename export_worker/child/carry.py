@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from export_worker.child.source import Source
 
@@ -44,8 +45,11 @@ MODEL = (
 )
 
 
-def carry_over(source: Source, out: Path, *, untied: bool = False, template: str | None = None) -> None:
-    """Complete the folder of merged weights; `template` is Jinja to be asked with instead of the model's own."""
+def carry_over(
+    source: Source, out: Path, *, differs: Mapping[str, Any] | None = None, template: str | None = None
+) -> None:
+    """Complete the folder of merged weights. `differs` is what its config says otherwise than the base's; `template` is
+    Jinja to be asked with instead of the model's own."""
     trained_with = next((one for one in reversed(source.adapters) if (one / "tokenizer_config.json").is_file()), None)
     copy(source.model, out, MODEL)
     copy(trained_with or source.model, out, TOKENIZER)
@@ -53,7 +57,7 @@ def carry_over(source: Source, out: Path, *, untied: bool = False, template: str
         # It says where the adapter was taught to end.
         copy(trained_with, out, ("generation_config.json",))
     if not (out / "config.json").is_file():
-        write_config(source.model, out, untied=untied)
+        write_config(source.model, out, differs or {})
     if template:
         set_template(out, template)
 
@@ -72,10 +76,13 @@ def copy(folder: Path, out: Path, patterns: Iterable[str]) -> None:
                 shutil.copyfile(file, target)
 
 
-def write_config(model: Path, out: Path, *, untied: bool) -> None:
+def write_config(model: Path, out: Path, differs: Mapping[str, Any]) -> None:
     config = json.loads((model / "config.json").read_text())
-    if untied:
-        config["tie_word_embeddings"] = False
+    # A model of several parts says of its text what other models say of themselves.
+    parts = [config, *(part for part in [config.get("text_config")] if part)]
+    for name, value in differs.items():
+        for part in [one for one in parts if name in one] or [config]:
+            part[name] = value
     (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -143,7 +143,7 @@ def write_merged(order: Order, watch: Watch) -> Merged:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     merged = merge(order.source, order.merged, max_shard_gb=order.spec.export.export_size, watch=watch)
-    carry.carry_over(order.source, order.merged, untied=merged.untied, template=order.template)
+    carry.carry_over(order.source, order.merged, differs=merged.differs, template=order.template)
     return merged
 
 

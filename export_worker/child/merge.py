@@ -1,6 +1,6 @@
 """Base + adapters -> one checkpoint of safetensors files, tensor by tensor, or through peft where that falls short.
 
-The streamed merge holds one tensor at a time and gives, bit for bit, what peft's `merge_and_unload` gives. With one
+The streamed merge holds a few tensors at a time and gives, bit for bit, what peft's `merge_and_unload` gives. With one
 exception, on purpose: where the base ties its input and output embeddings and a LoRA changes one of them, peft adds the
 change to both (they share memory), and the merged model answers differently from the trained one. Here the two are
 untied and only the trained one changes.
@@ -9,32 +9,24 @@ Not here: the tokenizer and the other small files (carry.py), the proof that the
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers.pytorch_utils import Conv1D
-
-from export_worker.child import shards
-from export_worker.child.adapter import Adapter, BadAdapter, add_delta, load, why_not
+from export_worker.child import adapter, bones, pickled, pieces, pipeline, shards
+from export_worker.child.adapter import Adapter
+from export_worker.child.bones import Bones
+from export_worker.child.changes import BadAdapter, Change
 from export_worker.child.shards import Entry
 from export_worker.child.source import Source
 from export_worker.child.watch import Watch
 
+#: Beside the output: old .bin files as safetensors, while they are merged.
+UNPACKED = "unpacked"
 #: `export_size` counts in decimal gigabytes, as transformers does.
 GB = 10**9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skeleton:
-    """What the model's class says about its tensors, found without loading any."""
-
-    names: frozenset[str]
-    #: Tied name -> the name whose tensor it shares.
-    tied: Mapping[str, str]
-    #: Weights that are stored as (in, out).
-    transposed: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,109 +35,101 @@ class Merged:
     method: str
     #: Whether the output's embeddings had to be untied.
     untied: bool = False
+    #: Rows of the embeddings where an adapter brought another number than the base has.
+    vocab_size: int | None = None
 
-
-def skeleton(source: Source) -> Skeleton:
-    empty = source.empty()
-    return Skeleton(
-        names=frozenset(empty.state_dict()),
-        tied=dict(empty.all_tied_weights_keys) if empty.config.tie_word_embeddings else {},
-        transposed=frozenset(f"{name}.weight" for name, module in empty.named_modules() if isinstance(module, Conv1D)),
-    )
+    @property
+    def differs(self) -> dict[str, Any]:
+        """What config.json has to say otherwise than the base's."""
+        untied = {"tie_word_embeddings": False} if self.untied else {}
+        return untied if self.vocab_size is None else untied | {"vocab_size": self.vocab_size}
 
 
 def merge(source: Source, out: Path, *, max_shard_gb: float, watch: Watch) -> Merged:
     """Write the merged weights (and nothing else but config.json in peft's case) into the empty folder `out`."""
-    bones = skeleton(source)
-    if reason := _why_not_streamed(source, bones):
-        watch.say(f"Merging in memory with peft instead of tensor by tensor: {reason}.", level="warning", method="peft")
-        return merge_with_peft(source, out, max_shard_gb=max_shard_gb)
-    loaded = [load(folder) for folder in source.adapters]
-    untied = stream(source.model, loaded, out, bones, max_bytes=int(max_shard_gb * GB), watch=watch)
-    return Merged(method="streamed" if loaded else "copied", untied=untied)
+    if reason := _why_not_streamed(source):
+        return _merge_with_peft(source, out, reason, max_shard_gb=max_shard_gb, watch=watch)
+    scratch = out.parent / UNPACKED
+    try:
+        return _merge_files(source, out, scratch, max_shard_gb=max_shard_gb, watch=watch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _why_not_streamed(source: Source, bones: Skeleton) -> str:
-    if not shards.is_safetensors(source.model):
-        return "the base's weights are not safetensors"
-    for folder in source.adapters:
-        if reason := why_not(folder):
-            return f"adapter {folder.name}: {reason}"
-    # Some classes rename or fuse tensors while loading (mixtures of experts): the files' names are not the modules'.
-    if source.adapters and bones.names - set(shards.list_entries(source.model)) - set(bones.tied):
-        return "the base's class renames its tensors while loading"
-    return ""
+def _merge_files(source: Source, out: Path, scratch: Path, *, max_shard_gb: float, watch: Watch) -> Merged:
+    named = shards.list_entries(source.model) if shards.is_safetensors(source.model) else {}
+    base = bones.find(source.empty(), named or pickled.list_entries(source.model, scratch))
+    loaded = [
+        adapter.load(folder, base, weight) for folder, weight in zip(source.adapters, source.weights, strict=True)
+    ]
+    changes = [change for one in loaded for change in one.changes]
+    if reason := pieces.why_not(changes, base):
+        return _merge_with_peft(source, out, reason, max_shard_gb=max_shard_gb, watch=watch)
+    return stream(loaded, base, out, max_bytes=int(max_shard_gb * GB), watch=watch)
 
 
-def merge_with_peft(source: Source, out: Path, *, max_shard_gb: float) -> Merged:
+def _why_not_streamed(source: Source) -> str:
+    if not shards.is_safetensors(source.model) and not pickled.is_pickled(source.model):
+        return "the base's weights are neither safetensors nor .bin files"
+    reasons = ((folder.name, adapter.why_not(folder)) for folder in source.adapters)
+    return next((f"adapter {name}: {reason}" for name, reason in reasons if reason), "")
+
+
+def _merge_with_peft(source: Source, out: Path, reason: str, *, max_shard_gb: float, watch: Watch) -> Merged:
+    watch.say(f"Merging in memory with peft instead of tensor by tensor: {reason}.", level="warning", method="peft")
     tied = source.config().tie_word_embeddings
     merged = source.load_merged(source.adapters)
     merged.save_pretrained(out, max_shard_size=int(max_shard_gb * GB))
     return Merged(method="peft" if source.adapters else "copied", untied=tied and not merged.config.tie_word_embeddings)
 
 
-def stream(
-    model: Path, adapters: Sequence[Adapter], out: Path, bones: Skeleton, *, max_bytes: int, watch: Watch
-) -> bool:
-    """Write every shard; returns whether tied embeddings were written apart."""
-    entries = shards.list_entries(model)
-    _refuse_strangers(adapters, entries, bones)
-    untied = any(adapter.touches(name) for pair in bones.tied.items() for name in pair for adapter in adapters)
-    for twin, kept in bones.tied.items() if untied else ():
-        shared = entries.get(kept) or entries[twin]
-        entries.setdefault(kept, shared.named(kept))
-        entries.setdefault(twin, shared.named(twin))
-    plan = shards.plan_shards(entries.values(), max_bytes)
-    total, done = sum(entry.num_bytes for entry in entries.values()), 0
-    for name, shard in zip(shards.shard_names(len(plan)), plan, strict=True):
-        with (out / name).open("wb") as file:
-            shards.write_header(file, shard)
-            for entry in shard:
-                shards.write_tensor(file, merge_tensor(entry, adapters, bones))
-                done += entry.num_bytes
-                watch.progress(done, total, "bytes")
-    shards.write_index(out, plan)
-    return untied
+def stream(loaded: Sequence[Adapter], base: Bones, out: Path, *, max_bytes: int, watch: Watch) -> Merged:
+    untied = any(one.unties for one in loaded)
+    if untied:
+        base = _with_twins(base)
+    # Of a tied pair the files hold one, and that is changed.
+    held = {*base.places, *base.entries}
+    changes = [change for one in loaded for change in one.changes if held.issuperset(change.names)]
+    entries = _resized(changes, base)
+    places = shards.lay_out(entries.values(), out, max_bytes)
+    total, done = sum(entry.num_bytes for entry in base.entries.values()), 0
+
+    def report(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        watch.progress(done, total, "bytes")
+
+    pipeline.run(pieces.cut(changes, base, places), report)
+    grown = {name: entries[name].shape[0] for name in entries if entries[name].shape != base.entries[name].shape}
+    method = "streamed" if loaded else "copied"
+    return Merged(method=method, untied=untied, vocab_size=next(iter(grown.values()), None))
 
 
-def merge_tensor(entry: Entry, adapters: Sequence[Adapter], bones: Skeleton) -> torch.Tensor:
-    """One tensor of the output: the base's, changed by each adapter in turn."""
-    weight = shards.read(entry)
-    for adapter in adapters:
-        for replacing in _replacements(entry.name, adapter, bones):
-            weight.copy_(_same_shape(shards.read(replacing), weight, entry.name))
-        if entry.name in adapter.deltas:
-            add_delta(weight, adapter.deltas[entry.name], transposed=entry.name in bones.transposed)
-    return weight
+def _with_twins(base: Bones) -> Bones:
+    """The same with a tensor of its own for each name of a tied pair."""
+    entries = dict(base.entries)
+    for twin, kept in base.tied.items():
+        here, there = (base.name_in_files(name) for name in (kept, twin))
+        shared = entries.get(here) or entries[there]
+        entries.setdefault(here, shared.named(here))
+        entries.setdefault(there, shared.named(there))
+    return bones.find(base.model, entries)
 
 
-def _replacements(name: str, adapter: Adapter, bones: Skeleton) -> list[Entry]:
-    """A base weight saved with the adapter goes to every name tied to it, a fully trained module's only to its own."""
-    tied = {name, bones.tied.get(name, name), *(twin for twin, kept in bones.tied.items() if kept == name)}
-    found = [adapter.base[other] for other in sorted(tied) if other in adapter.base]
-    return found[:1] + [entry for other, entry in adapter.own.items() if other == name]
-
-
-def _same_shape(new: torch.Tensor, old: torch.Tensor, name: str) -> torch.Tensor:
-    if new.shape != old.shape:
+def _resized(changes: Sequence[Change], base: Bones) -> Mapping[str, Entry]:
+    """The output's tensors: the base's, with other numbers of rows where an adapter's vocabulary is another."""
+    entries = dict(base.entries)
+    for change in changes:
+        if change.rows is not None:
+            name = base.places[change.names[0]].sources[0]
+            if change.rows != entries[name].shape[0]:
+                entries[name] = entries[name].with_rows(change.rows)
+    tables = {name: base.places[name].sources[0] for name in base.vocabulary if name in base.places}
+    rows = {entries[name].shape[0] for name in tables.values()}
+    if len(rows) > 1:
         raise BadAdapter(
-            f"the adapter's {name} has shape {tuple(new.shape)}, the base's {tuple(old.shape)}: it was trained on "
-            "another base or with a resized vocabulary, which cannot be merged yet",
+            f"the adapter resized one table of tokens and not the other ({' and '.join(map(str, sorted(rows)))} rows): "
+            "it was trained on another base",
             field="adapter_name_or_path",
         )
-    return new
-
-
-def _refuse_strangers(adapters: Sequence[Adapter], entries: Mapping[str, Entry], bones: Skeleton) -> None:
-    """A change without a place in the base would be dropped in silence: the export would answer like the base."""
-    places = set(entries) | set(bones.tied)
-    for adapter in adapters:
-        strangers = sorted({*adapter.deltas, *adapter.own, *adapter.base} - places)
-        if strangers:
-            raise BadAdapter(
-                f"{len(strangers)} tensors of the adapter have no place in the base, the first is {strangers[0]}: "
-                "it was trained on another base",
-                field="adapter_name_or_path",
-            )
-        if not adapter.deltas and not adapter.own and not adapter.base:
-            raise BadAdapter("the adapter holds no weights", field="adapter_name_or_path")
+    return entries

@@ -1,14 +1,18 @@
 """Safetensors checkpoints read and written one tensor at a time, so that memory is the largest tensor, not the model.
 
-The format is eight bytes of header length, a JSON header and the raw data. Reading a slice with `readinto` instead of
-mapping the file keeps the resident memory down too: mapped pages count until the kernel takes them back. What is
-written is what `safetensors.torch.save_file` would hold; the tests read it back with that library.
-Not here: any change of a tensor's values (merge.py), and pickled `.bin` checkpoints (transformers reads those).
+The format is eight bytes of header length, a JSON header and the raw data. Reading a slice instead of mapping the file
+keeps the resident memory down too: mapped pages count until the kernel takes them back. The header is written before
+the data, and each tensor to its own place, in any order. What is written is what `safetensors.torch.save_file` would
+hold; the tests read it back with that library.
+Not here: any change of a tensor's values (changes.py), and `.bin` checkpoints (pickled.py).
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import math
+import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +39,18 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+#: What the kernel answers where it cannot copy between two files itself: old ones, some network file systems.
+NO_COPY_IN_KERNEL = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
+#: Copied at once where the bytes have to pass through this process.
+COPY_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where bytes lie, or belong."""
+
+    file: Path
+    offset: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +66,17 @@ class Entry:
     offset: int
     num_bytes: int
 
+    @property
+    def place(self) -> Place:
+        return Place(file=self.file, offset=self.offset)
+
     def named(self, name: str) -> Entry:
         return replace(self, name=name)
+
+    def with_rows(self, count: int) -> Entry:
+        """The same tensor with another number of rows; its bytes lie nowhere yet."""
+        row_bytes = self.num_bytes // self.shape[0]
+        return replace(self, shape=(count, *self.shape[1:]), num_bytes=count * row_bytes)
 
 
 def is_safetensors(folder: Path) -> bool:
@@ -90,12 +115,17 @@ def read(entry: Entry) -> torch.Tensor:
     """The tensor in memory of its own: changing it does not touch the file."""
     if not entry.num_bytes:
         return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-    buffer = bytearray(entry.num_bytes)
-    with entry.file.open("rb") as file:
-        file.seek(entry.offset)
-        if file.readinto(buffer) != entry.num_bytes:
-            raise ValueError(f"{entry.file.name} ends before the tensor {entry.name} does: the file is cut off")
-    return torch.frombuffer(buffer, dtype=DTYPES[entry.dtype]).reshape(entry.shape)
+    # Uninitialised: a buffer of zeros would be written twice.
+    buffer = torch.empty(entry.num_bytes, dtype=torch.uint8)
+    rest, offset = memoryview(buffer.numpy()), entry.offset
+    with entry.file.open("rb", buffering=0) as file:
+        while rest:
+            # Linux reads and writes 2 GiB at most in one call.
+            count = os.preadv(file.fileno(), [rest], offset)
+            if not count:
+                raise ValueError(f"{entry.file.name} ends before the tensor {entry.name} does: the file is cut off")
+            rest, offset = rest[count:], offset + count
+    return buffer.view(DTYPES[entry.dtype]).reshape(entry.shape)
 
 
 def plan_shards(entries: Iterable[Entry], max_bytes: int) -> list[list[Entry]]:
@@ -109,7 +139,11 @@ def plan_shards(entries: Iterable[Entry], max_bytes: int) -> list[list[Entry]]:
         shards[-1].append(entry)
         filled += entry.num_bytes
     # Wide types first, so that every tensor lies at a multiple of its own width and can be mapped without a copy.
-    return [sorted(shard, key=lambda entry: -DTYPES[entry.dtype].itemsize) for shard in shards]
+    return [sorted(shard, key=lambda entry: -_width(entry)) for shard in shards]
+
+
+def _width(entry: Entry) -> int:
+    return entry.num_bytes // max(1, math.prod(entry.shape))
 
 
 def shard_names(count: int) -> list[str]:
@@ -128,6 +162,22 @@ def write_index(folder: Path, shards: Sequence[Sequence[Entry]]) -> None:
     (folder / INDEX).write_text(text + "\n")
 
 
+def lay_out(entries: Iterable[Entry], folder: Path, max_bytes: int) -> dict[str, Place]:
+    """Begin a checkpoint of these tensors: all its files, with headers and room; where each tensor's bytes belong."""
+    places: dict[str, Place] = {}
+    plan = plan_shards(entries, max_bytes)
+    for name, shard in zip(shard_names(len(plan)), plan, strict=True):
+        with (folder / name).open("wb") as file:
+            write_header(file, shard)
+            end = file.tell()
+            for entry in shard:
+                places[entry.name] = Place(file=folder / name, offset=end)
+                end += entry.num_bytes
+            file.truncate(end)
+    write_index(folder, plan)
+    return places
+
+
 def write_header(file: BinaryIO, shard: Sequence[Entry]) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
@@ -140,5 +190,28 @@ def write_header(file: BinaryIO, shard: Sequence[Entry]) -> None:
     file.write(struct.pack("<Q", len(text)) + text)
 
 
-def write_tensor(file: BinaryIO, tensor: torch.Tensor) -> None:
-    file.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+def write(tensor: torch.Tensor, place: Place) -> None:
+    rest, offset = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()), place.offset
+    with place.file.open("r+b", buffering=0) as file:
+        while rest:
+            count = os.pwrite(file.fileno(), rest, offset)
+            rest, offset = rest[count:], offset + count
+
+
+def copy(source: Place, target: Place, num_bytes: int) -> None:
+    """Copy bytes from file to file within the kernel: none of them enters this process."""
+    with source.file.open("rb", buffering=0) as read_from, target.file.open("r+b", buffering=0) as write_to:
+        done = 0
+        while done < num_bytes:
+            try:
+                count = os.copy_file_range(
+                    read_from.fileno(), write_to.fileno(), num_bytes - done, source.offset + done, target.offset + done
+                )
+            except OSError as error:
+                if error.errno not in NO_COPY_IN_KERNEL:
+                    raise
+                piece = os.pread(read_from.fileno(), min(num_bytes - done, COPY_BYTES), source.offset + done)
+                count = os.pwrite(write_to.fileno(), piece, target.offset + done)
+            if not count:
+                raise ValueError(f"{source.file.name} is shorter than its header says: the file is cut off")
+            done += count

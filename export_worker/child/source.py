@@ -10,10 +10,15 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from export_worker.child.shards import read_header
 from shared import hostmemory
 from shared.errors import TunesmithError
+
+#: Of an adapter's folder, and before its tensors' names.
+WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
 
 
 class CannotExport(TunesmithError):
@@ -28,9 +33,15 @@ class Source:
 
     model: Path
     adapters: tuple[Path, ...] = ()
+    #: How much of each adapter's change is merged; empty: all of it.
+    adapter_weights: tuple[float, ...] = ()
     trust_remote_code: bool = False
     #: Where models run when they are compared or merged in memory.
     device: str = "cpu"
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return self.adapter_weights or (1.0,) * len(self.adapters)
 
     def config(self) -> PretrainedConfig:
         return AutoConfig.from_pretrained(self.model, trust_remote_code=self.trust_remote_code)
@@ -78,15 +89,15 @@ class Source:
     def load_merged(self, adapters: Sequence[Path], dtype: torch.dtype | str = "auto") -> PreTrainedModel:
         """The base with these adapters merged in memory by peft."""
         model = self.load(self.model, dtype)
-        for folder in adapters:
-            model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        for folder, weight in zip(adapters, self.weights, strict=False):
+            model = put_on(model, folder, weight).merge_and_unload()
         return model
 
     def load_as_trained(self, dtype: torch.dtype | str = "auto") -> PreTrainedModel | PeftModel:
         """The base with its last adapter beside the weights, as it was trained; earlier ones are merged in."""
         if not self.adapters:
             return self.load(self.model, dtype)
-        return PeftModel.from_pretrained(self.load_merged(self.adapters[:-1], dtype), self.adapters[-1]).eval()
+        return put_on(self.load_merged(self.adapters[:-1], dtype), self.adapters[-1], self.weights[-1]).eval()
 
     def check(self) -> None:
         """Refuse at once what would fail after minutes, or quietly lose quality."""
@@ -102,6 +113,28 @@ class Source:
                 "in full precision that it was made from",
                 field="model_name_or_path",
             )
+
+
+def put_on(model: PreTrainedModel, folder: Path, weight: float = 1.0) -> PeftModel:
+    """The model with an adapter beside its weights; its vocabulary grows where the adapter's did."""
+    rows = vocabulary(model, folder)
+    if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    adapted = PeftModel.from_pretrained(model, folder)
+    for module in adapted.modules() if weight != 1 else ():
+        if isinstance(module, LoraLayer):
+            module.set_scale("default", weight)
+    return adapted
+
+
+def vocabulary(model: PreTrainedModel, folder: Path) -> int | None:
+    """Rows of the tables of tokens that the adapter brings; None: it brings none."""
+    if not (folder / WEIGHTS).is_file():
+        return None
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = {f"{PREFIX}{name}.weight" for name, module in model.named_modules() if any(module is one for one in tables)}
+    saved = (entry for entry in read_header(folder / WEIGHTS) if entry.name.replace(".base_layer.", ".") in names)
+    return next((entry.shape[0] for entry in saved), None)
 
 
 def local_folder(name: str) -> Path:

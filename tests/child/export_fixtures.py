@@ -16,6 +16,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -62,6 +64,16 @@ def gpt2(folder: Path) -> Path:
     """A random GPT-2: its layers store their weights as (in, out)."""
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(vocab_size=258, n_embd=32, n_layer=2, n_head=2, n_positions=128)).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def mixtral(folder: Path) -> Path:
+    """A random mixture of four experts: its class has one stack of them, its files each apart and by other names."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(vocab_size=258, num_key_value_heads=2, num_local_experts=4, **sizes)
+    MixtralForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 

@@ -12,12 +12,21 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from export_worker.child import shards
-from export_worker.child.adapter import BadAdapter
+from export_worker.child import carry, shards
+from export_worker.child.changes import BadAdapter
 from export_worker.child.merge import Merged, merge
 from export_worker.child.source import Source
 from export_worker.child.watch import Stopped, Watch
-from tests.child.export_fixtures import ATTENTION, Recorder, gpt2, llama, loaded, lora, merge_with_peft
+from tests.child.export_fixtures import (
+    ATTENTION,
+    Recorder,
+    gpt2,
+    llama,
+    loaded,
+    lora,
+    merge_with_peft,
+    mixtral,
+)
 
 
 def run_merge(
@@ -27,9 +36,7 @@ def run_merge(
     out.mkdir()
     source = Source(model=base, adapters=tuple(adapters))
     merged = merge(source, out, max_shard_gb=gb, watch=Watch(recorder or Recorder()))
-    if not (out / "config.json").is_file():
-        config = json.loads((base / "config.json").read_text())
-        (out / "config.json").write_text(json.dumps(config | ({"tie_word_embeddings": False} if merged.untied else {})))
+    carry.carry_over(source, out, differs=merged.differs)
     return merged
 
 
@@ -50,13 +57,19 @@ CASES: dict[str, dict[str, Any]] = {
     "trained norms": {"modules_to_save": ["input_layernorm"]},
     "embedding": {"targets": [*ATTENTION, "embed_tokens"]},
     "head": {"targets": [*ATTENTION, "lm_head"]},
+    "dora": {"targets": [*ALL, "embed_tokens"], "use_dora": True},
+    "olora": {"init_lora_weights": "olora"},
+    "pissa": {"init_lora_weights": "pissa", "targets": ALL},
+    "biases of the factors": {"lora_bias": True},
+    "tokens": {"trainable_token_indices": [5, 7, 100]},
+    "tokens of both tables": {"trainable_token_indices": {"embed_tokens": [5, 7], "lm_head": [9]}},
 }
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 @pytest.mark.parametrize("case", CASES)
 def test_streamed_merge_equals_peft_bit_for_bit(case: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    base = llama(tmp_path / "base", dtype=dtype)
+    base = llama(tmp_path / "base", dtype=dtype, attention_bias="lora_bias" in CASES[case])
     adapter = lora(base, tmp_path / "adapter", **CASES[case])
 
     merged = run_merge(base, [adapter], tmp_path / "out")
@@ -129,24 +142,84 @@ def test_layers_stored_as_in_by_out(tmp_path: Path) -> None:
     assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
 
 
-@pytest.mark.parametrize(
-    ("config", "reason"),
-    [({"use_dora": True}, "use_dora"), ({"init_lora_weights": "pissa"}, "'pissa' changes the base")],
-    ids=["dora", "pissa"],
-)
-def test_what_is_not_plain_lora_goes_through_peft_and_says_so(
-    config: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
-    base = llama(tmp_path / "base", dtype=torch.float32)
+EXPERTS = {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], "targets": ["q_proj"]}
+
+
+@pytest.mark.parametrize("config", [{}, EXPERTS], ids=["attention", "experts"])
+def test_a_class_that_stacks_its_experts_while_loading(config: dict[str, Any], tmp_path: Path) -> None:
+    base = mixtral(tmp_path / "base")
     adapter = lora(base, tmp_path / "adapter", **config)
-    recorder = Recorder()
 
-    merged = run_merge(base, [adapter], tmp_path / "out", recorder=recorder)
+    assert run_merge(base, [adapter], tmp_path / "out").method == "streamed"
 
-    assert merged.method == "peft"
-    [warning] = recorder.of_type("message")
-    assert warning["level"] == "warning"
-    assert reason in warning["message"]
+    assert shards.list_entries(tmp_path / "out").keys() == shards.list_entries(base).keys()
+    assert "model.layers.0.block_sparse_moe.experts.3.w1.weight" in shards.list_entries(base)
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
+    stack = "model.layers.1.mlp.experts.down_proj"
+    assert torch.equal(loaded(tmp_path / "out")[stack], loaded(base)[stack]) == (not config)
+
+
+def test_an_adapter_of_single_experts_from_before_they_were_stacked(tmp_path: Path) -> None:
+    base = mixtral(tmp_path / "base")
+    adapter = lora(base, tmp_path / "adapter", targets=["q_proj"])
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(
+        json.dumps(settings | {"target_modules": ["w1", "w2", "w3", "q_proj"]})
+    )
+    factors = load_file(adapter / "adapter_model.safetensors")
+    for name, entry in shards.list_entries(base).items():
+        if ".experts." in name:
+            module = f"base_model.model.{name.removesuffix('.weight')}"
+            factors[f"{module}.lora_A.weight"] = torch.randn(4, entry.shape[1])
+            factors[f"{module}.lora_B.weight"] = torch.randn(entry.shape[0], 4)
+    save_file(factors, adapter / "adapter_model.safetensors")
+
+    assert run_merge(base, [adapter], tmp_path / "out").method == "streamed"
+
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["archive", "before 2020"])
+def test_a_base_of_pickled_files(old: bool, tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    adapter = lora(base, tmp_path / "adapter")
+    expected = merge_with_peft(base, adapter)
+    state = load_file(base / "model.safetensors")
+    names = sorted(state)
+    parts = {"pytorch_model-00001-of-00002.bin": names[:9], "pytorch_model-00002-of-00002.bin": names[9:]}
+    for file, part in parts.items():
+        torch.save({n: state[n] for n in part}, base / file, _use_new_zipfile_serialization=not old)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (base / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (base / "model.safetensors").unlink()
+
+    assert run_merge(base, [adapter], tmp_path / "out").method == "streamed"
+
+    assert_equal(loaded(tmp_path / "out"), expected)
+    assert not (tmp_path / "unpacked").exists()
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["apart", "tied"])
+def test_a_vocabulary_that_grew_while_the_adapter_was_trained(tied: bool, tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", tied=tied)
+    grown = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    grown.resize_token_embeddings(320, mean_resizing=False)
+    grown.save_pretrained(tmp_path / "grown")
+    tables = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    adapter = lora(tmp_path / "grown", tmp_path / "adapter", modules_to_save=tables, ensure_weight_tying=tied)
+
+    merged = run_merge(base, [adapter], tmp_path / "out")
+
+    assert merged == Merged(method="streamed", vocab_size=320)
+    assert_equal(loaded(tmp_path / "out"), merge_with_peft(tmp_path / "grown", adapter))
+    trained = Source(model=base, adapters=(adapter,)).load_as_trained()
+    assert trained.get_input_embeddings().weight.shape[0] == 320
+
+
+def test_tokens_of_tied_tables_stay_tied(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", tied=True)
+    adapter = lora(base, tmp_path / "adapter", trainable_token_indices=[5, 7])
+    assert run_merge(base, [adapter], tmp_path / "out") == Merged(method="streamed")
     assert_equal(loaded(tmp_path / "out"), merge_with_peft(base, adapter))
 
 
