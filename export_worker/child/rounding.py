@@ -7,7 +7,7 @@ Not here: formats whose weights are chosen with texts (calibrating.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -89,10 +89,12 @@ def write(work: Quantization, scheme: QuantizationScheme) -> None:
     """Weights and config.json into the empty folder `work.out`."""
     rounding = Rounding.of(work, scheme)
     entries = list(shards.list_entries(work.model).values())
-    places = lay_out(work.out, [made for entry in entries for made in outputs(rounding, entry)], work.max_shard_gb)
+    made = [made for entry in entries for made in outputs(rounding, entry)]
+    places = shards.lay_out(made, work.out, int(work.max_shard_gb * GB))
     total, done = sum(entry.num_bytes for entry in entries), 0
     for entry in entries:
-        write_at(places, rounding.compress(entry, shards.read(entry)))
+        for name, tensor in rounding.compress(entry, shards.read(entry)).items():
+            shards.write(tensor, places[name])
         done += entry.num_bytes
         work.watch.progress(done, total, "bytes")
     write_config(work, rounding)
@@ -106,29 +108,6 @@ def outputs(rounding: Rounding, entry: Entry) -> Iterator[Entry]:
     shape = torch.empty(entry.shape, dtype=shards.DTYPES[entry.dtype], device="meta")
     for name, tensor in rounding.compress(entry, shape).items():
         yield replace(entry, name=name, dtype=WORDS[tensor.dtype], shape=tuple(tensor.shape), num_bytes=tensor.nbytes)
-
-
-def lay_out(out: Path, made: Sequence[Entry], max_shard_gb: float) -> dict[str, Entry]:
-    """Files with headers and room for their tensors; where each belongs, by name."""
-    plan = shards.plan_shards(made, int(max_shard_gb * GB))
-    places = {}
-    for name, shard in zip(shards.shard_names(len(plan)), plan, strict=True):
-        with (out / name).open("wb") as file:
-            shards.write_header(file, shard)
-            begin = file.tell()
-            for entry in shard:
-                places[entry.name] = replace(entry, file=out / name, offset=begin)
-                begin += entry.num_bytes
-            file.truncate(begin)
-    shards.write_index(out, plan)
-    return places
-
-
-def write_at(places: Mapping[str, Entry], tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
-        with places[name].file.open("r+b") as file:
-            file.seek(places[name].offset)
-            shards.write_tensor(file, tensor)
 
 
 def write_config(work: Quantization, rounding: Rounding) -> None:
