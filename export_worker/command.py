@@ -12,6 +12,11 @@ def argv(python: str, folder: str) -> list[str]:
     return [python, "-m", "export_worker.child", folder]
 
 
+def served_argv(python: str, folder: str) -> list[str]:
+    """The phase that asks vLLM; `python` is the interpreter that has it."""
+    return [python, "-m", "export_worker.child.served", folder]
+
+
 def environment(settings: Settings) -> dict[str, str]:
     env = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     # OpenMP's threads spin while they wait for each other. With a replica on the same two cores a comparison took 95 s

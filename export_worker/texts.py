@@ -24,6 +24,7 @@ def told(run: Run, spec: ExportSpec, training: Job | None) -> dict[str, Any]:
     return {
         "calibration": [dataset.as_input(run.artifacts) for dataset in calibration],
         "held_out": [dataset.as_input(run.artifacts) for dataset in found(used["eval_dataset"])],
+        "trained_on": [dataset.as_input(run.artifacts) for dataset in found(used["dataset"])],
         "gone": [name for pairs in used.values() for name, dataset in pairs if dataset is None],
     }
 

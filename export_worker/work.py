@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from export_worker import command, room, texts
-from shared import catalog, formats, interpreters, schema, templates
+from shared import catalog, devices, formats, interpreters, schema, serving, templates
 from shared.catalog import Resolved
-from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
+from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound, Unavailable
 from shared.job import Job, Kind
 from shared.records import NewModel
+from shared.settings import Settings
 from shared.spec import ExportSpec
 from shared.work import Finish, Phase, Run
 
@@ -41,14 +42,34 @@ class Sources:
     training: Job | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The interpreter that has vLLM, or why none is asked."""
+
+    python: str = ""
+    on_accelerator: bool = False
+    why_not: str = ""
+
+    def as_members(self, settings: Settings) -> dict[str, Any]:
+        """Of run.json."""
+        how = {"cpu_kv_cache_gib": settings.cpu_kv_cache_gib, "start_seconds": settings.replica_start_seconds}
+        return {"serves": not self.why_not, "not_served": self.why_not, "serving": how}
+
+
 class ExportWork:
     kind = Kind.EXPORT
 
     def phases(self, run: Run) -> Sequence[Phase]:
-        python = interpreters.trainer(run.settings)
+        python, at = interpreters.trainer(run.settings), str(run.folder)
         env = command.environment(run.settings)
-        argv = command.argv(python, str(run.folder))
-        return [Phase(name="export", argv=argv, env=env, needs_devices=takes_devices(run))]
+        holds = takes_devices(run)
+        written = Phase(name="export", argv=command.argv(python, at), env=env, needs_devices=holds)
+        asked = vllm_of(run)
+        if asked.why_not:
+            return [written]
+        # As its engine wants them, and not as the phase before.
+        argv = command.served_argv(asked.python, at)
+        return [written, Phase(name="vllm", argv=argv, needs_devices=holds or asked.on_accelerator)]
 
     def run_json(self, run: Run) -> Mapping[str, Any]:
         spec = schema.from_stored(ExportSpec, run.job.spec)
@@ -57,6 +78,9 @@ class ExportWork:
             raise NotAllowed(f"{sources.base.name} may not run code of its own here", field="trust_remote_code")
         room.require(run, spec, sources.base)
         training = sources.training.spec if sources.training else {}
+        asked = vllm_of(run)
+        if asked.why_not and spec.parity.export_verify_vllm == "require":
+            raise Unavailable(f"vLLM cannot be asked: {asked.why_not}", field="export_verify_vllm")
         return {
             "model_path": sources.base.local(run.artifacts),
             "base_bytes": room.size_of(sources.base),
@@ -64,6 +88,8 @@ class ExportWork:
             "template": chosen_template(spec, sources),
             "wording": {} if spec.source.template else trained_wording(training),
             **texts.told(run, spec, sources.training),
+            "training": training or None,
+            **asked.as_members(run.settings),
             "lineage": {
                 "name": command.model_name(sources.name, str(spec.export.export_format), spec.export.export_dir),
                 "base_name": sources.base.name,
@@ -109,6 +135,25 @@ class ExportWork:
 def takes_devices(run: Run) -> bool:
     """Whether it holds a device of the machine; an export on the CPU needs none and goes beside a training."""
     return bool(run.job.requires.get("num_devices"))
+
+
+def vllm_of(run: Run) -> Asked:
+    """Whether vLLM is to load the files before they are published."""
+    spec = schema.from_stored(ExportSpec, run.job.spec)
+    wish, made = spec.parity.export_verify_vllm, formats.get(str(spec.export.export_format))
+    if wish == "off":
+        return Asked(why_not="export_verify_vllm is off")
+    there = devices.known(run.devices or devices.find(run.settings))
+    if not any(serving.is_served(made.served, device) for device in there):
+        return Asked(why_not=f"vLLM does not serve {made.name} on this machine")
+    cards = any(device.is_gpu for device in there)
+    if cards and wish == "auto" and not takes_devices(run):
+        # It would wait for whoever has the cards, for hours perhaps.
+        return Asked(why_not="vLLM computes on cards here, and this export holds none (export_device is cpu)")
+    try:
+        return Asked(python=interpreters.inference(run.settings), on_accelerator=cards)
+    except Unavailable as error:
+        return Asked(why_not=error.message)
 
 
 def find_sources(run: Run, spec: ExportSpec) -> Sources:

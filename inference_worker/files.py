@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference_worker.arguments import Files
 from shared import catalog, templates
 from shared.errors import InvalidSpec
 from shared.settings import Settings
 from shared.spec import DeploySpec
+from shared.vllm_arguments import Files, context_length
 
 if TYPE_CHECKING:
     from shared.artifact import ArtifactStore
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from shared.store import Store
 
 TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
-#: Names under which configs tell how many positions a model has.
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 
 
 def bring(
@@ -59,18 +57,6 @@ def adapter_rank(folder: Path) -> int:
     """The largest rank of any of its matrices."""
     config = _read(folder / "adapter_config.json")
     return max([int(config.get("r", 0)), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())])
-
-
-def context_length(folder: Path) -> int | None:
-    """What config.json says; None when it is elsewhere or says nothing. Multimodal models say it of their text part."""
-    if not (folder / "config.json").is_file():
-        return None
-    config = _read(folder / "config.json")
-    for part in (config, config.get("text_config") or {}):
-        for key in CONTEXT_KEYS:
-            if isinstance(value := part.get(key), int):
-                return value
-    return None
 
 
 def write_template(name: str | None, to: Path) -> Path | None:

@@ -17,11 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from inference_worker import arguments, files, vllm_log
-from inference_worker.arguments import Address, Files, Machine
+from inference_worker import files
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
-from shared import crash, devices, formats, interpreters, keeper, schema, serving, spawn
+from shared import crash, devices, formats, interpreters, keeper, schema, serving, spawn, vllm_arguments, vllm_log
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, InvalidSpec, LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
@@ -29,6 +28,7 @@ from shared.records import Replica
 from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
+from shared.vllm_arguments import Address, Files, Machine
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -178,13 +178,13 @@ class Life:
         address = Address(host=self._settings.replica_host, port=free_port(self._settings.replica_host))
         self._api_key = secrets.token_urlsafe(32)
         python = interpreters.inference(self._settings)
-        argv = arguments.argv(python, self._spec, found, machine, served_name=self._served_name, address=address)
+        argv = vllm_arguments.argv(python, self._spec, found, machine, served_name=self._served_name, address=address)
         place = f"GPUs {', '.join(machine.gpus)}" if machine.gpus else "the CPU"
         log.info("Starting vLLM on %s at %s", place, address.url, extra=self._context() | {"argv": argv})
         vllm_log.rotate(self._log)
         self._kept = spawn.start(
             argv,
-            env=spawn.environment(arguments.env(found, machine, api_key=self._api_key)),
+            env=spawn.environment(vllm_arguments.env(found, machine, api_key=self._api_key)),
             folder=self._folder,
             log=self._log,
             limit_seconds=self._settings.keeper_seconds,

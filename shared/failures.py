@@ -126,6 +126,17 @@ TABLE: Mapping[str, Failure] = {
             retryable=True,
             wait_seconds=30.0,
         ),
+        Failure(
+            code="verification_failed",
+            what="exported files do not answer as what was trained; the message names the limits that were crossed, "
+            "`details` has the figures, and nothing was published",
+            advice="Limits are export_max_*; a quantized model that is too far off wants more bits or texts",
+        ),
+        Failure(
+            code="not_served",
+            what="vLLM does not load what was exported, or does not answer, and export_verify_vllm requires it",
+            field="export_verify_vllm",
+        ),
         Failure(code=UNKNOWN, what="an error of another kind; class and message are the child's"),
         Failure(code="worker_failed", what="an error outside of the job's processes: fetching inputs, publishing"),
     )

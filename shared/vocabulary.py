@@ -116,6 +116,21 @@ def one_template(given: Any) -> str | None:
     return given or None
 
 
+def of_transformers(tokenizer: Any) -> Vocabulary:
+    """Of transformers' own tokenizer, which is not imported here."""
+    named = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return Vocabulary(
+        encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
+        decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False)),
+        chat_template=one_template(tokenizer.chat_template),
+        values=named,
+        special=tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special),
+        eos_token=str(tokenizer.eos_token),
+        eos_token_id=int(tokenizer.eos_token_id),
+        begin_ids=begin_ids(tokenizer.encode(WORD), tokenizer.encode(WORD, add_special_tokens=False)),
+    )
+
+
 def read(folder: Path) -> Vocabulary:
     """From a model's folder. Raises InvalidSpec where there is no fast tokenizer or no end of text."""
     from tokenizers import Tokenizer  # only who previews needs it

@@ -19,17 +19,21 @@ def main(folder: Path) -> int:
     try:
         # Imported here so that a broken environment is reported as a failed job, not as a crash.
         from export_worker.child.export import Order, export
+        from export_worker.child.failed import VerificationFailed
         from export_worker.child.watch import Stopped, Watch
     except ImportError as error:
         attempt.fail(error)
         return 1
     try:
-        attempt.done(**export(Order.from_run(attempt.run), Watch(attempt)))
+        if (result := export(Order.from_run(attempt.run), Watch(attempt))) is None:
+            attempt.emit("phase_done", "the files are written and compared; vLLM is to load them next")
+        else:
+            attempt.done(**result)
     except Stopped:
         # An export has no checkpoints: stopped is stopped at the beginning.
         attempt.stopped(0)
     except Exception as error:
-        attempt.fail(error)
+        attempt.fail(error, **(error.figures if isinstance(error, VerificationFailed) else {}))
         raise
     return 0
 

@@ -50,16 +50,21 @@ def carry_over(
 ) -> None:
     """Complete the folder of merged weights. `differs` is what its config says otherwise than the base's; `template` is
     Jinja to be asked with instead of the model's own."""
-    trained_with = next((one for one in reversed(source.adapters) if (one / "tokenizer_config.json").is_file()), None)
+    trained_with = tokenizer_folder(source)
     copy(source.model, out, MODEL)
-    copy(trained_with or source.model, out, TOKENIZER)
-    if trained_with:
-        # It says where the adapter was taught to end.
-        copy(trained_with, out, ("generation_config.json",))
+    copy(trained_with, out, TOKENIZER)
+    # It says where the adapter was taught to end.
+    copy(trained_with, out, ("generation_config.json",))
     if not (out / "config.json").is_file():
         write_config(source.model, out, differs or {})
     if template:
         set_template(out, template)
+
+
+def tokenizer_folder(source: Source) -> Path:
+    """Of the last adapter that was published with a tokenizer, else the model's."""
+    with_words = (one for one in reversed(source.adapters) if (one / "tokenizer_config.json").is_file())
+    return next(with_words, source.model)
 
 
 def carry_unchanged(model: Path, out: Path) -> None:

@@ -1,27 +1,31 @@
-"""One export from its order to its output folder: merge, verify, quantize, verify, describe, publish.
+"""One export from its order to files that are proven: merge, verify, quantize, verify.
 
-Nothing appears under the output's name before everything has passed: the work is done beside it and renamed at the end.
+Nothing appears under the output's name before everything has passed: the work is done beside it and renamed at the end
+(publish.py), by this process or, where vLLM is to load the files first, by the phase that asks it (served.py).
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from export_worker.child import card, carry, quantizers, verify
+from export_worker.child import card, carry, loading, prompts, quantizers, serving, verify
+from export_worker.child.held_out import HeldOut, Known, gather
 from export_worker.child.merge import Merged, merge
-from export_worker.child.rows import Sample, Texts
+from export_worker.child.publish import Found, publish
+from export_worker.child.reading import Questions, ReadBack, Reading, read_effect, read_model
+from export_worker.child.rows import Texts
 from export_worker.child.source import Source, choose_device, local_folder
 from export_worker.child.watch import Watch
 from shared import schema, templates, volumes
-from shared.spec import ExportSpec
+from shared.spec import ExportSpec, TrainSpec
 
 MERGED = "merged"
 #: Room needed on the disk: the merged copy, and for a quantized export the codes beside it.
@@ -36,36 +40,43 @@ class Order:
     source: Source
     format: str
     texts: Texts
+    known: Known
     #: Jinja that the model is to be asked with, instead of what lies in its files.
     template: str | None
     out: Path
     scratch: Path
     #: {"name", "base_name", "source_name", "datasets", "training", "training_job"}: what the model card tells.
     lineage: Mapping[str, Any]
+    #: Whether another phase lets vLLM answer before anything is published; else why not.
+    serves: bool
+    not_served: str
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> Order:
         spec = schema.from_stored(ExportSpec, run["spec"])
+        source = Source(
+            model=local_folder(run["model_path"]),
+            adapters=tuple(local_folder(path) for path in run["adapter_paths"]),
+            trust_remote_code=spec.source.trust_remote_code,
+            device=choose_device(spec.export.export_device),
+        )
         return cls(
             spec=spec,
-            source=Source(
-                model=local_folder(run["model_path"]),
-                adapters=tuple(local_folder(path) for path in run["adapter_paths"]),
-                trust_remote_code=spec.source.trust_remote_code,
-                device=choose_device(spec.export.export_device),
-            ),
+            source=source,
             format=str(spec.export.export_format),
             texts=Texts(
                 calibration=run["calibration"],
-                held_out=run["held_out"],
                 num_samples=spec.export.export_quantization_nsamples,
                 max_tokens=spec.export.export_quantization_maxlen,
                 gone=run.get("gone", ()),
             ),
+            known=known_from(run, source),
             template=template_of(run),
             out=Path(run["output_dir"]),
             scratch=Path(run["scratch_dir"]),
             lineage=run["lineage"],
+            serves=bool(run.get("serves")),
+            not_served=run.get("not_served") or "",
         )
 
     @property
@@ -77,57 +88,86 @@ class Order:
     def merged(self) -> Path:
         return self.staging if self.format == MERGED else self.scratch / MERGED
 
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """That of the files about to be published."""
+        return AutoTokenizer.from_pretrained(self.merged, trust_remote_code=self.source.trust_remote_code)
+
+    @property
+    def field(self) -> str:
+        return "export_format" if self.format != MERGED else "model_name_or_path"
+
+
+def known_from(run: Mapping[str, Any], source: Source) -> Known:
+    trained = run.get("training")
+    spec = schema.from_stored(TrainSpec, trained) if trained else None
+    grown = spec is not None and (spec.new_tokens.add_tokens or spec.new_tokens.special)
+    return Known(
+        spec=spec,
+        evaluated=run["held_out"],
+        trained=run.get("trained_on") or [],
+        calibration=run["calibration"],
+        tokenizer=carry.tokenizer_folder(source) if grown or spec is None else source.model,
+        trust_remote_code=source.trust_remote_code,
+        template=template_of(run),
+    )
+
 
 def template_of(run: Mapping[str, Any]) -> str | None:
     name = run["template"]
     return templates.get(name, templates.Wording(**run.get("wording", {}))).jinja if name else None
 
 
-def export(order: Order, watch: Watch) -> dict[str, Any]:
-    """Run the export; returns the result of the `done` event. Leaves nothing behind unless it succeeds."""
+def export(order: Order, watch: Watch) -> dict[str, Any] | None:
+    """Run the export; the result of the `done` event, or None where a phase that asks vLLM has to follow. Leaves
+    nothing behind unless it succeeds."""
     try:
-        return run(order, watch)
+        found = prove(order, watch)
+        if order.serves:
+            found.save(order.scratch)
+            watch.end_phase()
+            return None
+        return publish(found, watch)
     except BaseException:
         shutil.rmtree(order.staging, ignore_errors=True)
+        shutil.rmtree(order.scratch / MERGED, ignore_errors=True)
         raise
     finally:
-        shutil.rmtree(order.scratch / MERGED, ignore_errors=True)
+        if not order.serves:
+            shutil.rmtree(order.scratch / MERGED, ignore_errors=True)
 
 
-def run(order: Order, watch: Watch) -> dict[str, Any]:
+def prove(order: Order, watch: Watch) -> Found:
     order.source.check()
     require_space(order)
     for name in order.texts.gone:
         watch.say(f"{name}, a dataset of the training, was deleted since: its texts are not used.", level="warning")
+    limits = order.spec.parity
+    held_out = gather(order.known, limits.export_verify_rows)
+    questions = Questions(
+        samples=held_out.samples,
+        num_answers=limits.export_verify_answers,
+        answer_tokens=limits.export_verify_answer_tokens,
+    )
     watch.phase("merge", "Merging the adapter into the base" if order.source.adapters else "Copying the model")
-    merged = write_merged(order, watch)
+    merged = write_merged(order, held_out, watch)
     watch.phase("verify", "Comparing the merged files with the trained model")
-    tokenizer = AutoTokenizer.from_pretrained(order.merged, trust_remote_code=order.source.trust_remote_code)
-    samples = verify.shorten(order.texts.held_out_samples(tokenizer))
-    reading, verification = verify_merged(order, tokenizer, samples)
-    quantization = None
+    reading, verification = verify_merged(order, held_out, questions, watch)
+    quantization, readings = None, {MERGED: reading}
     if order.format != MERGED:
         watch.phase("quantize", f"Quantizing to {order.format}")
-        quantization = write_quantized(order, tokenizer, watch)
+        quantization = write_quantized(order, watch)
         watch.phase("verify_quantized", "Comparing the quantized files with the merged model")
-        verification |= verify_quantized(order, tokenizer, samples, reading)
-    watch.phase("publish", "Writing the model card and the digests")
-    write_card(order, verification, quantization)
-    files = digests(order.staging)
-    watch.check()
-    order.staging.rename(order.out)
-    watch.end_phase()
-    return {
-        "output": order.out.name,
-        "format": order.format,
-        "method": merged.method,
-        "untied": merged.untied,
-        "quantization": quantization,
-        "verification": verification,
-        "files": files,
-        "size_bytes": sum(file["size_bytes"] for file in files.values()),
-        "seconds": watch.seconds,
-    }
+        readings["quantized"] = verify_quantized(order, questions, reading, verification, watch)
+    if order.serves:
+        serving_of(order, held_out, questions, readings).save(order.scratch)
+    else:
+        verification["vllm"] = {"proven": False, "why": order.not_served}
+    return Found(
+        staging=str(order.staging), out=str(order.out), format=order.format, method=merged.method,
+        untied=merged.untied, quantization=quantization, verification=verification, lineage=order.lineage,
+        licence=card.find_licence(order.source.model), seconds=watch.seconds,
+    )  # fmt: skip
 
 
 def require_space(order: Order) -> None:
@@ -138,42 +178,53 @@ def require_space(order: Order) -> None:
     volumes.require(order.scratch, needed)
 
 
-def write_merged(order: Order, watch: Watch) -> Merged:
+def write_merged(order: Order, held_out: HeldOut, watch: Watch) -> Merged:
     for folder in (order.staging, order.merged):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     merged = merge(order.source, order.merged, max_shard_gb=order.spec.export.export_size, watch=watch)
     carry.carry_over(order.source, order.merged, differs=merged.differs, template=order.template)
+    if order.spec.parity.export_verify_prompt and (lacking := prompts.complete_ends(order.merged, held_out.ends)):
+        text = f"generation_config.json does not stop at what answers were taught to end with ({lacking}): it does now"
+        watch.say(text, level="warning", tokens=lacking)
     return merged
 
 
 def verify_merged(
-    order: Order, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]
-) -> tuple[verify.Reading, dict[str, Any]]:
-    dtype = verify.comparison_dtype(order.merged)
-    model = order.source.load_as_trained(dtype)
-    trained = verify.read_model(model, tokenizer, samples)
-    effect = verify.read_effect(model, trained, samples)
+    order: Order, held_out: HeldOut, questions: Questions, watch: Watch
+) -> tuple[Reading, dict[str, Any]]:
+    tokenizer, limits = order.tokenizer, order.spec.parity
+    prompted = prompts.check(tokenizer, order.merged, held_out, enforced=limits.export_verify_prompt)
+    how = loading.choose(order.merged, order.source.device)
+    if how.left_out:
+        watch.say(how.left_out, level="warning")
+    questions = how.limited(questions)
+    model = order.source.load_as_trained(how.dtype)
+    # Where the training taught it to end, whatever the files say that are about to be published.
+    ends = sorted({*held_out.ends, *prompts.stop_ids(carry.tokenizer_folder(order.source))})
+    trained = read_model(model, tokenizer, questions, watch, ends=ends)
+    effect = read_effect(model, trained, questions, watch)
     del model
     gc.collect()
-    model = order.source.load(order.merged, dtype)
-    merged = verify.read_model(model, tokenizer, samples)
-    found = {
-        "num_rows": len(samples),
-        "rows_from": order.texts.held_out_from,
-        "merge": verify.check_merge(trained, merged, effect),
-        "answers": {"trained": trained.answers, "merged": merged.answers},
+    model = order.source.load(order.merged, how.dtype)
+    merged = read_model(model, tokenizer, questions, watch)
+    return merged, {
+        "num_rows": len(questions.samples),
+        "rows_from": held_out.rows_from,
+        "prompts": prompted,
+        "merge": verify.check_merge(trained, merged, effect, limits),
+        "answers": {"trained": verify.texts(trained.answers), "merged": verify.texts(merged.answers)},
+        "left_out": how.left_out or None,
     }
-    return merged, found
 
 
-def write_quantized(order: Order, tokenizer: PreTrainedTokenizerBase, watch: Watch) -> dict[str, Any]:
+def write_quantized(order: Order, watch: Watch) -> dict[str, Any]:
     work = quantizers.Quantization(
         source=order.source,
         model=order.merged,
         out=order.staging,
         num_bits=order.spec.export.export_quantization_bit,
-        samples=order.texts.calibration_samples(tokenizer),
+        samples=order.texts.calibration_samples(order.tokenizer),
         max_shard_gb=order.spec.export.export_size,
         watch=watch,
     )
@@ -184,32 +235,42 @@ def write_quantized(order: Order, tokenizer: PreTrainedTokenizerBase, watch: Wat
 
 
 def verify_quantized(
-    order: Order, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample], merged: verify.Reading
-) -> dict[str, Any]:
-    model = order.source.load(order.staging, verify.comparison_dtype(order.merged))
-    quantized = verify.read_model(model, tokenizer, samples)
-    return {"quantized": verify.check_quantized(merged, quantized), "quantized_answers": quantized.answers}
-
-
-def write_card(order: Order, verification: Mapping[str, Any], quantization: Mapping[str, Any] | None) -> None:
-    lineage = {name: value for name, value in order.lineage.items() if name != "training_job"}
-    text = card.render(
-        card.Card(
-            **lineage,
-            format=order.format,
-            verification=verification,
-            quantization=quantization,
-            licence=card.find_licence(order.source.model),
-        )
+    order: Order, questions: Questions, merged: Reading, verification: dict[str, Any], watch: Watch
+) -> Reading:
+    """Adds its figures to the verification."""
+    how = loading.choose(order.merged, order.source.device)
+    back = ReadBack(
+        source=order.source,
+        folder=order.staging,
+        dtype=how.dtype,
+        tokenizer=order.tokenizer,
+        questions=how.limited(questions),
+        watch=watch,
     )
-    (order.staging / "README.md").write_text(text)
+    quantized = quantizers.read(order.format, back)
+    verification["quantized"] = verify.check_quantized(merged, quantized, order.spec.parity)
+    verification["answers"]["quantized"] = verify.texts(quantized.answers)
+    return quantized
 
 
-def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """SHA-256 and size of every file, by its path within the folder."""
-    found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[str(path.relative_to(folder))] = {"sha256": digest, "size_bytes": path.stat().st_size}
-    return found
+def serving_of(
+    order: Order, held_out: HeldOut, questions: Questions, readings: Mapping[str, Reading]
+) -> serving.Serving:
+    """What vLLM is to be asked, and what it should say."""
+    limits = order.spec.parity
+    folders = {MERGED: order.merged, "quantized": order.staging}
+    models = [
+        serving.Served(name=name, folder=str(folders[name]), loss=read.loss, answers=read.answers)
+        for name, read in readings.items()
+    ]
+    asked = held_out.prompts if limits.export_verify_prompt else prompts.as_served(order.tokenizer, held_out.prompts)
+    return serving.Serving(
+        models=models,
+        samples=[serving.Sample(**vars(sample)) for sample in questions.samples],
+        prompts=[serving.Prompt(**vars(prompt)) for prompt in asked],
+        answer_tokens=limits.export_verify_answer_tokens,
+        trust_remote_code=order.source.trust_remote_code,
+        max_answer_gap=limits.export_max_answer_gap,
+        max_difference=limits.export_max_served_difference,
+        is_required=limits.export_verify_vllm == "require",
+    )

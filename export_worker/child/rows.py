@@ -23,8 +23,6 @@ PROBES = (
 )
 #: Rows looked at for a choice; the beginning of a very large file is enough.
 MAX_ROWS_READ = 50_000
-#: Rows taken for comparing models: more than are used, because of some nothing is left to score.
-NUM_HELD_OUT = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,31 +39,22 @@ class Texts:
     """The datasets of an export (members of run.json), and how much of them is used."""
 
     calibration: Sequence[Mapping[str, Any]]
-    held_out: Sequence[Mapping[str, Any]]
     num_samples: int
     max_tokens: int
     #: Datasets of the training that were deleted since.
     gone: Sequence[str] = ()
 
-    @property
-    def held_out_from(self) -> str:
-        if self.held_out:
-            return "the evaluation data of the training"
-        return "the training data" if self.calibration else "built-in questions"
-
     def calibration_samples(self, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
         return choose(tokenizer, self.calibration, self.num_samples, self.max_tokens)
-
-    def held_out_samples(self, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
-        chosen = choose(tokenizer, self.held_out or self.calibration, NUM_HELD_OUT, self.max_tokens)
-        probes = (Row(messages=[{"role": "user", "content": question}]) for question in PROBES)
-        scored = [sample for sample in chosen if sample.score_from < len(sample.input_ids)]
-        return scored or [render(tokenizer, probe, self.max_tokens) for probe in probes]
 
 
 def choose(
     tokenizer: PreTrainedTokenizerBase, datasets: Sequence[Mapping[str, Any]], count: int, max_tokens: int
 ) -> list[Sample]:
+    return [render(tokenizer, row, max_tokens) for row in choose_rows(datasets, count)]
+
+
+def choose_rows(datasets: Sequence[Mapping[str, Any]], count: int) -> list[Row]:
     """So many rows from all over the datasets; the same ones each time."""
     # A reservoir: every row read has the same chance, and only `count` are held.
     chance = random.Random(0)
@@ -75,7 +64,7 @@ def choose(
             kept.append(row)
         elif (place := chance.randrange(seen + 1)) < count:
             kept[place] = row
-    return [render(tokenizer, row, max_tokens) for row in kept]
+    return kept
 
 
 def read_rows(datasets: Sequence[Mapping[str, Any]]) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from shared import formats, templates
 from shared.param import MISSING, group, param
 from shared.rules import rule
+from shared.spec.parity import Parity
 from shared.tongues import Text
 
 
@@ -87,6 +88,7 @@ class Export:
 class ExportSpec:
     source: Source = group(Source)
     export: Export = group(Export)
+    parity: Parity = group(Parity)
 
     @rule("adapter_name_or_path", code="unsupported")
     def one_adapter(self) -> str | None:

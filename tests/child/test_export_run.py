@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from export_worker.child.export import Order, export
+from export_worker.child.failed import VerificationFailed
 from export_worker.child.source import CannotExport
-from export_worker.child.verify import VerificationFailed
 from export_worker.child.watch import Stopped, Watch
 from shared import schema, templates
 from shared.spec import ExportSpec
@@ -47,6 +47,7 @@ def attempt_folder(folder: Path, model: Path, *adapters: Path, spec: dict[str, A
         "spec": stored,
         "output_dir": str(folder / "output"),
         "scratch_dir": str(folder / "scratch"),
+        "devices": ["cpu"],
         "model_path": str(model),
         "adapter_paths": [str(path) for path in adapters],
         "template": None,
@@ -67,7 +68,9 @@ def attempt_folder(folder: Path, model: Path, *adapters: Path, spec: dict[str, A
 
 def run_here(folder: Path, recorder: Recorder | None = None) -> dict[str, Any]:
     order = Order.from_run(json.loads((folder / "run.json").read_text()))
-    return export(order, Watch(recorder or Recorder()))
+    done = export(order, Watch(recorder or Recorder()))
+    assert done is not None
+    return done
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -88,7 +91,7 @@ def test_the_child_process_merges_verifies_and_publishes(base: Path, adapter: Pa
     assert done["method"] == "streamed"
     assert done["verification"]["merge"]["relative_difference"] < 0.02
     assert done["verification"]["merge"]["adapter_effect"] > 0.1
-    assert len(done["verification"]["answers"]["merged"]) == 2
+    assert len(done["verification"]["answers"]["merged"]) == 4
     found = loaded(folder / "output")
     assert all(torch.equal(found[name], tensor) for name, tensor in merge_with_peft(base, adapter).items())
     assert done["files"].keys() == {path.name for path in (folder / "output").iterdir()}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from inference_worker.arguments import Address, Files, Machine, argv, base_name, env
 from shared.errors import InvalidSpec
 from shared.spec import DeploySpec
+from shared.vllm_arguments import Address, Files, Machine, argv, base_name, env
 
 SPEC = DeploySpec(model="smol")
 FILES = Files(model="/models/smol", context_length=2048)

@@ -15,7 +15,7 @@ from export_worker.work import ExportWork
 from shared import catalog, folder, recovery, schema
 from shared.artifact import ArtifactStore
 from shared.attempt import describe
-from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound
+from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound, Unavailable
 from shared.job import Job, Kind, Status
 from shared.records import NewModel
 from shared.settings import Settings
@@ -273,13 +273,31 @@ def test_what_cannot_be_sealed_whole_leaves_nothing_in_the_storage(ledger: Ledge
 
 
 def test_the_child_is_the_trainers_python_without_a_network_when_the_hub_is_off(ledger: Ledger) -> None:
-    run = ledger.export(hub=False, trainer_python="/bin/true")(model_name_or_path="tiny")
+    run = ledger.export(hub=False, trainer_python="/bin/true")(model_name_or_path="tiny", export_verify_vllm="off")
     [phase] = ExportWork().phases(run)
     assert list(phase.argv) == ["/bin/true", "-m", "export_worker.child", str(run.folder)]
     assert phase.env["HF_HUB_OFFLINE"] == "1"
     assert not phase.needs_devices, "on the CPU it goes beside a training"
     on_a_card = replace(run, job=replace(run.job, requires={"num_devices": 1}))
     assert ExportWork().phases(on_a_card)[0].needs_devices
+    assert ExportWork().run_json(run)["not_served"] == "export_verify_vllm is off"
+
+
+def test_vllm_is_asked_in_a_phase_of_its_own_where_it_is_there(ledger: Ledger) -> None:
+    there = {"trainer_python": "/bin/true", "inference_python": "/bin/false"}
+    run = ledger.export(**there)(model_name_or_path="tiny")
+    [_, phase] = ExportWork().phases(run)
+    assert list(phase.argv) == ["/bin/false", "-m", "export_worker.child.served", str(run.folder)]
+    assert not phase.needs_devices
+    assert ExportWork().run_json(run)["serves"] is True
+
+
+def test_an_export_that_has_to_ask_vllm_fails_at_once_where_there_is_none(ledger: Ledger) -> None:
+    away = ledger.export(inference_python="/nowhere/python")
+    told = ExportWork().run_json(away(model_name_or_path="tiny"))
+    assert told["serves"] is False and "/nowhere/python" in told["not_served"]
+    with pytest.raises(Unavailable, match="/nowhere/python"):
+        ExportWork().run_json(away(model_name_or_path="tiny", export_verify_vllm="require"))
 
 
 @pytest.mark.parametrize(

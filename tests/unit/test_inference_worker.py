@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from inference_worker import files, vllm_log
+from inference_worker import files
 from inference_worker.counting import ReplicaCollector, Tokens
 from inference_worker.engine import Engine, Numbers, parse
 from inference_worker.replica import Life, Worker, free_port
-from shared import schema
+from shared import schema, vllm_log
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, NotFound
 from shared.records import NewModel

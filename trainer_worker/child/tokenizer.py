@@ -54,16 +54,4 @@ def encoder(tokenizer: PreTrainedTokenizerBase, spec: TrainSpec) -> Encoder:
 
 def known(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     """What the encoder needs to know of it."""
-    named = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    return Vocabulary(
-        encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
-        decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False)),
-        chat_template=vocabulary.one_template(tokenizer.chat_template),
-        values=named,
-        special=tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special),
-        eos_token=str(tokenizer.eos_token),
-        eos_token_id=int(tokenizer.eos_token_id),
-        begin_ids=vocabulary.begin_ids(
-            tokenizer.encode(vocabulary.WORD), tokenizer.encode(vocabulary.WORD, add_special_tokens=False)
-        ),
-    )
+    return vocabulary.of_transformers(tokenizer)

@@ -3,6 +3,10 @@
 Each has `quantize(work: Quantization) -> dict`: it reads the merged model's folder, writes weights and config.json into
 the empty folder `work.out`, reports progress and raises Stopped through `work.watch`, and returns what it did for the
 result and the model card. Tokenizer, chat template and generation config are carried over by the caller.
+
+Before they are published the files are read back and compared with the merged model. transformers does that, unless
+the format's file has a `read(back: ReadBack) -> Reading` of its own: one that another library loads (llama.cpp) fills
+the loss of all samples and the greedy answers, and logits where it can give them.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export_worker.child.reading import ReadBack, Reading, read_folder
 from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Watch
@@ -50,4 +55,14 @@ def quantize(format_name: str, work: Quantization) -> dict[str, Any]:
             f"this export worker cannot write {format_name!r}; it can write merged, {', '.join(names())}",
             field="export_format",
         )
-    return importlib.import_module(f"{__name__}.{format_name}").quantize(work)
+    return _module(format_name).quantize(work)
+
+
+def read(format_name: str, back: ReadBack) -> Reading:
+    """What the written files say, by whoever loads this format."""
+    reading: Reading = getattr(_module(format_name), "read", read_folder)(back)
+    return reading
+
+
+def _module(format_name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{format_name}")

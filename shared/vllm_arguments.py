@@ -16,6 +16,8 @@ from shared.spec import DeploySpec
 
 #: What `--max-lora-rank` takes.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+#: Names under which configs tell how many positions a model has.
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +117,24 @@ def max_model_len(spec: DeploySpec, files: Files) -> int:
     return min(spec.max_model_len, files.context_length or spec.max_model_len)
 
 
+def context_length(folder: Path) -> int | None:
+    """What config.json says; None when it is elsewhere or says nothing. Multimodal models say it of their text part."""
+    if not (folder / "config.json").is_file():
+        return None
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config.get("text_config") or {}):
+        for key in CONTEXT_KEYS:
+            if isinstance(value := part.get(key), int):
+                return value
+    return None
+
+
 def max_lora_rank(spec: DeploySpec, rank: int) -> int:
     """The spec's, raised to what this adapter needs."""
     needed = next((allowed for allowed in LORA_RANKS if allowed >= rank), None)
     if needed is None:
-        raise InvalidSpec(f"the adapter has rank {rank}: vLLM serves up to {LORA_RANKS[-1]}; merge it", field="model")
+        text = "the adapter has rank {rank}: vLLM serves up to {most}; merge it"
+        raise InvalidSpec(text, field="model", rank=rank, most=LORA_RANKS[-1])
     return max(spec.vllm_max_lora_rank, needed)
 
 

@@ -1,0 +1,72 @@
+"""How models are loaded to be compared: in float32 where that is cheap, as they are stored, or page by page.
+
+A model that does not fit into memory is mapped from its files: the weights that are being computed with are read as
+they are needed and dropped again. Its rows are then few, and it answers nothing, for each token would read all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from export_worker.child.reading import Questions
+
+#: Checkpoints up to this size are compared in float32, bytes.
+FLOAT32_MAX_BYTES = 4 * 10**9
+#: Memory beside the weights: activations, logits that are kept, libraries, bytes.
+BESIDE_BYTES = 1024**3
+#: Rows of a model that is read page by page.
+FEW_ROWS = 4
+GB = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    dtype: torch.dtype | str
+    #: What is not compared, and why; empty: all is.
+    left_out: str = ""
+
+    def limited(self, questions: Questions) -> Questions:
+        if not self.left_out:
+            return questions
+        return replace(questions, samples=questions.samples[:FEW_ROWS], num_answers=0)
+
+
+def choose(folder: Path, device: str) -> Loading:
+    size = weight_bytes(folder)
+    available = available_bytes(device)
+    if size <= FLOAT32_MAX_BYTES and 2 * size + BESIDE_BYTES <= available:
+        return Loading(dtype=torch.float32)
+    if size + BESIDE_BYTES <= available:
+        return Loading(dtype="auto")
+    text = f"the model has {size / GB:.1f} GB of weights and {available / GB:.1f} GB of memory are available"
+    return Loading(dtype="auto", left_out=f"{text}: it is read page by page, on {FEW_ROWS} rows and without answers")
+
+
+def weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern))
+
+
+def available_bytes(device: str) -> int:
+    """Of the machine, within what its container may take, or of the accelerator."""
+    if device != "cpu":
+        return int(torch.accelerator.get_memory_info(device)[0])
+    return int(min(psutil.virtual_memory().available, _container_bytes()))
+
+
+def _container_bytes() -> float:
+    """What the container's limit leaves; unlimited where there is none."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        most, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = sum(
+            int(line.split()[1])
+            for line in (folder / "memory.stat").read_text().splitlines()
+            if line.split()[0] in ("inactive_file", "active_file")
+        )
+    except OSError:
+        return float("inf")
+    return float("inf") if most == "max" else float(int(most) - int(used) + cached)
