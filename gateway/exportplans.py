@@ -40,6 +40,7 @@ def known(
         texts=texts(services, project_id, spec),
         past=list(past(services, project_id)),
         room=room(services, requires(spec, asked)),
+        serving=suitors.serving(services),
         takes_device=bool(requirements.num_devices(requires(spec, asked))),
     )
 

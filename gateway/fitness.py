@@ -15,7 +15,7 @@ from typing import Any
 from gateway import evaluable, resuming, rewards, suitors
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
-from shared import catalog, formats, requirements, schema, serving, stages
+from shared import catalog, formats, schema, serving, stages
 from shared.errors import Complaint, NotFound
 from shared.layout import Layout, wrong_kind
 from shared.records import Model
@@ -29,8 +29,6 @@ PURPOSES = {
     "eval_dataset": ("fine-tune", "evals"),
     "export_quantization_dataset": ("fine-tune", "evals"),
 }
-#: What a worker that serves deployments says of itself.
-REPLICA = "replica"
 #: In names on the Hub: formats of weights that no adapter can be trained beside.
 QUANTIZED_NAME = re.compile(r"(?<![A-Za-z])(?:AWQ|GPTQ|AQLM|GGUF|EXL2)(?![A-Za-z])", re.IGNORECASE)
 #: `quant_method` of weights that load as they are and train with an adapter, or are turned back into bfloat16.
@@ -192,9 +190,8 @@ def _servable(services: Services, project_id: str, spec: DeploySpec) -> Iterator
     made = formats.TABLE.get(model.format or "") if model is not None else None
     if model is None or made is None:
         return
-    workers = [worker for worker in suitors.alive(services) if REPLICA in worker.kinds]
-    devices = [device for worker in workers for device in requirements.of_worker(worker)]
-    if (workers or made.served is None) and (why := serving.refusal(model.name, made, devices)):
+    devices = suitors.serving(services)
+    if (devices or made.served is None) and (why := serving.refusal(model.name, made, devices)):
         yield Complaint(field="model", message=why, code="not_served_here")
 
 

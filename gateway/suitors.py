@@ -10,11 +10,14 @@ from shared import requirements
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.job import Kind
 from shared.records import Worker
+from shared.requirements import Device
 from shared.tongues import Text
 
 if TYPE_CHECKING:
     from gateway.services import Services
 
+#: What a worker that serves deployments says of itself.
+REPLICA = "replica"
 #: Workers that a sentence names.
 MAX_NAMED = 4
 
@@ -22,6 +25,12 @@ MAX_NAMED = 4
 def alive(services: Services) -> list[Worker]:
     workers = services.store.workers.list()
     return [worker for worker in workers if worker.age_seconds < services.settings.lease_seconds]
+
+
+def serving(services: Services) -> list[Device]:
+    """Devices of the machines that serve deployments now."""
+    workers = [worker for worker in alive(services) if REPLICA in worker.kinds]
+    return [device for worker in workers for device in requirements.of_worker(worker)]
 
 
 def could_take(worker: Worker, kind: str, requires: Mapping[str, Any]) -> bool:

@@ -25,11 +25,11 @@ def tell(console: Console, made: dict[str, Any]) -> None:
             row["bits"],
             gib(row["size_gib"]),
             show.said("texts") if row["calibrated"] else "",
-            "vLLM" if row["vllm"] else "",
+            served(row["vllm"]),
         )
         for row in made["formats"]
     ]
-    heads = ("  format", "bits", "size", "calibrated with", "served by")
+    heads = ("  format", "bits", "size", "calibrated with", "vLLM serves it on")
     show.table(console, [show.said(head) for head in heads], rows, "")
     console.print()
 
@@ -59,6 +59,11 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
         yield show.said(text)
     if not export["takes_device"]:
         yield show.said("on the CPU, beside trainings: it waits for no device")
+
+
+def served(vllm: dict[str, Any]) -> str:
+    where = show.said(vllm["where"])
+    return where + (f" ({show.said('not here')})" if vllm["here"] is False else "")
 
 
 def verdict(word: str | None) -> str:

@@ -103,12 +103,22 @@ def place(job: dict[str, Any]) -> str:
 
 
 def progress(job: dict[str, Any]) -> str:
-    """`step/total  loss` of a job, as far as it has them."""
+    """`step/total  loss` of a job, as far as it has them; of one that goes through phases the phase, and of that."""
     values = job.get("progress") or {}
     done, total = values.get("step", values.get("done")), values.get("total_steps", values.get("total"))
-    steps = f"{done}/{total}" if done is not None and total else ""
+    of_phase = values.get("phase")
+    if of_phase is not None and job.get("phase") != of_phase:
+        return str(job.get("phase") or "")
+    unit = values.get("unit") if of_phase else None  # of trainings, which have none, everybody knows
+    steps = count(done, total, unit) if done is not None and total else ""
     loss = f"loss {values['loss']:.4f}" if isinstance(values.get("loss"), float) else ""
-    return "  ".join(part for part in (steps, loss) if part)
+    return "  ".join(part for part in (of_phase or "", steps, loss) if part)
+
+
+def count(done: float, total: float, unit: str | None) -> str:
+    if unit == "bytes":
+        return f"{size(int(done))} of {size(int(total))}"
+    return f"{done:.0f}/{total:.0f}" + (f" {unit}" if unit else "")
 
 
 def measured(metrics: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gateway.cli import show
+from gateway.cli import show, verified
 from gateway.cli.client import Client, follow
 
 LEVELS = {"warning": "yellow", "warn": "yellow", "error": "red"}
@@ -70,7 +70,7 @@ class Follower:
             return
         # Steps and metrics come as events of their own: the last loss stays on the line.
         note = self._note = _note(data) or self._note
-        count = _count(done, total, data.get("unit"))
+        count = show.count(done, total, data.get("unit") or "steps")
         if self._bar is None:
             label = f"{self._title} {self._phase}".strip()
             self._bar = self._progress.add_task(label, total=total, note=note, count=count)
@@ -105,6 +105,8 @@ def conclude(console: Console, job: dict[str, Any]) -> int:
         show.refusal(console, job["error"].get("message", ""), [], field=job["error"].get("field"))
     for name in job.get("result", {}).get("models") or filter(None, [job.get("result", {}).get("model")]):
         console.print(f"model: [bold]{escape(name)}[/]", soft_wrap=True)
+    for line in verified.lines(job.get("result", {}).get("verification") or {}):
+        console.print(f"  {escape(line)}", soft_wrap=True)
     for name, found in (job.get("result", {}).get("by_dataset") or {}).items():
         console.print(f"{escape(name)}: {escape(show.measured(found['metrics']))}", soft_wrap=True)
     for task in job.get("result", {}).get("tasks") or []:
@@ -117,9 +119,3 @@ def _note(data: dict[str, Any]) -> str:
     if isinstance(data.get("tokens_per_second"), int | float):
         parts.append(f"{data['tokens_per_second']:.0f} tok/s")
     return "  ".join(part for part in parts if part)
-
-
-def _count(done: float, total: float, unit: str | None) -> str:
-    if unit == "bytes":
-        return f"{show.size(int(done))} of {show.size(int(total))}"
-    return f"{done:.0f}/{total:.0f} {unit or 'steps'}"

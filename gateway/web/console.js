@@ -86,7 +86,10 @@ function showQueue(queue) {
 
 const askQueue = guarded(async () => {
   const job = await get(`v1/jobs/${state.job}`);
-  if (job.id === state.job) showQueue(job.queue);
+  if (job.id !== state.job) return;
+  showQueue(job.queue);
+  $("detail-links").hidden = job.kind !== "train";
+  if (job.kind === "export") showExportResult(job);
 });
 
 function place(queue) {
@@ -96,7 +99,8 @@ function place(queue) {
 
 function jobRow(job) {
   const progress = job.progress || {};
-  const total = progress.total_steps || progress.total;
+  const ofPhase = progress.phase && job.phase === progress.phase;
+  const total = progress.phase && !ofPhase && job.phase ? null : progress.total_steps || progress.total;
   const done = job.status === "succeeded" ? total : progress.step ?? progress.done ?? 0;
   const held = ["queued", "running", "pausing", "paused"].includes(job.status);
   const cancel = guarded(async (event) => {
@@ -116,9 +120,16 @@ function jobRow(job) {
   return element("tr", { class: "pick", onclick: () => openJob(job.id) },
     element("td", {}, job.name || job.id), element("td", {}, job.kind), element("td", {}, badge(job.status)),
     element("td", {}, waits ? element("button", { onclick: prioritize, title: "Change the priority" }, String(job.priority)) : String(job.priority)),
-    job.queue ? element("td", { title: both(job.queue.reason, job.queue.reason_zh) }, place(job.queue)) : element("td", {}, total ? element("progress", { max: total, value: done }) : null, total ? ` ${done}/${total}` : ""),
+    job.queue ? element("td", { title: both(job.queue.reason, job.queue.reason_zh) }, place(job.queue)) : element("td", {}, total ? element("progress", { max: total, value: done }) : null, counted(job, done, total, progress.unit)),
     element("td", {}, number(progress.loss)), element("td", {}, new Date(job.created_at).toLocaleString()),
     element("td", {}, held ? element("button", { onclick: cancel }, "Cancel") : null));
+}
+
+// Of a job that goes through phases its phase; bytes as people read them.
+function counted(job, done, total, unit) {
+  const phase = job.status === "running" && job.progress?.phase ? `${job.phase} ` : "";
+  if (!total) return job.status === "running" ? ` ${job.phase || ""}` : "";
+  return unit === "bytes" ? ` ${phase}${size(done) || 0} of ${size(total)}` : ` ${phase}${done}/${total}`;
 }
 
 async function openJob(id) {
@@ -129,6 +140,7 @@ async function openJob(id) {
   $("job-detail").hidden = false;
   $("detail-title").textContent = id;
   $("detail-log").textContent = "";
+  $("detail-result").replaceChildren();
   showQueue(null);
   askQueue();
   drawLoss();
@@ -159,7 +171,7 @@ function checkpointRow(checkpoint) {
     element("td", {}, marks.join(", ")),
     element("td", {},
       name && element("button", { onclick: made("v1/deployments", { model: name }, "models") }, "Deploy"), name && " ",
-      name && element("button", { onclick: made("v1/jobs", { kind: "export", model_name_or_path: name }, "jobs") }, "Export"), name && " ",
+      name && element("button", { onclick: () => { show("models"); openExport(name); } }, "Export"), name && " ",
       element("button", { onclick: remove }, "Delete")));
 }
 
@@ -169,6 +181,7 @@ async function follow(id, signal, after = 0) {
     for await (const event of sse(`v1/jobs/${id}/events/stream?after=${after}`, { signal })) {
       after = Number(event.id) || after;
       isDone = event.type === "done";
+      if (isDone) askQueue();
       onJobEvent(event, JSON.parse(event.data));
     }
   } catch (error) {
@@ -307,10 +320,12 @@ function showPlan(plan) {
   $("plan").replaceChildren(
     ...lines.map((line) => element("p", {}, line)),
     ...(options ? [planTable(options)] : []),
-    element("ul", { class: "findings" }, ...(plan.findings || []).map((finding) =>
-      element("li", { class: finding.severity }, element("b", {}, finding.field), ` ${both(finding.message, finding.zh?.message)} ${both(finding.advice, finding.zh?.advice)} `,
-        element("small", {}, `(${finding.source})`)))));
+    findingList(plan.findings));
 }
+
+const findingList = (findings) => element("ul", { class: "findings" }, ...(findings || []).map((finding) =>
+  element("li", { class: finding.severity }, element("b", {}, finding.field), ` ${both(finding.message, finding.zh?.message)} ${both(finding.advice, finding.zh?.advice)} `,
+    element("small", {}, `(${finding.source})`))));
 
 // GiB of a card with flash attention and checkpointing: ZeRO and offload down, methods across.
 function planTable({ columns, rows }) {
@@ -356,10 +371,11 @@ function modelRow(model, deployment, evaluations) {
   const deploy = guarded(async () => { await post("v1/deployments", { model: model.id }); await showModels(); });
   const remove = guarded(async () => { await api(`v1/deployments/${deployment.id}`, { method: "DELETE" }); await showModels(); });
   const act = deployment ? element("button", { onclick: remove }, "Stop") : element("button", { onclick: deploy }, "Deploy");
-  return element("tr", {}, element("td", {}, model.id), element("td", {}, model.kind || ""),
+  const pack = model.kind !== "quantized" && element("button", { onclick: () => openExport(model.id) }, "Export");
+  return element("tr", {}, element("td", { class: "link", onclick: () => openModel(model.id) }, model.id), element("td", {}, model.kind || ""),
     element("td", {}, model.base_model || ""), element("td", {}, size(model.size_bytes)),
     element("td", {}, ...measured(evaluations)),
-    element("td", {}, deployment ? badge(deployment.status) : ""), element("td", {}, act));
+    element("td", {}, deployment ? badge(deployment.status) : ""), element("td", {}, act, " ", pack || null));
 }
 
 // --- Workers ------------------------------------------------------------------------------------------------------

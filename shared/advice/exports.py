@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared import formats
+from shared import formats, serving
 from shared.advice.finding import Finding, Origin, info, warning
 from shared.advice.memory import GIB
 from shared.advice.shapes import Shape
 from shared.formats import Format
+from shared.requirements import Device
 from shared.spec import ExportSpec
 from shared.tongues import Text
 
@@ -77,6 +78,8 @@ class Known:
     texts: Sequence[str] = ()
     past: Sequence[Past] = ()
     room: Room | None = None
+    #: Devices of the machines that serve deployments now.
+    serving: Sequence[Device] = ()
     #: Whether it holds a device of its worker.
     takes_device: bool = False
 
@@ -188,11 +191,18 @@ def table(known: Known) -> list[dict[str, Any]]:
             "doc": made.doc,
             "size_gib": _gib(output_bytes(known, made, bits)),
             "calibrated": made.calibrated,
-            "vllm": bool(made.served),
+            "vllm": {"where": str(serving.where(made.served)), "here": here(made, known)},
         }
         for made in formats.TABLE.values()
         for bits in made.bits or (None,)
     ]
+
+
+def here(made: Format, known: Known) -> bool | None:
+    """Whether a machine that serves deployments can serve it; None: none reports itself."""
+    if made.served is None:
+        return False
+    return any(serving.is_served(made.served, device) for device in known.serving) if known.serving else None
 
 
 def told_disk(needed: Disk | None, room: Room | None) -> dict[str, Any] | None:
@@ -242,9 +252,10 @@ def findings(spec: ExportSpec, known: Known) -> Iterator[Finding]:
         text = Text("No texts are known to calibrate with: weights are rounded to nearest, which costs quality.")
         advice = Text("Name a dataset like what the model will be asked.")
         yield warning("export_quantization_dataset", Origin.ESTIMATE, text, advice)
-    if not chosen.served:
-        text = Text("Models in format {name} are not served by deployments here.", name=chosen.name)
-        yield info("export_format", Origin.REFERENCE, text)
+    if here(chosen, known) is False:
+        text = Text("No machine here serves format {name}: vLLM does on {where}.", name=chosen.name,
+                    where=serving.where(chosen.served))  # fmt: skip
+        yield warning("export_format", Origin.REFERENCE, text)
 
 
 def _gib(size: float | None) -> float | None:

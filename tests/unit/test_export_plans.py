@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from gateway.cli import show, verified
 from gateway.cli.commands import plan
 from shared import schema
 from shared.job import Kind, Status
@@ -92,3 +93,28 @@ def test_time_is_that_of_earlier_exports_by_the_size_of_their_bases(platform: Pl
 
     assert made["seconds"]["is_measured"] and made["seconds"]["total"] == pytest.approx(130, rel=0.02)
     assert not ask(platform, export_quantization_bit=4)["seconds"]["is_measured"], "none was quantized yet"
+
+
+def test_what_an_export_has_proven_is_told_in_a_line_each() -> None:
+    merge = {"loss_reference": 1.25, "loss": 1.2504, "top1_agreement": 0.998, "relative_difference": 0.0101}
+    quantized = {"loss_reference": 1.2504, "loss": 1.31, "top1_agreement": 0.95, "perplexity_ratio": 1.0614}
+    vllm = {"proven": False, "why": "there is no inference environment"}
+    found = {"num_rows": 16, "rows_from": "eval_dataset", "merge": merge, "quantized": quantized, "vllm": vllm}
+
+    assert [*verified.lines(found)] == [
+        "compared on 16 rows (eval_dataset)",
+        "merged against trained: loss 1.2500 -> 1.2504, same likeliest token 99.8 %, logits differ by 1.01 %",
+        "quantized against merged: loss 1.2504 -> 1.3100, perplexity x 1.061, same likeliest token 95.0 %",
+        "not answered by vLLM: there is no inference environment",
+    ]
+    assert [*verified.lines({})] == []
+
+
+def test_progress_of_phases_is_not_that_of_the_phase_before() -> None:
+    merging = {"phase": "merge", "progress": {"phase": "merge", "done": 2**20, "total": 2**21, "unit": "bytes"}}
+
+    assert show.progress(merging) == "merge  1.0 MiB of 2.0 MiB"
+    assert show.progress(merging | {"phase": "verify"}) == "verify"
+    assert show.progress({"phase": "train", "progress": {"done": 1, "total": 3, "unit": "steps", "loss": 2.0}}) == (
+        "1/3  loss 2.0000"
+    )
