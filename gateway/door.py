@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway import followers, labels, priorities, remarks, suitors
+from gateway import followers, labels, priorities, pushing, remarks, suitors
 from gateway.admission import kept, missing, pinned, requires
 from gateway.fitness import unfit
 from gateway.services import Services
@@ -54,6 +54,7 @@ def create_job(
     complaints += priorities.complaints(services, key, envelope.priority)
     then = followers.checked(services, key.project_id, envelope.then, wire, complaints)
     complaints += priorities.of_followers(services, key, then)
+    complaints += pushing.unready(services.settings, str(envelope.kind), spec, then)
     if complaints:
         raise schema.refusal(complaints)
     pins = pinned(services, key.project_id, spec)

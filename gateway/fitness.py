@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import evaluable, resuming, rewards, suitors
+from gateway import evaluable, pushing, resuming, rewards, suitors
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
 from shared import catalog, formats, schema, serving, stages
 from shared.errors import Complaint, NotFound
 from shared.layout import Layout, wrong_kind
 from shared.records import Model
-from shared.spec import DeploySpec, EvaluateSpec, ExportSpec, TrainSpec
+from shared.spec import DeploySpec, EvaluateSpec, ExportSpec, PushSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -55,6 +55,8 @@ def unfit(
         yield from evaluable.unfit(services, project_id, spec)
         named = {"eval_dataset": spec.data.eval_dataset}
         yield from _data(services, project_id, named, spec.data.stage, spec.data.dataset_dir)
+    if isinstance(spec, PushSpec):
+        yield from pushing.unfit(services, project_id, spec)
     if isinstance(spec, DeploySpec):
         yield from _serving(services, project_id, spec)
     yield from rewards.misused(services, project_id, spec)

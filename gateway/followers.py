@@ -23,7 +23,7 @@ from shared.tongues import Text
 
 #: Where a follower's spec names the model that the job before it makes.
 MODEL_FIELDS = {
-    **dict.fromkeys(("export", "train", "evaluate"), "model_name_or_path"),
+    **dict.fromkeys(("export", "train", "evaluate", "push"), "model_name_or_path"),
     **dict.fromkeys(("generate", "deploy"), "model"),
 }
 #: What an evaluation takes from a training that it follows.
@@ -134,7 +134,8 @@ def _load(kind: str, entry: Mapping[str, Any]) -> tuple[Envelope, Any]:
     if not fields.keys() & set(model.names):
         fields[model.wire] = MADE_MODEL
     envelope = schema.load(Envelope, {name: value for name, value in entry.items() if name in names - {"kind"}})
-    return envelope, schema.load(SPECS[kind], request.with_devices(kind, envelope, fields))
+    spec: Any = schema.load(SPECS[kind], request.with_devices(kind, envelope, fields))
+    return request.pushed_after(envelope, spec), spec
 
 
 def _secrets(kind: str, entry: Mapping[str, Any]) -> list[Complaint]:

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, evaluations, lineage, marks, openapi
+from gateway import body, evaluations, lineage, marks, openapi, pushing
 from gateway.admission import user_of
 from gateway.auth import project_id, require_admin
 from gateway.downloads import find
@@ -118,13 +118,17 @@ def list_models() -> Response:
 @blueprint.route("/<path:name>", methods=["GET"])
 @blueprint.doc(responses=openapi.ok("Model"))
 def retrieve(name: str) -> Response:
-    """Look at a model: where it comes from, what came of it, and what was measured of it, newest first
+    """Look at a model: where it comes from, what came of it, where it was pushed to, and what was measured of it
 
     By its name, or as a version of its family: `name@3`, `name@latest`, `name@<alias>`.
     """
     model = find(name)
-    told = {"lineage": lineage.lineage(services(), model), "derived": lineage.derived(services(), model)}
-    return jsonify(model_json(model) | told | {"config": model.config, "evaluations": evaluations.of_model(model)})
+    told: dict[str, Any] = {
+        "lineage": lineage.lineage(services(), model),
+        "derived": lineage.derived(services(), model),
+    }
+    told |= {"pushes": pushing.of_model(services(), model), "evaluations": evaluations.of_model(model)}
+    return jsonify(model_json(model) | told | {"config": model.config})
 
 
 @blueprint.route("/<path:name>", methods=["PATCH"])

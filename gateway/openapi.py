@@ -13,6 +13,7 @@ from flask import Blueprint, Flask, Response, request
 from flask_smorest import Api
 
 from shared import schema
+from shared.job import Kind
 from shared.requirements import Requirements
 from shared.spec import SPECS
 
@@ -46,9 +47,7 @@ EVENT_STREAM: dict[str, Any] = {
 
 
 def _any_spec(media_type: str) -> dict[str, Any]:
-    kinds = [
-        {"$ref": f"#/components/schemas/{SPECS[kind].__name__}"} for kind in ("train", "export", "generate", "evaluate")
-    ]
+    kinds = [{"$ref": f"#/components/schemas/{SPECS[kind].__name__}"} for kind in Kind]
     return {media_type: {"schema": {"oneOf": kinds}}}
 
 
@@ -206,6 +205,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         created=_NUMBER, owned_by=_TEXT, kind=_TEXT, base_model=_TEXT, job_id=_TEXT, size_bytes=_NUMBER, digest=_TEXT,
         format=_TEXT, family=_TEXT, version=_NUMBER, aliases=_TEXTS, tags=_TEXTS, metadata=_OBJECT, parent=_TEXT,
         config=_OBJECT, derived=_TEXTS, lineage={"type": "array", "items": _OBJECT},
+        pushes={"type": "array", "items": _OBJECT},
         evaluations={"type": "array", "items": _OBJECT},
     ),
     "ModelChange": {"type": "object", "properties": {"aliases": _TEXTS, "tags": _TEXTS, "metadata": _OBJECT}},

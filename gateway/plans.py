@@ -15,7 +15,7 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, exportplans, followers, labels, openapi, previews, remarks, suitors, surroundings
+from gateway import body, exportplans, followers, labels, openapi, previews, pushing, remarks, suitors, surroundings
 from gateway.admission import kept, missing, requires
 from gateway.auth import project_id
 from gateway.fitness import unfit
@@ -124,7 +124,11 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     if complaints := [*complaints, *_after(envelope.then, wire)]:
         raise schema.refusal(complaints)
     told = {"object": "plan", "kind": envelope.kind, "spec": wire}
-    said = [*_absent(absent), *_keyless(spec), *remarks.beside_doctor(services(), project_id(), spec, wire, rest)]
+    said = [
+        *_absent(absent),
+        *_keyless(spec, envelope),
+        *remarks.beside_doctor(services(), project_id(), spec, wire, rest),
+    ]
     if envelope.requires:
         said += suitors.remarks(services(), str(envelope.kind), requires(spec, envelope.requires))
     if isinstance(spec, ExportSpec):
@@ -214,12 +218,15 @@ def _read(beside: Beside | None) -> tuple[Cards | None, shapes.Shape | None, lis
     return cards, shape, complaints
 
 
-def _keyless(spec: Any) -> Iterator[Finding]:
-    """Nor is a tracker's key that is missing."""
+def _keyless(spec: Any, envelope: request.Envelope) -> Iterator[Finding]:
+    """Nor is a tracker's or the Hub's key that is missing."""
+    settings = services().settings
+    missing = list(pushing.unready(settings, str(envelope.kind), spec, envelope.then))
     if isinstance(spec, TrainSpec):
-        for made in tracking.missing(services().settings, spec, schema.secrets(spec)):
-            text = Text("{field} {complaint}.", field=made.field, complaint=made.message)
-            yield warning(made.field, Origin.ESTIMATE, text, Text("A job without it would be refused."))
+        missing += tracking.missing(settings, spec, schema.secrets(spec))
+    for made in missing:
+        text = Text("{field} {complaint}.", field=made.field, complaint=made.message)
+        yield warning(made.field, Origin.ESTIMATE, text, Text("A job without it would be refused."))
 
 
 def _absent(complaints: list[Complaint]) -> list[Finding]:

@@ -108,6 +108,12 @@ TABLE: Mapping[str, Failure] = {
             wait_seconds=30.0,
         ),
         Failure(
+            code="hub_refused",
+            what="the Hub does not take the files of a push, or not with this token; the message has its answer",
+            advice="See that the token may write to the repository, then push the model again",
+            field="hf_hub_token",
+        ),
+        Failure(
             code="deepspeed_build_failed",
             what="DeepSpeed could not compile one of its operations",
             advice="It needs a C++ compiler, and nvcc of torch's CUDA version: install them, or train without offload",

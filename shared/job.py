@@ -13,6 +13,7 @@ class Kind(StrEnum):
     EXPORT = "export"
     GENERATE = "generate"
     EVALUATE = "evaluate"
+    PUSH = "push"
 
 
 class Status(StrEnum):

@@ -24,6 +24,7 @@ TITLES = {
     "export": "Export",
     "generate": "Generation",
     "evaluate": "Evaluation",
+    "push": "Push to the Hub",
     "deploy": "Deployments",
 }
 INTRODUCTION = """# Parameters

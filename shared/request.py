@@ -17,20 +17,27 @@ from shared.errors import Complaint, InvalidRequest, InvalidSpec
 from shared.fields import Message, checked_text, refuse, shown
 from shared.job import Kind
 from shared.param import param
-from shared.spec import SPECS, ExportSpec
+from shared.spec import SPECS, ExportSpec, Repository
 from shared.tongues import Text
 
 __all__ = ["Envelope", "load", "parse_yaml", "split_envelope"]
 
 #: What may follow a job that succeeded.
-FOLLOWERS = ("train", "export", "generate", "evaluate", "deploy")
+FOLLOWERS = ("train", "export", "generate", "evaluate", "push", "deploy")
 MAX_FOLLOWERS = 8
 MAX_METADATA = 16
+#: What a push after an export takes from it.
+WHERE = tuple(param.wire for param in schema.params(Repository))
 #: How many processes a training has, one for each device.
 PROCESSES = "num_processes"
-#: Of `requires` what a kind of job cannot use: exports and evaluations have one device, generation has the replicas'.
+#: Of `requires` what a kind of job cannot use: exports and evaluations have one device, generation has the
+#: replicas', a push none.
 CARDS = ("num_devices", "gpu_kind", "min_gpu_memory_gib", "accelerator")
-USELESS = {"export": ("num_devices",), "evaluate": ("num_devices",), "generate": CARDS, "deploy": (*CARDS, "labels")}
+USELESS = {
+    **dict.fromkeys(("export", "evaluate"), ("num_devices",)),
+    **dict.fromkeys(("generate", "push"), CARDS),
+    "deploy": (*CARDS, "labels"),
+}
 
 parse_yaml = yaml.parse
 
@@ -83,7 +90,7 @@ class Envelope:
         "What kind of job. Left out: export where a field starts with `export_`, evaluate where `do_predict`, "
         "`do_eval` or `task` is given without a training, else train.",
         type=str,
-        choices=("train", "export", "generate", "evaluate"),
+        choices=("train", "export", "generate", "evaluate", "push"),
         source="ours",
     )
     name: str | None = param(None, "A name for people.", type=str, source="ours", check=_short)
@@ -172,7 +179,15 @@ def load(body: Mapping[str, Any]) -> tuple[Envelope, Any]:
         complaints += error.complaints
     if complaints:
         raise schema.refusal(complaints)
-    return envelope, spec
+    return pushed_after(envelope, spec), spec
+
+
+def pushed_after(envelope: Envelope, spec: Any) -> Envelope:
+    """An export that names a repository is followed by its push: what is away there costs no export."""
+    if not isinstance(spec, ExportSpec) or spec.hub.export_hub_model_id is None:
+        return envelope
+    where = {name: value for name, value in schema.to_wire(spec).items() if name in WHERE}
+    return replace(envelope, then=[*envelope.then, {"kind": Kind.PUSH.value, **where}])
 
 
 def with_devices(kind: str, envelope: Envelope, rest: dict[str, Any]) -> dict[str, Any]:

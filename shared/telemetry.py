@@ -186,7 +186,7 @@ class Shared:
 class LedgerCollector(Collector):
     """Jobs, queue depth and workers as the ledger has them, read at each scrape. For one service: the gateway."""
 
-    def __init__(self, store: Store, kinds: Iterable[str] = ("train", "export", "generate", "evaluate")):
+    def __init__(self, store: Store, kinds: Iterable[str] = ("train", "export", "generate", "evaluate", "push")):
         self._store = store
         self._kinds = tuple(kinds)
 

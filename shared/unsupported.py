@@ -161,8 +161,8 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
           optim_target_modules=None),
     *_all("losses and accuracies are added up batch by batch: no outputs are gathered", "leave it out",
           eval_accumulation_steps=None, prediction_loss_only=False, batch_eval_metrics=False, include_for_metrics=[]),
-    *_all("trained models go to the catalog; a training does not publish them", "export the model, download its "
-          "files and push them with the Hub's own client", push_to_hub=False, hub_model_id=None,
+    *_all("trained models go to the catalog; a training does not publish them", "use then: [{kind: push, "
+          "export_hub_model_id: owner/name}] and hf_hub_token", push_to_hub=False, hub_model_id=None,
           hub_token=None, hub_private_repo=None, hub_strategy="every_save", hub_always_push=False, hub_revision=None),
     # Generation and evaluation
     *_all("it counts the prompt too", "use max_new_tokens", max_length=1024, generation_max_length=None),

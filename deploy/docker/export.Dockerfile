@@ -44,4 +44,4 @@ EXPOSE 9100
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9100/metrics', timeout=3)"]
 STOPSIGNAL SIGTERM
-CMD ["celery", "-A", "export_worker.tasks", "worker", "-Q", "export", "--pool", "threads", "-c", "1", "--loglevel", "INFO"]
+CMD ["celery", "-A", "export_worker.tasks", "worker", "-Q", "export,push", "--pool", "threads", "-c", "1", "--loglevel", "INFO"]

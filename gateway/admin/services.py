@@ -35,7 +35,7 @@ def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]
     celery = [
         ("beat", "shared.beat", "housekeeping", 1, GRACE_SECONDS),
         ("train", "trainer_worker.tasks", "train,evaluate", 0, job_seconds),
-        ("export", "export_worker.tasks", "export", 0, job_seconds),
+        ("export", "export_worker.tasks", "export,push", 0, job_seconds),
         ("generate", "inference_worker.tasks", "generate", 0, job_seconds),
     ]
     made = [Service(name="gateway", argv=_gunicorn(), rank=2)]

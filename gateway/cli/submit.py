@@ -10,7 +10,10 @@ from rich.markup import escape
 
 from gateway.cli import flags, show, watch
 from gateway.cli.client import connect
-from shared.settings import Settings
+from shared.settings import Settings, process_environment
+
+#: A secret has no flag: it would be seen in the list of processes.
+TOKEN = "hf_hub_token"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,8 +36,15 @@ def read(args: Namespace, kind: str, spec: type) -> dict[str, Any]:
     if asked:
         filed = body.get("requires")
         body["requires"] = {**(filed if isinstance(filed, dict) else {}), **asked}
+    if body.get("export_hub_model_id") and not body.get(TOKEN) and (token := hub_token()):
+        body[TOKEN] = token
     envelope = {"kind": kind, "name": args.name, "priority": args.priority}
     return body | {name: value for name, value in envelope.items() if value is not None}
+
+
+def hub_token() -> str | None:
+    """Of who calls, where the Hub's own clients look for it; it goes along only with what is pushed."""
+    return process_environment("HF_TOKEN").get("HF_TOKEN") or None
 
 
 def run(args: Namespace, console: Console, kind: str, spec: type) -> int:

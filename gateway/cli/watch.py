@@ -107,6 +107,8 @@ def conclude(console: Console, job: dict[str, Any]) -> int:
         console.print(f"model: [bold]{escape(name)}[/]", soft_wrap=True)
     for line in verified.lines(job.get("result", {}).get("verification") or {}):
         console.print(f"  {escape(line)}", soft_wrap=True)
+    if url := job.get("result", {}).get("url"):
+        console.print(f"on the Hub: {escape(url)}", soft_wrap=True)
     for name, found in (job.get("result", {}).get("by_dataset") or {}).items():
         console.print(f"{escape(name)}: {escape(show.measured(found['metrics']))}", soft_wrap=True)
     for task in job.get("result", {}).get("tasks") or []:

@@ -18,6 +18,7 @@ from shared.spec.optimizer import Train
 from shared.spec.optimizer_options import OptimizerOptions
 from shared.spec.output import Output
 from shared.spec.preference import Preference
+from shared.spec.push import PushSpec, Repository
 from shared.spec.train import TrainSpec
 from shared.spec.tuning import Freeze, Tuning
 
@@ -27,11 +28,12 @@ SPECS: dict[str, type] = {
     "export": ExportSpec,
     "generate": GenerateSpec,
     "evaluate": EvaluateSpec,
+    "push": PushSpec,
     "deploy": DeploySpec,
 }
 
 __all__ = [
     "SPECS", "Data", "DeploySpec", "Distributed", "Drawing", "EvaluateSpec", "Export", "ExportSpec", "Freeze",
-    "GenerateSpec", "Loop", "Lora", "Model", "OptimizerOptions", "Output", "Preference", "Sampling", "Source", "Train",
-    "TrainSpec", "Tuning",
+    "GenerateSpec", "Loop", "Lora", "Model", "OptimizerOptions", "Output", "Preference", "PushSpec", "Repository",
+    "Sampling", "Source", "Train", "TrainSpec", "Tuning",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from shared import formats, templates
 from shared.param import MISSING, group, param
 from shared.rules import rule
 from shared.spec.parity import Parity
+from shared.spec.push import Repository
 from shared.tongues import Text
 
 
@@ -64,16 +65,10 @@ class Export:
         1024, "Longest calibration sample.", minimum=8, maximum=131_072, unit="tokens"
     )
     export_legacy_format: bool = param(False, "LF's switch for .bin files; only safetensors are written.")
-    export_hub_model_id: str | None = param(None, "Hub repository to push to as well.", type=str, kind="output")
 
     @rule("export_legacy_format", code="unsupported")
     def safetensors_only(self) -> str | None:
         return "is not supported: pickled weights can run code; leave it false" if self.export_legacy_format else None
-
-    @rule("export_hub_model_id", code="unsupported")
-    def no_push_yet(self) -> str | None:
-        given = self.export_hub_model_id is not None
-        return "is not supported yet: export, then download the files and push them" if given else None
 
     @rule("export_quantization_bit")
     def bits_of_the_format(self) -> str | None:
@@ -89,6 +84,7 @@ class ExportSpec:
     source: Source = group(Source)
     export: Export = group(Export)
     parity: Parity = group(Parity)
+    hub: Repository = group(Repository)
 
     @rule("adapter_name_or_path", code="unsupported")
     def one_adapter(self) -> str | None:

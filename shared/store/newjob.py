@@ -25,7 +25,10 @@ from shared.store.moves import JOB_COLUMNS, save
 from shared.store.tables import job_labels, job_secrets, jobs
 from shared.tongues import Text
 
-PREFIXES = {Kind.TRAIN: "ftjob-", Kind.EXPORT: "export-", Kind.GENERATE: "generate-", Kind.EVALUATE: "evaluate-"}
+PREFIXES = {
+    Kind.TRAIN: "ftjob-", Kind.EXPORT: "export-", Kind.GENERATE: "generate-", Kind.EVALUATE: "evaluate-",
+    Kind.PUSH: "push-",
+}  # fmt: skip
 #: A create with the same fingerprint within this many seconds is the same job.
 TWIN_SECONDS = 60
 MAX_PRIORITY = 1000

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway import cli
-from shared.job import Kind
+from shared.job import Kind, Status
 from shared.records import NewModel
 from tests.platform import Platform, make_platform, serve
 
@@ -206,3 +206,46 @@ def test_a_model_tells_its_way_from_the_base_also_when_a_part_is_deleted(platfor
     told = platform.get("/v1/models/line-q").get_json()["lineage"]
     assert [step["id"] for step in told] == names
     assert [step["in_catalog"] for step in told if step["object"] == "model"] == [False, False, True, True]
+
+
+def test_a_push_is_a_job_whose_token_is_seen_nowhere(tmp_path: Path) -> None:
+    platform = make_platform(tmp_path, hub=True)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").write_text("{}")
+    add_model(platform, "mine", tmp_path / "made")
+    body = {"kind": "push", "model_name_or_path": "mine@latest", "export_hub_model_id": "me/mine"}
+
+    lacking = platform.post("/v1/jobs", body).get_json()["error"]["issues"]
+    assert [issue["field"] for issue in lacking] == ["hf_hub_token"]
+    job = platform.post("/v1/jobs", body | {"hf_hub_token": "hf_secret"}).get_json()
+    assert (job["kind"], job["requires"], job["spec"]["export_hub_private"]) == ("push", {"num_devices": 0}, True)
+    assert job["spec"]["model_name_or_path"] == "mine"
+    assert "hf_secret" not in platform.get(f"/v1/jobs/{job['id']}").get_data(as_text=True)
+    assert platform.client.delete("/v1/models/mine", headers=platform.headers()).status_code == 409
+
+    claim = platform.store.attempts.claim_next(worker_id="w", kinds=[Kind.PUSH])
+    assert claim is not None and claim.secrets == {"hf_hub_token": "hf_secret"}
+    result = {"url": "https://hub/me/mine", "commit": "abc"}
+    platform.store.attempts.finish(claim.job.id, claim.attempt, status=Status.SUCCEEDED, result=result)
+    assert platform.get("/v1/models/mine").get_json()["pushes"] == [{"job_id": job["id"], **result}]
+
+
+def test_an_export_that_names_a_repository_is_followed_by_its_push(tmp_path: Path) -> None:
+    platform = make_platform(tmp_path, hub=True)
+    platform.post("/v1/models", {"name": "tiny", "model_name_or_path": "tiny"})
+    export = {"kind": "export", "model_name_or_path": "tiny", "export_hub_model_id": "me/mine"}
+    refused = platform.post("/v1/jobs", export)
+    assert refused.get_json()["error"]["param"] == "hf_hub_token"
+    for body, then in (
+        (export, 0),
+        ({"kind": "export", "model_name_or_path": "tiny", "then": [{**export, "model_name_or_path": "tiny"}]}, 1),
+    ):
+        job = platform.post("/v1/jobs", body | {"hf_hub_token": "hf_secret"}).get_json()
+        entry = job["then"][0]["then"][0] if then else job["then"][0]
+        assert (entry["kind"], entry["spec"]["export_hub_model_id"], entry["spec"]["model_name_or_path"]) == (
+            "push", "me/mine", "$model"
+        )  # fmt: skip
+    off = make_platform(tmp_path / "off")
+    off.post("/v1/models", {"name": "tiny", "model_name_or_path": "tiny"})
+    refused = off.post("/v1/jobs", export | {"hf_hub_token": "hf_secret"}).get_json()["error"]
+    assert (refused["param"], "TUNESMITH_HUB" in refused["message"]) == ("export_hub_model_id", True)

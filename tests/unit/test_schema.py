@@ -230,7 +230,7 @@ def test_a_spec_is_frozen() -> None:
 @pytest.mark.parametrize("kind", SPECS)
 def test_a_stored_spec_comes_back_as_it_was(kind: str) -> None:
     required = {param.wire: "x" for param in schema.params(SPECS[kind]) if param.required}
-    required |= {"eval_dataset": "x"} if kind == "evaluate" else {}
+    required |= {"evaluate": {"eval_dataset": "x"}, "push": {"export_hub_model_id": "me/x"}}.get(kind, {})
     spec = schema.load(SPECS[kind], required)
     assert schema.from_stored(SPECS[kind], schema.to_wire(spec)) == spec
 

@@ -199,7 +199,7 @@ def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any], fie
     ("body", "field"),
     [
         ({"export_legacy_format": True}, "export_legacy_format"),
-        ({"export_hub_model_id": "me/mine"}, "export_hub_model_id"),
+        ({"export_hub_model_id": "mine"}, "export_hub_model_id"),
         ({"export_quantization_bit": 4, "export_format": "merged"}, "export_quantization_bit"),
         ({"export_quantization_bit": 3}, "export_quantization_bit"),
         ({"export_format": "gguf"}, "export_format"),

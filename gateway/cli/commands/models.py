@@ -1,20 +1,20 @@
-"""The registry: list models, look at one, register a base model, tag, download or delete one."""
+"""The registry: list models, look at one, register a base model, tag, download, push to the Hub or delete one."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from gateway.cli import fetching, show
+from gateway.cli import fetching, show, submit, watch
 from gateway.cli.client import Client, connect
 from gateway.cli.fetching import address
-from gateway.cli.watch import make_progress
 from shared.settings import Settings
 
-HELP = "list, show, add, tag, download or delete models"
+HELP = "list, show, add, tag, download, push or delete models"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,14 +23,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "item",
         nargs="?",
-        metavar="SOURCE|DIR",
-        help="for add: a Hub id, or a path under an import root; for download: the folder (default: the model's name)",
+        metavar="SOURCE|DIR|REPOSITORY",
+        help="for add: a Hub id, or a path under an import root; for download: the folder (default: the model's name); "
+        "for push: owner/name on the Hub, with HF_TOKEN in the environment",
     )
     parser.add_argument("--aliases", metavar="A,B", help="for tag: all that it has then; another version loses them")
     parser.add_argument("--tags", metavar="A,B", help="for tag: all that it has then")
     parser.add_argument(
         "--metadata", metavar="KEY=VALUE", action="append", default=[], help="for tag; without VALUE: gone"
     )
+    parser.add_argument("--public", action="store_true", help="for push: a repository that is made for it is public")
+    parser.add_argument("--branch", help="for push: default main")
     show.add_json(parser)
     parser.set_defaults(parser=parser)
 
@@ -40,8 +43,7 @@ def run(args: Namespace, console: Console) -> int:
     if None in (args.name, args.item)[: len(needed)]:
         args.parser.error(f"{args.action} needs {' and '.join(needed)}")
     with connect(Settings.from_env()) as client:
-        act(client, console, args)
-    return 0
+        return act(client, console, args) or 0
 
 
 def _list(client: Client, console: Console, args: Namespace) -> None:
@@ -69,6 +71,8 @@ def _show(client: Client, console: Console, args: Namespace) -> None:
     console.print("\n[bold]made from[/]")
     for step in model["lineage"]:
         console.print(f"  {_step(step)}", soft_wrap=True, markup=False)
+    for pushed in model["pushes"]:
+        console.print(f"on the Hub: {pushed['url']} ({pushed['commit'][:12]})", soft_wrap=True, markup=False)
     for found in model["evaluations"]:
         of = found["dataset"] or found["task"]
         console.print(f"{of}: {show.measured(found['metrics'])}", soft_wrap=True, markup=False)
@@ -100,7 +104,7 @@ def _tag(client: Client, console: Console, args: Namespace) -> None:
 
 def _download(client: Client, console: Console, args: Namespace) -> None:
     folder = Path(args.item or args.name.rpartition("/")[2].replace(":", "-"))
-    with make_progress(console) as progress:
+    with watch.make_progress(console) as progress:
         tasks: dict[str, Any] = {}
 
         def tell(path: str, num_bytes: int) -> None:
@@ -113,17 +117,32 @@ def _download(client: Client, console: Console, args: Namespace) -> None:
     console.print(f"{folder}: {len(files)} files, {size}, every SHA-256 as it was sealed", soft_wrap=True)
 
 
+def _push(client: Client, console: Console, args: Namespace) -> int:
+    token = submit.hub_token() or console.input("Hugging Face token that may write: ", password=True)
+    body = {
+        "kind": "push",
+        "model_name_or_path": args.name,
+        "export_hub_model_id": args.item,
+        "export_hub_private": not args.public,
+        "export_hub_revision": args.branch,
+        "hf_hub_token": token,
+    }
+    job = client.post("/v1/jobs", {name: value for name, value in body.items() if value is not None})
+    return watch.conclude(console, watch.watch(client, console, job["id"]))
+
+
 def _delete(client: Client, console: Console, args: Namespace) -> None:
     client.delete(address(args.name))
     console.print(f"deleted {args.name}")
 
 
 #: Action -> what it does, and the words that it needs.
-ACTIONS = {
+ACTIONS: dict[str, tuple[Callable[[Client, Console, Namespace], int | None], tuple[str, ...]]] = {
     "list": (_list, ()),
     "show": (_show, ("NAME",)),
     "add": (_add, ("NAME", "SOURCE")),
     "tag": (_tag, ("NAME",)),
+    "push": (_push, ("NAME", "OWNER/REPOSITORY")),
     "download": (_download, ("NAME",)),
     "delete": (_delete, ("NAME",)),
 }
