@@ -36,6 +36,8 @@ class Sources:
     base: Resolved
     #: First to last, as they are merged.
     adapters: tuple[Resolved, ...]
+    #: How much of each is merged.
+    weights: tuple[float, ...]
     #: Name of what is exported: the last adapter, else the base.
     name: str
     #: The training that made it; None when the ledger does not know.
@@ -85,6 +87,7 @@ class ExportWork:
             "model_path": sources.base.local(run.artifacts),
             "base_bytes": room.size_of(sources.base),
             "adapter_paths": [adapter.local(run.artifacts) for adapter in sources.adapters],
+            "adapter_weights": list(sources.weights),
             "template": chosen_template(spec, sources),
             "wording": {} if spec.source.template else trained_wording(training),
             **texts.told(run, spec, sources.training),
@@ -162,16 +165,33 @@ def find_sources(run: Run, spec: ExportSpec) -> Sources:
     chain = [named]
     while is_adapter(chain[0]):
         chain.insert(0, resolve(run, chain[0].record.base_model))  # type: ignore[union-attr]
-    if spec.source.adapter_name_or_path:
-        chain.append(resolve(run, spec.source.adapter_name_or_path))
+    found = len(chain) - 1
+    chain += [resolve(run, name) for name in spec.source.adapters]
     base, *adapters = chain
-    for adapter in adapters:
+    for place, adapter in enumerate(adapters, start=1):
         # No comparison of models can find this out: base and adapter fit each other in shape, and only there.
-        if adapter.record is not None and adapter.record.base_model not in {model.name for model in chain}:
-            text = f"{adapter.name} was trained on {adapter.record.base_model}, not on {base.name}"
-            raise InvalidSpec(text, field="adapter_name_or_path")
+        if not any(is_base_of(before, adapter) for before in chain[:place]):
+            raise InvalidSpec(of_another_base(adapter, base), field="adapter_name_or_path")
+    weights = (1.0,) * found + tuple(spec.source.adapter_weights or (1.0,) * len(spec.source.adapters))
     training = next((job for one in reversed(chain) if (job := training_job(run, one))), None)
-    return Sources(base=base, adapters=tuple(adapters), name=chain[-1].name, training=training)
+    return Sources(base=base, adapters=tuple(adapters), weights=weights, name=chain[-1].name, training=training)
+
+
+def is_base_of(model: Resolved, adapter: Resolved) -> bool:
+    """Whether the adapter was trained on this model: by its content where that is known, else by its name."""
+    if adapter.record is None:
+        return True
+    digest = adapter.record.config.get("base_digest")
+    if digest is not None and model.record is not None and not is_adapter(model):
+        return bool(digest == model.record.digest)
+    return adapter.record.base_model in (model.name, model.record.name if model.record is not None else None)
+
+
+def of_another_base(adapter: Resolved, base: Resolved) -> str:
+    trained_on = adapter.record.base_model if adapter.record is not None else None
+    if trained_on == base.name:
+        return f"{adapter.name} was trained on an earlier model of the name {base.name}, with other weights"
+    return f"{adapter.name} was trained on {trained_on}, not on {base.name}"
 
 
 def resolve(run: Run, name: str) -> Resolved:

@@ -16,16 +16,15 @@ from shared.tongues import Text
 
 
 def unfit(services: Services, project_id: str, spec: EvaluateSpec) -> Iterator[Complaint]:
-    yield from _adapters(services, project_id, spec)
+    yield from adapters(services, project_id, [spec.model.model_name_or_path, *spec.adapters])
     yield from _scores(services, project_id, spec)
     yield from _tasks(services, spec)
 
 
-def _adapters(services: Services, project_id: str, spec: EvaluateSpec) -> Iterator[Complaint]:
-    """Each was trained on the model, or on one that comes before it."""
-    known = [spec.model.model_name_or_path, *spec.adapters]
+def adapters(services: Services, project_id: str, known: list[str]) -> Iterator[Complaint]:
+    """Each was trained on the model, which `known` begins with, or on one that comes before it."""
     first = record_of(services, project_id, known[0])
-    bases = {known[0], first.base_model if first is not None else None}
+    bases = {known[0], *((first.name, first.base_model) if first is not None else ())}
     for name in known[1:]:
         record = record_of(services, project_id, name)
         if record is None:
@@ -36,7 +35,7 @@ def _adapters(services: Services, project_id: str, spec: EvaluateSpec) -> Iterat
         elif record.base_model not in bases and known[0] != MADE_MODEL:
             text = "is {name!r}, which was trained on {base!r}: name that as the model"
             yield _wrong("adapter_name_or_path", Text(text, name=name, base=record.base_model))
-        bases.add(name)
+        bases |= {name, record.name}
 
 
 def _scores(services: Services, project_id: str, spec: EvaluateSpec) -> Iterator[Complaint]:

@@ -31,7 +31,7 @@ def known(
     chain = [*lineage(services, project_id, name)]
     base = chain[0].name if chain else name
     adapters = [model.name for model in chain[1:]]
-    adapters += [spec.source.adapter_name_or_path] if spec.source.adapter_name_or_path else []
+    adapters += spec.source.adapters
     return Known(
         base=base,
         base_bytes=size_of(services, project_id, base),
@@ -80,7 +80,7 @@ def texts(services: Services, project_id: str, spec: ExportSpec) -> list[str]:
     """Datasets that calibrate: the one that is named, else those of the training."""
     if spec.export.export_quantization_dataset:
         return [spec.export.export_quantization_dataset]
-    for name in (spec.source.adapter_name_or_path, spec.source.model_name_or_path):
+    for name in (*reversed(spec.source.adapters), spec.source.model_name_or_path):
         record = record_of(services, project_id, name)
         job = training_of(services, project_id, record) if record is not None else None
         if job is not None:

@@ -199,13 +199,10 @@ def _servable(services: Services, project_id: str, spec: DeploySpec) -> Iterator
 
 def _export(services: Services, project_id: str, spec: ExportSpec) -> Iterator[Complaint]:
     model = record_of(services, project_id, spec.source.model_name_or_path)
-    adapter = record_of(services, project_id, spec.source.adapter_name_or_path)
     if model is not None and model.kind == "quantized":
         message = Text("is {name!r}, which is quantized already: export the model it was made from", name=model.name)
         yield _wrong("model_name_or_path", message)
-    if adapter is not None and adapter.kind != "adapter":
-        message = Text("is {name!r}, a model of kind {kind}: must be an adapter", name=adapter.name, kind=adapter.kind)
-        yield _wrong("adapter_name_or_path", message)
+    yield from evaluable.adapters(services, project_id, [spec.source.model_name_or_path, *spec.source.adapters])
 
 
 def _data(

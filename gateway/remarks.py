@@ -57,8 +57,6 @@ def beside_doctor(
         model = record_of(services, project_id, spec.model.model_name_or_path)
         found += _template(services, project_id, model, spec.data)
         found += _dataset_dir(services, spec.data.dataset_dir)
-    if isinstance(spec, ExportSpec):
-        found += _other_base(services, project_id, spec)
     return found
 
 
@@ -127,13 +125,3 @@ def _tokens(services: Services, model: Model, wanted: Collection[str]) -> frozen
     known = text.replace(rb"\u003c", b"<").replace(rb"\u003e", b">")
     written = {token: (f'"{token}"'.encode(), json.dumps(token).encode()) for token in wanted}
     return frozenset(token for token, forms in written.items() if any(form in known for form in forms))
-
-
-def _other_base(services: Services, project_id: str, spec: ExportSpec) -> Iterator[Finding]:
-    adapter = record_of(services, project_id, spec.source.adapter_name_or_path)
-    named = spec.source.model_name_or_path
-    if adapter is not None and adapter.base_model not in (None, named):
-        told = "{name!r} was trained on {base!r}, not on {named!r}: merged, it may answer badly."
-        text = Text(told, name=adapter.name, base=adapter.base_model, named=named)
-        advice = Text("Name {name!r} as model_name_or_path: its base is then found.", name=adapter.name)
-        yield warning("adapter_name_or_path", Origin.REFERENCE, text, advice)

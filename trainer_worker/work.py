@@ -123,7 +123,7 @@ def publishes(run: Run, spec: TrainSpec, start: Start) -> dict[str, Any]:
         "base_model": start.base.name,
         "format": "safetensors",
         "template": templates.settled(spec.data.template),
-        "config": described(spec),
+        "config": described(spec) | base_content(start),
     }
 
 
@@ -231,6 +231,11 @@ def _before_the_job(run: Run, base_name: str) -> str:
     project = projects.get(run.job.project_id, "")
     suffix = run.job.request.get("suffix") or ""
     return ":".join(["ft", base_name, DEFAULT_PROJECTS.get(project, project), suffix])
+
+
+def base_content(start: Start) -> dict[str, str]:
+    """Which weights the adapter fits, whatever is called by their name later: an export compares."""
+    return {"base_digest": start.base.record.digest} if start.base.record is not None else {}
 
 
 def described(spec: TrainSpec) -> dict[str, Any]:

@@ -91,8 +91,11 @@ def load(folder: Path, bones: Bones, weight: float = 1.0) -> Adapter:
     trained = [entries[name] for name in entries if name not in factors]
     whole, unties = _whole(trained, config, bones)
     _require(folder, [*whole, *changes], bones)
-    if whole and weight != 1:
-        text = f"{folder.name} holds modules trained in full ({whole[0].names[0]}): it can have weight 1 only"
+    # peft saves the base's embeddings beside a LoRA of them: those were not trained.
+    full = [entry.name for entry in trained if not entry.name.endswith(".base_layer.weight")]
+    if full and weight != 1:
+        name = full[0].removeprefix(PREFIX)
+        text = f"{folder.name} holds modules trained in full ({name}): it can have weight 1 only"
         raise BadAdapter(text, field="adapter_weights")
     ties = {name for pair in bones.tied.items() for name in pair}
     unties = unties or any(name in ties for change in changes for name in change.names)

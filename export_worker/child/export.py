@@ -57,6 +57,8 @@ class Order:
         source = Source(
             model=local_folder(run["model_path"]),
             adapters=tuple(local_folder(path) for path in run["adapter_paths"]),
+            # An export that was ordered before there were weights merges all of each.
+            adapter_weights=tuple(run.get("adapter_weights") or ()),
             trust_remote_code=spec.source.trust_remote_code,
             device=choose_device(spec.export.export_device),
         )

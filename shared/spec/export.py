@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from shared import formats, templates
+from shared.fields import Numbers
 from shared.param import MISSING, group, param
 from shared.rules import rule
 from shared.spec.parity import Parity
 from shared.spec.push import Repository
 from shared.tongues import Text
+
+#: A larger share of an adapter's change is a slip of the pen.
+MAX_WEIGHT = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,19 @@ class Source:
         kind="model",
         aliases=("model",),
     )
-    adapter_name_or_path: str | None = param(None, "Adapter to merge into the model.", type=str, kind="model")
+    adapter_name_or_path: str | None = param(
+        None, "Adapter to merge into the model, or several with commas between: in this order.", type=str, kind="model"
+    )
+    adapter_weights: list[float] | None = param(
+        None,
+        "How much of each adapter's change is merged, one number for each that adapter_name_or_path names. Left out: "
+        "all of it.",
+        type=list,
+        field_class=Numbers,
+        source="ours",
+        since=4,
+        advice="0.5,0.5 for two adapters that should both be heard; below 0 takes out what an adapter adds.",
+    )
     template: str | None = param(
         None,
         "Chat template written into the export. Left out: the model's own.",
@@ -36,6 +52,27 @@ class Source:
     hf_hub_token: str | None = param(
         None, "Hugging Face token for gated models; sealed apart from the job.", type=str, secret=True
     )
+
+    @property
+    def adapters(self) -> list[str]:
+        """As LF has them: names with commas between, merged first to last."""
+        return [name.strip() for name in (self.adapter_name_or_path or "").split(",") if name.strip()]
+
+    @rule("adapter_weights")
+    def one_weight_for_each(self) -> str | None:
+        if self.adapter_weights is None or len(self.adapter_weights) == len(self.adapters):
+            return None
+        text = "has {given} numbers, adapter_name_or_path names {named}: give one for each"
+        return Text(text, given=len(self.adapter_weights), named=len(self.adapters))
+
+    @rule("adapter_weights")
+    def finite_weights(self) -> str | None:
+        wrong = [weight for weight in self.adapter_weights or () if not -MAX_WEIGHT <= weight <= MAX_WEIGHT]
+        return (
+            Text("has {weight}: must be between -{most} and {most}", weight=wrong[0], most=MAX_WEIGHT)
+            if wrong
+            else None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +122,6 @@ class ExportSpec:
     export: Export = group(Export)
     parity: Parity = group(Parity)
     hub: Repository = group(Repository)
-
-    @rule("adapter_name_or_path", code="unsupported")
-    def one_adapter(self) -> str | None:
-        several = self.source.adapter_name_or_path is not None and "," in self.source.adapter_name_or_path
-        return "names several adapters: not supported yet; export them one after another" if several else None
 
     def resolved(self) -> ExportSpec:
         """The same spec with its format written out."""

@@ -133,6 +133,32 @@ def test_two_adapters_in_a_row_and_many_small_files(tmp_path: Path) -> None:
     assert last["done"] == last["total"] == sum(len(t.untyped_storage()) for t in loaded(base).values())
 
 
+def test_adapters_with_weights(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    plain = lora(base, tmp_path / "plain", targets=[*ATTENTION, "embed_tokens"], use_rslora=True)
+    whole = lora(base, tmp_path / "whole", modules_to_save=["lm_head"])
+    dora = lora(base, tmp_path / "dora", use_dora=True)
+    source = Source(model=base, adapters=(dora, plain), adapter_weights=(1.0, -0.3))
+    (tmp_path / "out").mkdir()
+
+    merge(source, tmp_path / "out", max_shard_gb=5, watch=Watch(Recorder()))
+    carry.carry_over(source, tmp_path / "out")
+
+    assert_equal(loaded(tmp_path / "out"), source.load_merged(source.adapters).state_dict())
+    assert not torch.equal(
+        load_file(tmp_path / "out" / "model.safetensors")["model.embed_tokens.weight"],
+        loaded(base)["model.embed_tokens.weight"],
+    )
+    for one, why in ((whole, "trained in full"), (dora, "no plain LoRA")):
+        with pytest.raises(BadAdapter, match=why):
+            merge(
+                Source(model=base, adapters=(one,), adapter_weights=(0.5,)),
+                tmp_path / "out",
+                max_shard_gb=5,
+                watch=Watch(Recorder()),
+            )
+
+
 def test_layers_stored_as_in_by_out(tmp_path: Path) -> None:
     base = gpt2(tmp_path / "base")
     adapter = lora(base, tmp_path / "adapter", targets=["c_attn", "c_proj"], fan_in_fan_out=True)

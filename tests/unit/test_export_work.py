@@ -144,6 +144,26 @@ def test_an_adapter_is_merged_into_its_own_base_only(ledger: Ledger) -> None:
         ExportWork().run_json(run)
 
 
+def test_several_adapters_of_one_base_are_merged_in_their_order_with_their_weights(ledger: Ledger) -> None:
+    ledger.add_model("second", kind="adapter", base_model="tiny")
+    names = f"second, {ADAPTER}"
+    run = ledger.export()(model_name_or_path="tiny", adapter_name_or_path=names, adapter_weights=[0.25, 1])
+    told = ExportWork().run_json(run)
+    assert [Path(path).name for path in told["adapter_paths"]] == ["model-second", "model-ft-tiny-local--12345678"]
+    assert (told["adapter_weights"], told["lineage"]["source_name"]) == ([0.25, 1.0], ADAPTER)
+    told = ExportWork().run_json(ledger.export()(model_name_or_path=ADAPTER, adapter_name_or_path="second"))
+    assert (len(told["adapter_paths"]), told["adapter_weights"]) == (2, [1.0, 1.0])
+
+
+def test_an_adapter_of_weights_that_were_replaced_under_the_same_name_is_refused(ledger: Ledger) -> None:
+    known = ledger.store.models.get(ledger.project, "tiny").digest
+    for name, digest in (("fits", known), ("late", "0" * 64)):
+        ledger.add_model(name, kind="adapter", base_model="tiny", config={"base_digest": digest})
+    assert ExportWork().run_json(ledger.export()(model_name_or_path="fits"))["adapter_weights"] == [1.0]
+    with pytest.raises(InvalidSpec, match="an earlier model of the name tiny"):
+        ExportWork().run_json(ledger.export()(model_name_or_path="late"))
+
+
 def test_a_base_alone_has_no_adapter_and_no_texts(ledger: Ledger) -> None:
     told = ExportWork().run_json(ledger.export()(model_name_or_path="tiny"))
     assert (told["adapter_paths"], told["calibration"], told["held_out"]) == ([], [], [])

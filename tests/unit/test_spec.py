@@ -204,7 +204,8 @@ def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any], fie
         ({"export_quantization_bit": 3}, "export_quantization_bit"),
         ({"export_format": "gguf"}, "export_format"),
         ({"template": "qwenn"}, "template"),
-        ({"adapter_name_or_path": "a,b"}, "adapter_name_or_path"),
+        ({"adapter_name_or_path": "a,b", "adapter_weights": [1.0]}, "adapter_weights"),
+        ({"adapter_weights": [1.0]}, "adapter_weights"),
     ],
 )
 def test_an_export_that_cannot_be_made_is_refused(body: dict[str, Any], field: str) -> None:
