@@ -12,10 +12,11 @@ from gateway.auth import current_key, project_id
 from gateway.door import create_job
 from gateway.services import services
 from gateway.tailer import event_json
-from shared import catalog, curves
+from shared import catalog, curves, failures
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
 from shared.records import Attempt, Member, Page
+from shared.tongues import chinese
 
 #: Jobs read at once where only some of them are shown.
 LOOK_AT = 500
@@ -199,7 +200,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "progress": job.progress,
         "result": job.result,
         "model": job.result.get("model"),
-        "error": job.error,
+        "error": error_json(job.error),
         "attempt": job.attempt,
         "adjustments": job.adjustments,
         "worker_id": job.worker_id,
@@ -213,6 +214,15 @@ def job_json(job: Job) -> dict[str, Any]:
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
         "events_url": f"/v1/jobs/{job.id}/events/stream",
     }
+
+
+def error_json(error: dict[str, Any] | None) -> dict[str, Any] | None:
+    """With the Chinese of what its code means and of what to do."""
+    known = failures.TABLE.get(str((error or {}).get("code")))
+    if error is None or known is None:
+        return error
+    told = [chinese.sentence(text) for text in (known.what, known.advice) if text]
+    return {**error, "message_zh": "\u3002".join(filter(None, told))}
 
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from shared.errors import Unavailable
 from shared.job import Event
+from shared.tongues import chinese
 
 log = logging.getLogger(__name__)
 
@@ -134,4 +135,5 @@ def _pieces(subscriber: Subscriber, after: int, ends_at: int | None) -> Iterator
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    return asdict(event) | {"object": "job.event", "created_at": event.created_at.isoformat()}
+    told = {"object": "job.event", "created_at": event.created_at.isoformat()}
+    return asdict(event) | told | {"data": chinese.beside(event.message, event.data)}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import failures
+from shared.tongues import Text, chinese
 
 #: How the ranks of a launcher ended: written by it, read by shared/crash.py.
 EXITS = "exits.json"
@@ -54,7 +55,9 @@ class Attempt:
         return control
 
     def emit(self, type: str, /, message: str = "", level: str = "info", **data: Any) -> None:
-        """Append one event; `data` is plain JSON, numbers that JSON lacks (nan, inf) become null."""
+        """Append one event; `data` is plain JSON, numbers that JSON lacks (nan, inf) become null. A Text brings its
+        Chinese along."""
+        data = chinese.beside(message, data) if isinstance(message, Text) else data
         event = {"time": time.time(), "type": type, "level": level, "message": message[:MAX_MESSAGE_CHARACTERS]}
         line = json.dumps(event | {"data": _plain(data)}, allow_nan=False, separators=(",", ":"))
         _append(self.folder / "events.jsonl", line.encode() + b"\n")

@@ -19,6 +19,7 @@ from shared.lease import RETRY_SECONDS, Lease
 from shared.records import NewEvent
 from shared.spawn import Kept
 from shared.telemetry import Metrics
+from shared.tongues import Text, chinese
 from shared.work import Run
 
 TICK_SECONDS = 1.0
@@ -48,11 +49,12 @@ class Relay:
     def begin(self, phase: str) -> None:
         self.outcome = None
         self._phase = phase
-        self.note("phase", f"{phase} started", phase=phase)
+        self.note("phase", Text("{phase} started", phase=phase), phase=phase)
 
     def note(self, type: str, message: str, level: str = "info", **data: Any) -> None:
         """Tell an event of our own with the next renewal."""
-        self._notes.append(NewEvent(level=level, type=type, message=message, data=data, created_at=datetime.now(UTC)))
+        told = chinese.beside(message, data)
+        self._notes.append(NewEvent(level=level, type=type, message=message, data=told, created_at=datetime.now(UTC)))
 
     def tick(self) -> bool:
         """Carry over what is new, or renew when it is time; False when the ledger is away. Raises LeaseLost."""

@@ -29,6 +29,7 @@ from shared.nodes import Node
 from shared.records import Checkpoint
 from shared.relay import TICK_SECONDS, Relay
 from shared.telemetry import Metrics
+from shared.tongues import Text
 from shared.work import Finish, Phase, Run, Work
 
 log = logging.getLogger(__name__)
@@ -197,7 +198,8 @@ class Supervisor:
         ):
             if str(taken) != said:
                 said = str(taken)
-                self._relay.note("message", f"Waiting for {count} device(s): {said}", holders=dict(taken.holders))
+                text = Text("Waiting for {count} device(s): {said}", count=count, said=said)
+                self._relay.note("message", text, holders=dict(taken.holders))
             self._relay.tick()
             self._heed(ANY)
             time.sleep(TICK_SECONDS)

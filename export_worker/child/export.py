@@ -26,6 +26,7 @@ from export_worker.child.source import Source, choose_device, local_folder
 from export_worker.child.watch import Watch
 from shared import schema, templates, volumes
 from shared.spec import ExportSpec, TrainSpec
+from shared.tongues import Text
 
 MERGED = "merged"
 #: Room needed on the disk: the merged copy, and for a quantized export the codes beside it.
@@ -143,7 +144,8 @@ def prove(order: Order, watch: Watch) -> Found:
     order.source.check()
     require_space(order)
     for name in order.texts.gone:
-        watch.say(f"{name}, a dataset of the training, was deleted since: its texts are not used.", level="warning")
+        text = "{name}, a dataset of the training, was deleted since: its texts are not used."
+        watch.say(Text(text, name=name), level="warning")
     limits = order.spec.parity
     held_out = gather(order.known, limits.export_verify_rows)
     questions = Questions(
@@ -151,15 +153,16 @@ def prove(order: Order, watch: Watch) -> Found:
         num_answers=limits.export_verify_answers,
         answer_tokens=limits.export_verify_answer_tokens,
     )
-    watch.phase("merge", "Merging the adapter into the base" if order.source.adapters else "Copying the model")
+    merging = Text("Merging the adapter into the base") if order.source.adapters else Text("Copying the model")
+    watch.phase("merge", merging)
     merged = write_merged(order, held_out, watch)
-    watch.phase("verify", "Comparing the merged files with the trained model")
+    watch.phase("verify", Text("Comparing the merged files with the trained model"))
     reading, verification = verify_merged(order, held_out, questions, watch)
     quantization, readings = None, {MERGED: reading}
     if order.format != MERGED:
-        watch.phase("quantize", f"Quantizing to {order.format}")
+        watch.phase("quantize", Text("Quantizing to {format}", format=order.format))
         quantization = write_quantized(order, watch)
-        watch.phase("verify_quantized", "Comparing the quantized files with the merged model")
+        watch.phase("verify_quantized", Text("Comparing the quantized files with the merged model"))
         readings["quantized"] = verify_quantized(order, questions, reading, verification, watch)
     if order.serves:
         serving_of(order, held_out, questions, readings).save(order.scratch)
@@ -187,8 +190,8 @@ def write_merged(order: Order, held_out: HeldOut, watch: Watch) -> Merged:
     merged = merge(order.source, order.merged, max_shard_gb=order.spec.export.export_size, watch=watch)
     carry.carry_over(order.source, order.merged, differs=merged.differs, template=order.template)
     if order.spec.parity.export_verify_prompt and (lacking := prompts.complete_ends(order.merged, held_out.ends)):
-        text = f"generation_config.json does not stop at what answers were taught to end with ({lacking}): it does now"
-        watch.say(text, level="warning", tokens=lacking)
+        text = "generation_config.json does not stop at what answers were taught to end with ({tokens}): it does now"
+        watch.say(Text(text, tokens=lacking), level="warning", tokens=lacking)
     return merged
 
 

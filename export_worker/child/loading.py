@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from export_worker.child.reading import Questions
+from shared.tongues import Text
 
 #: Checkpoints up to this size are compared in float32, bytes.
 FLOAT32_MAX_BYTES = 4 * 10**9
@@ -42,8 +43,12 @@ def choose(folder: Path, device: str) -> Loading:
         return Loading(dtype=torch.float32)
     if size + BESIDE_BYTES <= available:
         return Loading(dtype="auto")
-    text = f"the model has {size / GB:.1f} GB of weights and {available / GB:.1f} GB of memory are available"
-    return Loading(dtype="auto", left_out=f"{text}: it is read page by page, on {FEW_ROWS} rows and without answers")
+    text = (
+        "The model has {size:.1f} GB of weights, and {available:.1f} GB of memory are available: it is read page by "
+        "page, on {rows} rows and without answers."
+    )
+    told = Text(text, size=size / GB, available=available / GB, rows=FEW_ROWS)
+    return Loading(dtype="auto", left_out=told)
 
 
 def weight_bytes(folder: Path) -> int:

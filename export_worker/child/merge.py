@@ -22,6 +22,7 @@ from export_worker.child.changes import BadAdapter, Change
 from export_worker.child.shards import Entry
 from export_worker.child.source import Source
 from export_worker.child.watch import Watch
+from shared.tongues import Text
 
 #: Beside the output: old .bin files as safetensors, while they are merged.
 UNPACKED = "unpacked"
@@ -76,7 +77,8 @@ def _why_not_streamed(source: Source) -> str:
 
 
 def _merge_with_peft(source: Source, out: Path, reason: str, *, max_shard_gb: float, watch: Watch) -> Merged:
-    watch.say(f"Merging in memory with peft instead of tensor by tensor: {reason}.", level="warning", method="peft")
+    text = Text("Merging in memory with peft instead of tensor by tensor: {reason}.", reason=reason)
+    watch.say(text, level="warning", method="peft")
     tied = source.config().tie_word_embeddings
     merged = source.load_merged(source.adapters)
     merged.save_pretrained(out, max_shard_size=int(max_shard_gb * GB))

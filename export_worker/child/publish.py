@@ -15,6 +15,7 @@ from typing import Any
 
 from export_worker.child import card
 from export_worker.child.watch import Watch
+from shared.tongues import Text
 
 FOUND = "found.json"
 
@@ -50,7 +51,7 @@ class Found:
 
 def publish(found: Found, watch: Watch) -> dict[str, Any]:
     """Nothing appears under the output's name before this has passed; returns the result of the `done` event."""
-    watch.phase("publish", "Writing the model card and the digests")
+    watch.phase("publish", Text("Writing the model card and the digests"))
     staging, out = Path(found.staging), Path(found.out)
     (staging / "README.md").write_text(card_of(found))
     files = digests(staging)

@@ -19,9 +19,13 @@ from export_worker.child.vllm_server import Client, NotServed, Place, serving
 from export_worker.child.watch import Stopped, Watch
 from shared.attempt import Attempt
 from shared.devices import CPU
+from shared.tongues import Text
 from shared.vllm_arguments import Machine
 
-TITLES = {"merged": "Asking the merged files through vLLM", "quantized": "Asking the quantized files through vLLM"}
+TITLES = {
+    "merged": Text("Asking the merged files through vLLM"),
+    "quantized": Text("Asking the quantized files through vLLM"),
+}
 
 
 def main(folder: Path) -> int:
@@ -75,8 +79,8 @@ def _asked(told: Serving, model: Served, place: Place, watch: Watch) -> dict[str
     except NotServed as error:
         if told.is_required:
             raise
-        text = f"vLLM does not serve the {model.name} files here: {error}"
-        watch.say(f"{text}. They are published without that proof.", level="warning")
+        text = "vLLM does not serve the {name} files here: {error}. They are published without that proof."
+        watch.say(Text(text, name=model.name, error=error), level="warning")
         return {"proven": False, "why": str(error)}
 
 

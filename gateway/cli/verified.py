@@ -20,10 +20,20 @@ def lines(verification: Mapping[str, Any]) -> Iterator[str]:
         if found := verification.get(key):
             yield f"{show.said(title)}: {', '.join(_figures(found))}"
     if vllm := verification.get("vllm"):
-        told = f": {vllm['why']}" if vllm.get("why") else "".join(f", {figure}" for figure in _figures(vllm))
-        yield f"{show.said('answered by vLLM' if vllm.get('proven') else 'not answered by vLLM')}{told}"
+        yield from _by_vllm(vllm)
     if left_out := verification.get("left_out"):
         yield str(left_out)
+
+
+def _by_vllm(vllm: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each of the models that it was to answer from; one where it was not asked."""
+    if not vllm.get("proven") and vllm.get("why"):
+        yield f"{show.said('not answered by vLLM')}: {vllm['why']}"
+    for name, found in vllm.items():
+        if isinstance(found, dict):
+            said = "answered by vLLM" if found.get("proven") else "not answered by vLLM"
+            told = [*_figures(found), *([found["why"]] if found.get("why") else [])]
+            yield f"{name}, {show.said(said)}: {', '.join(told)}"
 
 
 def _figures(found: Mapping[str, Any]) -> Iterator[str]:

@@ -102,7 +102,9 @@ def conclude(console: Console, job: dict[str, Any]) -> int:
     """Say how the job ended; the exit code."""
     console.print(f"{show.status(job['status'])} {job['id']}", soft_wrap=True)
     if job.get("error"):
-        show.refusal(console, job["error"].get("message", ""), [], field=job["error"].get("field"))
+        error = job["error"]
+        told = [show.told(error), str(error.get("message") or "")]
+        show.refusal(console, "  ".join(dict.fromkeys(told)), [], field=error.get("field"))
     for name in job.get("result", {}).get("models") or filter(None, [job.get("result", {}).get("model")]):
         console.print(f"model: [bold]{escape(name)}[/]", soft_wrap=True)
     for line in verified.lines(job.get("result", {}).get("verification") or {}):

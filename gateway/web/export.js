@@ -102,10 +102,12 @@ function verifiedAnswers(answers) {
 function verified(verification) {
   if (!verification) return [];
   const { vllm } = verification;
+  const asked = Object.entries(vllm || {}).filter(([, found]) => found && typeof found === "object").map(([name, found]) =>
+    `vLLM, ${name}: ${found.proven ? `loss ${number(found.loss_reference)} -> ${number(found.loss)}` : found.why || ""}`);
   const answers = { ...verification.answers, ...(verification.quantized_answers ? { quantized: verification.quantized_answers } : {}) };
   const proven = vllm ? (vllm.proven ? "Answered by vLLM." : `Not answered by vLLM${vllm.why ? `: ${vllm.why}` : ""}.`) : "";
   const told = verification.num_rows ? `Compared on ${verification.num_rows} rows (${verification.rows_from}). ${proven}` : proven;
-  return [told ? element("p", {}, told) : null, verifiedTable(verification), verifiedAnswers(answers)].filter(Boolean);
+  return [...[told, ...asked].filter(Boolean).map((line) => element("p", {}, line)), verifiedTable(verification), verifiedAnswers(answers)].filter(Boolean);
 }
 
 // Numbers that an error brings, e.g. of a comparison that failed.
@@ -119,7 +121,7 @@ function errorDetails(error) {
 function showExportResult(job) {
   const { result, error } = job;
   const parts = [];
-  if (error) parts.push(element("p", { class: "bad" }, `${error.code}: ${error.message}`), ...errorDetails(error));
+  if (error) parts.push(element("p", { class: "bad" }, `${error.code}: ${both(error.message, error.message_zh)}`), ...errorDetails(error));
   if (result?.model) parts.push(element("p", {}, `Model ${result.model}${result.format ? `, ${result.format}` : ""}${result.size_bytes ? `, ${size(result.size_bytes)}` : ""}`));
   if (result?.seconds) parts.push(element("p", {}, Object.entries(result.seconds).map(([name, took]) => `${name} ${took} s`).join(", ")));
   $("detail-result").replaceChildren(...parts, ...verified(result?.verification));

@@ -27,6 +27,7 @@ from shared.store.finish import finish
 from shared.store.moves import end_attempt, hold, lock_project, move, save
 from shared.store.paging import check_job
 from shared.store.tables import attempts, checkpoints, jobs
+from shared.tongues import Text
 
 
 class Attempts:
@@ -324,5 +325,7 @@ def _stopped(
         return move(connection, job, Status.FAILED, message, level="error", data=data, **changes)
     level = "warning" if lost or error else "info"
     if job.wanted == Wanted.PAUSE:
-        return move(connection, job, Status.PAUSED, f"Job is paused: {reason}", level=level, data=data, **changes)
-    return move(connection, job, Status.QUEUED, f"Job is queued again: {reason}", level=level, data=data, **changes)
+        paused = Text("Job is paused: {reason}", reason=reason)
+        return move(connection, job, Status.PAUSED, paused, level=level, data=data, **changes)
+    again = Text("Job is queued again: {reason}", reason=reason)
+    return move(connection, job, Status.QUEUED, again, level=level, data=data, **changes)

@@ -40,7 +40,7 @@ from shared.requirements import CPU, CUDA, Device
 from shared.store import members, shares
 from shared.store.backfill import Offer, offer
 from shared.store.columns import now, record
-from shared.store.moves import JOB_COLUMNS, move
+from shared.store.moves import JOB_COLUMNS, move, running_on
 from shared.store.tables import attempts, checkpoints, events, job_labels, job_secrets, jobs
 
 #: Said as a constant, so that SQLite sees that the index of waiting jobs will do.
@@ -138,7 +138,7 @@ def claim(connection: Connection, looker: Looker) -> Claim | None:
         connection,
         job,
         Status.RUNNING,
-        f"Job is running on {looker.worker_id}, attempt {attempt}",
+        running_on(looker.worker_id, attempt),
         data={"worker_id": looker.worker_id, "attempt": attempt},
         attempt=attempt,
         wanted=Wanted.RUN,

@@ -19,6 +19,7 @@ from shared.records import NewEvent
 from shared.store.columns import now, record
 from shared.store.shares import charge
 from shared.store.tables import attempts, events, job_secrets, jobs, projects
+from shared.tongues import Text, chinese
 
 #: The columns that Job shows.
 JOB_COLUMNS = [jobs.c[f.name] for f in fields(Job)]
@@ -71,6 +72,10 @@ def save(connection: Connection, before: Job, after: Job, new_events: Sequence[N
     return after
 
 
+def running_on(worker_id: str, attempt: int) -> Text:
+    return Text("Job is running on {worker}, attempt {attempt}", worker=worker_id, attempt=attempt)
+
+
 def move(
     connection: Connection,
     before: Job,
@@ -91,9 +96,9 @@ def move(
     if over:
         changes = {"finished_at": now(), **changes}
         connection.execute(delete(job_secrets).where(job_secrets.c.job_id == before.id))
-    last = NewEvent(
-        type="done" if over else "status", level=level, message=message, data={"status": status.value, **(data or {})}
-    )
+    told = {"status": status.value, **(data or {})}
+    told = chinese.beside(message, told) if isinstance(message, Text) else told
+    last = NewEvent(type="done" if over else "status", level=level, message=message, data=told)
     return save(connection, before, replace(before, status=status, **changes), [*new_events, last])
 
 

@@ -20,8 +20,9 @@ from shared.tongues.text import Text
 log = logging.getLogger(__name__)
 
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
-#: Files of templates: findings of the advice, complaints and other errors, why LF's arguments are refused, the page.
-TEMPLATES = ("findings", "errors", "refused", "reference")
+#: Files of templates: findings of the advice, complaints and other errors, why LF's arguments are refused, the page,
+#: events of jobs and how they fail.
+TEMPLATES = ("findings", "errors", "refused", "reference", "events")
 
 
 def sentence(english: str) -> str | None:
@@ -33,6 +34,12 @@ def sentence(english: str) -> str | None:
         return found.format(**{name: _either(value) for name, value in english.values.items()})
     except (KeyError, IndexError, ValueError):  # a Chinese template that asks for what the English does not give
         return None
+
+
+def beside(message: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an event, with the Chinese of its message under `zh` where there is one and none yet."""
+    told = sentence(message) if message and "zh" not in data else None
+    return {**data, "zh": {"message": told}} if told else dict(data)
 
 
 def parameter(kind: str, wire: str) -> Mapping[str, str]:

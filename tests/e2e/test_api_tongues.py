@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from gateway.jobs import error_json
+from shared import failures
+from shared.job import Status
 from shared.spec import SPECS
 from tests.platform import ROWS, Platform, jsonl, make_platform
 
@@ -60,6 +63,7 @@ def test_findings_of_a_job_are_events_in_both_tongues(platform: Platform) -> Non
     events = platform.get(f"/v1/jobs/{job['id']}/events").get_json()["data"]
     findings = [event for event in events if event["type"] == "finding"]
     assert findings
+    assert is_chinese(events[0]["data"]["zh"]["message"]) and events[0]["message"] == "Job is queued"
     for event in findings:
         assert is_chinese(event["data"]["zh"]["message"]) and not is_chinese(event["message"])
 
@@ -70,3 +74,18 @@ def test_findings_and_reasons_of_a_plan_are_told_in_both_tongues(platform: Platf
     assert plan["findings"] and all(is_chinese(told["zh"]["message"]) for told in plan["findings"])
     assert all(is_chinese(told["zh"]["advice"]) for told in plan["findings"] if told["advice"])
     assert plan["reasons"] and all(is_chinese(told["zh"]["why"]) for told in plan["reasons"])
+
+
+def test_what_a_job_failed_of_is_told_in_both_tongues(platform: Platform) -> None:
+    job = platform.post("/v1/jobs", GOOD | {"seed": 3}).get_json()
+    project = platform.store.projects.default().id
+    while (claim := platform.store.attempts.claim_next(worker_id="w", kinds=["train"], num_devices=1)) is not None:
+        error = {"code": "disk_full", "message": "No space left", "field": None}
+        platform.store.attempts.finish(claim.job.id, claim.attempt, status=Status.FAILED, error=error)
+    told = platform.get(f"/v1/jobs/{job['id']}").get_json()["error"]
+    running = platform.store.events.list(project, job["id"])[-2]
+
+    assert told["message"] == "No space left" and is_chinese(told["message_zh"])
+    assert running.message == "Job is running on w, attempt 1" and is_chinese(running.data["zh"]["message"])
+    for code in failures.TABLE:
+        assert is_chinese(error_json({"code": code, "message": "m"})["message_zh"]), code  # type: ignore[index]

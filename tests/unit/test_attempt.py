@@ -12,6 +12,7 @@ import pytest
 from shared import crash, failures, keeper, tail
 from shared.attempt import EXITS, Attempt
 from shared.folder import write_control
+from shared.tongues import Text
 
 
 def lines(folder: Path) -> list[tail.Line]:
@@ -34,6 +35,14 @@ def test_what_a_child_emits_its_worker_reads(tmp_path: Path) -> None:
     assert abs((datetime.now(UTC) - metrics.created_at).total_seconds()) < 5
     assert (message.message, message.level) == ("careful", "warning")
     assert tail.read(tmp_path / "events.jsonl", 0).outcome == done
+
+
+def test_a_sentence_of_a_child_brings_its_chinese_along(tmp_path: Path) -> None:
+    Attempt(tmp_path).emit("phase", Text("Quantizing to {format}", format="w4a16"), phase="quantize")
+
+    [line] = tail.read(tmp_path / "events.jsonl", 0).lines
+    assert line.message == "Quantizing to w4a16" and line.data["phase"] == "quantize"
+    assert line.data["zh"]["message"].endswith(" w4a16") and not line.data["zh"]["message"].isascii()
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:

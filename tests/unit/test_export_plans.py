@@ -108,6 +108,8 @@ def test_what_an_export_has_proven_is_told_in_a_line_each() -> None:
         "not answered by vLLM: there is no inference environment",
     ]
     assert [*verified.lines({})] == []
+    asked = {"proven": True, "merged": {"proven": True, "loss_reference": 1.25, "loss": 1.251, "num_prompts": 4}}
+    assert [*verified.lines({"vllm": asked})] == ["merged, answered by vLLM: loss 1.2500 -> 1.2510"]
 
 
 def test_progress_of_phases_is_not_that_of_the_phase_before() -> None:

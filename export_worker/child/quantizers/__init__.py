@@ -22,6 +22,7 @@ from export_worker.child.reading import ReadBack, Reading, read_folder
 from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Watch
+from shared.tongues import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Quantization:
     watch: Watch
 
     def say_uncalibrated(self) -> None:
-        text = "No calibration texts are known: weights are rounded to nearest, which costs quality."
+        text = Text("No calibration texts are known: weights are rounded to nearest, which costs quality.")
         self.watch.say(text, level="warning")
 
 
