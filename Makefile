@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench stages docs locks clean
+.PHONY: help setup demo up test lint bench stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -33,6 +33,9 @@ bench: setup ## The same YAML through Tunesmith, LLaMA Factory and TRL; writes d
 
 stages: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python tests/bench/stages.py $(ARGS)
+
+formats: setup ## Export SmolLM2-135M in every format, serve and ask it; writes docs/formats.md (ARGS="--only w8a8")
+	@$(BIN)/python -m tests.bench.formats $(ARGS)
 
 docs: .venvs/tunesmith/.ready ## Write docs/ again: from the declarations, and from what the gateway answers to LF's files
 	$(BIN)/python -m shared.reference > docs/parameters.md

@@ -27,10 +27,13 @@ def _process_bytes() -> int:
 
 
 def _limit_bytes() -> int:
-    """What the container may still take; without a limit, more than any machine has."""
+    """What the container may still take; without a limit, more than any machine has. Files that are only cached count
+    as used there, and go when somebody needs the room."""
+    folder = Path("/sys/fs/cgroup")
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text()
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        lines = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
     except OSError:
-        limit, used = "max", "0"
-    return 2**62 if limit == "max" else int(limit) - int(used)
+        return 2**62
+    cached = sum(int(size) for name, size in lines if name in ("inactive_file", "active_file"))
+    return 2**62 if limit == "max" else int(limit) - int(used) + cached

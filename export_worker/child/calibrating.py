@@ -20,6 +20,7 @@ from export_worker.child import calibration
 from export_worker.child.merge import GB
 from export_worker.child.quantizers import Quantization
 from export_worker.child.watch import Watch
+from shared import hostmemory
 
 #: What a quantizer makes of the loaded model: the steps to run, in their order.
 Recipe = Callable[[PreTrainedModel], Sequence[Modifier]]
@@ -28,7 +29,8 @@ Recipe = Callable[[PreTrainedModel], Sequence[Modifier]]
 def run(work: Quantization, recipe: Recipe) -> None:
     """Weights and config.json into the empty folder `work.out`."""
     with tempfile.TemporaryDirectory(prefix="layers-", dir=work.out.parent) as folder:
-        model = work.source.load_beside_disk(work.model, Path(folder))
+        room = hostmemory.free_bytes() // 2 if work.room_bytes is None else work.room_bytes
+        model = work.source.load_beside_disk(work.model, Path(folder), room)
         steps = recipe(model)
         rows = [calibration.batch(row, model.dtype) for row in calibration.pack(work.samples)]
         hooks = report_layers(model, len(rows) * len(steps), work.watch)

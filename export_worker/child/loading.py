@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 import torch
 
 from export_worker.child.reading import Questions
+from shared import hostmemory
 from shared.tongues import Text
 
 #: Checkpoints up to this size are compared in float32, bytes.
@@ -59,19 +59,4 @@ def available_bytes(device: str) -> int:
     """Of the machine, within what its container may take, or of the accelerator."""
     if device != "cpu":
         return int(torch.accelerator.get_memory_info(device)[0])
-    return int(min(psutil.virtual_memory().available, _container_bytes()))
-
-
-def _container_bytes() -> float:
-    """What the container's limit leaves; unlimited where there is none."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        most, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = sum(
-            int(line.split()[1])
-            for line in (folder / "memory.stat").read_text().splitlines()
-            if line.split()[0] in ("inactive_file", "active_file")
-        )
-    except OSError:
-        return float("inf")
-    return float("inf") if most == "max" else float(int(most) - int(used) + cached)
+    return hostmemory.free_bytes()

@@ -14,7 +14,6 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from export_worker.child.shards import read_header
-from shared import hostmemory
 from shared.errors import TunesmithError
 
 #: Of an adapter's folder, and before its tensors' names.
@@ -67,10 +66,9 @@ class Source:
             trust_remote_code=self.trust_remote_code,
         )
 
-    def load_beside_disk(self, folder: Path, spill: Path) -> PreTrainedModel:
-        """A model made from the base, to be gone through layer by layer; what takes more than half of the free memory
-        lies in the folder `spill`."""
-        room = hostmemory.free_bytes() // 2
+    def load_beside_disk(self, folder: Path, spill: Path, room: int) -> PreTrainedModel:
+        """A model made from the base, to be gone through layer by layer; of its weights `room` bytes lie in memory, the
+        others in the folder `spill`."""
         if sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= room:
             # On the CPU in any case: who goes through the layers brings each to where it computes.
             return replace(self, device="cpu").load(folder)

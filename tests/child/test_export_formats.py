@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from export_worker.child import rounding, schemes
 from export_worker.child.quantizers import Quantization, w8a8
+from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Watch
 from tests.child.export_fixtures import Recorder, gpt2, llama, lora
@@ -103,6 +104,17 @@ def test_files_of_a_rounded_model_are_no_larger_than_asked(base: Path, tmp_path:
     assert len(files) > 1 and max(file.stat().st_size for file in files) < 1.3e5
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "small")
     assert torch.isfinite(model(torch.tensor([[5, 6, 7]])).logits).all()
+
+
+def test_a_model_beside_the_disk_is_quantized_as_one_in_memory(base: Path, tmp_path: Path) -> None:
+    samples = [Sample(input_ids=list(range(n, n + 40)), score_from=1, answer_from=40) for n in range(8)]
+    for name, room in (("memory", None), ("disk", 10_000)):
+        w8a8.quantize(work(base, tmp_path / name, samples=samples, room_bytes=room))
+
+    memory, disk = (load_file(tmp_path / name / "model.safetensors") for name in ("memory", "disk"))
+    assert memory.keys() == disk.keys()
+    assert [name for name in memory if not torch.equal(memory[name], disk[name])] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "memory"]
 
 
 def test_layers_are_smoothed_only_where_their_norms_are_read_by_the_projections(base: Path) -> None:

@@ -39,6 +39,8 @@ class Quantization:
     #: Largest file of the output, decimal gigabytes.
     max_shard_gb: float
     watch: Watch
+    #: Of memory for the weights of a model that is gone through layer by layer; None: half of what is free.
+    room_bytes: int | None = None
 
     def say_uncalibrated(self) -> None:
         text = Text("No calibration texts are known: weights are rounded to nearest, which costs quality.")
