@@ -63,6 +63,8 @@ class Served:
     #: Compute capability of NVIDIA cards, lowest and highest; None: on none.
     cuda: tuple[float, float] | None
     cpu: bool
+    #: Package that reads the files for vLLM; empty: vLLM does.
+    package: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shared import formats
+from shared.serving import where
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
@@ -93,8 +96,11 @@ def figures(card: Card) -> str:
 
 
 def serving(card: Card) -> str:
+    served = formats.get(card.format).served
+    beside = f", with the package `{served.package}` beside it" if served and served.package else ""
     return (
         "## Serving\n\n"
+        f"vLLM serves this format on {where(served)}{beside}.\n\n"
         "With Tunesmith:\n\n```\n"
         f"curl -H 'Authorization: Bearer ...' -d '{{\"model\": \"{card.name}\"}}' .../v1/deployments\n```\n\n"
         "With vLLM, from this folder:\n\n```\n"

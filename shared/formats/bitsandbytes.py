@@ -8,5 +8,5 @@ FORMAT = Format(
     name="bitsandbytes",
     doc="4-bit (NF4) or 8-bit weights of the bitsandbytes library; nothing is calibrated.",
     bits=(4, 8),
-    served=Served(cuda=(7.5, ANY_NEWER), cpu=True),
+    served=Served(cuda=(7.5, ANY_NEWER), cpu=True, package="vllm-bnb-plugin"),
 )
