@@ -11,10 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from training import environment, make_attempt, train_here
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
-from trainer_worker.child import attention, flops, liger, model, prepare
+from shared import schema
+from shared.spec import TrainSpec
+from trainer_worker.child import adapted, attention, flops, liger, memory, model, precision, prepare
 from trainer_worker.child.startup import process_began
 from trainer_worker.child.throughput import Throughput
 
@@ -79,6 +82,57 @@ def test_kept_probabilities_give_pytorchs_attention(length: int) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     wanted, found = (torch.autograd.grad(output, parts, outer) for output in (theirs, ours))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_samples_of_a_row_attend_to_themselves_alone_whichever_are_computed_together() -> None:
+    torch.manual_seed(0)
+    lengths = [7, 30, 3, 9, 1, 6, 28]
+    parts = [torch.randn(1, sum(lengths), heads, 16).transpose(1, 2).requires_grad_() for heads in (6, 2, 2)]
+    pieces = zip(*(part.split(lengths, dim=2) for part in parts), strict=True)
+    attended = (torch.nn.functional.scaled_dot_product_attention(*p, is_causal=True, enable_gqa=True) for p in pieces)
+    theirs = torch.cat(list(attended), dim=2).transpose(1, 2)
+    ours, _ = attention.attend(torch.nn.Identity(), *parts, None, segment_lengths=lengths)
+
+    assert len(attention.grouped(tuple(lengths))) < len(lengths)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    outer = torch.randn_like(theirs)
+    wanted, found = (torch.autograd.grad(output, parts, outer) for output in (theirs, ours))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_layer_with_its_adapter_gives_what_peft_gives() -> None:
+    outputs, gradients = [], []
+    for is_ours in (False, True):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 12), torch.nn.Tanh(), torch.nn.Linear(12, 5, bias=False))
+        config = LoraConfig(r=4, lora_alpha=10, target_modules=["0", "2"], init_lora_weights=False)
+        if is_ours:
+            adapted.enter(config)
+        made = get_peft_model(model.double(), config, autocast_adapter_dtype=False)
+        given = torch.randn(2, 7, 8, dtype=torch.float64, requires_grad=True)
+        outputs.append(made(given))
+        weights = [given, *(weight for weight in made.parameters() if weight.requires_grad)]
+        gradients.append(torch.autograd.grad(outputs[-1].square().sum(), weights))
+        assert [type(layer) is adapted.AdaptedLinear for layer in (model[0], model[2])] == [is_ours, is_ours]
+        with made.disable_adapter():
+            assert not torch.allclose(made(given), outputs[-1])
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_base_is_computed_with_in_the_format_that_is_fast_and_that_there_is_room_for() -> None:
+    intel, amd = "vendor_id : GenuineIntel\nflags : avx512_bf16", "vendor_id : AuthenticAMD\nflags : avx512_bf16"
+    assert not precision.is_fast_in_bf16(intel) and precision.is_fast_in_bf16(f"{intel} amx_bf16 amx_tile")
+    assert precision.is_fast_in_bf16(amd)
+
+    spec = schema.load(TrainSpec, {"model_name_or_path": "m", "dataset": ["d"]})
+    asked = schema.load(TrainSpec, {"model_name_or_path": "m", "dataset": ["d"], "bf16": True})
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    if precision.has_bf16(cpu) and not precision.is_fast_in_bf16(Path("/proc/cpuinfo").read_text()):
+        assert precision.decide(spec, half, cpu, is_ample=True) == precision.FULL
+    assert precision.decide(asked, half, cpu, is_ample=True) == precision.MIXED_BF16
+    small, large = (LlamaConfig(num_hidden_layers=number) for number in (1, 100_000))
+    assert memory.is_ample(small, 1) and not memory.is_ample(large, 1)
 
 
 def test_a_preparation_loads_no_torch_and_makes_the_same_tokens(tmp_path: Path, tiny: Path, rows: Path) -> None:

@@ -55,15 +55,16 @@ def train(attempt: Attempt, rank: int, startup: Startup | None = None) -> dict[s
     spec = schema.from_stored(TrainSpec, attempt.run["spec"])
     if startup is not None:
         lean.hide(lean.beside_training(spec))
-    import torch
+    with lean.loading():
+        import torch
 
-    from trainer_worker.child.context import Context
-    from trainer_worker.child.report import Stopped
+        from trainer_worker.child.context import Context
+        from trainer_worker.child.report import Stopped
 
+        stage = importlib.import_module(f"trainer_worker.child.stages.{spec.tuning.stage}")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    stage = importlib.import_module(f"trainer_worker.child.stages.{spec.tuning.stage}")
     startup = startup or Startup()
     startup.mark("imports")
     context = Context(

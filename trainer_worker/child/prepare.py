@@ -82,7 +82,8 @@ def prepare(attempt: Attempt, startup: Startup | None = None) -> None:
     spec = schema.from_stored(TrainSpec, run["spec"])
     if startup is not None:
         lean.hide(lean.beside_preparation(spec))
-    from trainer_worker.child import doing, tokenizer
+    with lean.loading():
+        from trainer_worker.child import doing, tokenizer
 
     startup = startup or Startup()
     startup.mark("imports")

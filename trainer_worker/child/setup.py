@@ -24,7 +24,7 @@ from trainer_worker.child.batch import Collator, Flat, Padded
 from trainer_worker.child.context import Context
 from trainer_worker.child.datasets import Parts
 from trainer_worker.child.objective import Autocast
-from trainer_worker.child.precision import PURE_BF16, Precision, decide
+from trainer_worker.child.precision import FULL, PURE_BF16, Precision, decide
 
 Before = Callable[[PreTrainedModel, Autocast], Any]
 
@@ -49,7 +49,9 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
         config = model.load_config(context)
     config = architecture.adapt(config, context)
     has_deepspeed = deepspeed.is_wanted(context.spec)
-    precision = decide(context.spec, model.stored_dtype(config), context.device, deepspeed=has_deepspeed)
+    is_ample = memory.is_ample(config, context.num_processes)
+    stored = model.stored_dtype(config)
+    precision = decide(context.spec, stored, context.device, deepspeed=has_deepspeed, is_ample=is_ample)
     flash = model.flash_kernel(context.device, precision.compute or precision.frozen)
     layout = model.layout(context.spec, config, padded=padded, flash=flash)
     if model.lacks_kernel(context.spec):
@@ -67,7 +69,7 @@ def make(context: Context, parts: Parts, *, padded: bool = False, before: Before
     beside = before(base, autocast) if before is not None else None
     method = importlib.import_module(f"trainer_worker.child.methods.{context.spec.tuning.finetuning_type}")
     adapted = method.apply(base, context, precision)
-    recompute(context, arguments, base, parts)
+    recompute(context, arguments, base, parts, precision)
     kernels = computing(context, config.model_type, layout.kernel)
     tell(context, adapted, precision, kernels, arguments.gradient_checkpointing)
     segments = layout.kernel == model.attention.NAME
@@ -117,18 +119,25 @@ def loaded_dtype(context: Context, precision: Precision) -> torch.dtype:
     return precision.frozen if context.spec.tuning.finetuning_type == "lora" else precision.trained
 
 
-def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts) -> None:
+def recompute(context: Context, arguments: TrainingArguments, base: Any, parts: Parts, precision: Precision) -> None:
     """Turn gradient checkpointing on where the memory needs it; see memory.py for the rule."""
-    given, config = context.spec.model, base.config.get_text_config()
+    given, config, has_bf16 = context.spec.model, base.config.get_text_config(), precision != FULL
     is_forced = bool(context.run.get("adjustments", {}).get(RECOMPUTE))
     wanted = is_forced or (
         not given.disable_gradient_checkpointing
         and memory.needs_checkpointing(
-            context.spec, config, parts.most_tokens, parts.most_learned, context.num_processes, context.device
+            context.spec,
+            config,
+            parts.most_tokens,
+            parts.most_learned,
+            context.num_processes,
+            context.device,
+            has_bf16=has_bf16,
         )
     )
     if context.is_first:
-        context.attempt.leave_memory(**shortage.known(context, config, parts, recomputes=wanted))
+        known = shortage.known(context, config, parts, recomputes=wanted, has_bf16=has_bf16)
+        context.attempt.leave_memory(**known)
     arguments.gradient_checkpointing = wanted
     if wanted:
         arguments.gradient_checkpointing_kwargs = {"use_reentrant": given.use_reentrant_gc}

@@ -22,7 +22,9 @@ UNITS = {"GiB": 1.0, "MiB": 1 / 1024, "KiB": 1 / 1024**2, "bytes": 1 / GIB}
 ASKED = re.compile(r"tried to allocate ([\d.]+) (GiB|MiB|KiB|bytes)", re.IGNORECASE)
 
 
-def known(context: Context, config: PretrainedConfig, parts: Parts, *, recomputes: bool) -> dict[str, Any]:
+def known(
+    context: Context, config: PretrainedConfig, parts: Parts, *, recomputes: bool, has_bf16: bool
+) -> dict[str, Any]:
     """Of one process: its micro-batch, the longest sequence, the estimate by part, and what it can use."""
     raw, rows = config.to_dict(), context.spec.train.per_device_train_batch_size
     longest = int(parts.train.lengths.max())
@@ -37,7 +39,8 @@ def known(context: Context, config: PretrainedConfig, parts: Parts, *, recompute
         "config": raw,
     }
     try:
-        made = footprint.training(context.spec, shapes.read(raw), num_devices=context.num_processes)
+        shape = shapes.read(raw)
+        made = footprint.training(context.spec, shape, num_devices=context.num_processes, has_bf16=has_bf16)
     except shapes.UnreadableShape:
         return told
     length = -(-parts.most_tokens // rows)

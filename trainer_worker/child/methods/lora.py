@@ -20,6 +20,8 @@ from transformers import PreTrainedModel
 
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
+from trainer_worker import deepspeed
+from trainer_worker.child import adapted as layers
 from trainer_worker.child import pissa, words
 from trainer_worker.child.blocks import added_blocks
 from trainer_worker.child.context import Context
@@ -49,7 +51,9 @@ def new(model: PreTrainedModel, context: Context, precision: Precision) -> PeftM
     check_names(model, [name for name in spec.lora.target if name != "all"], "lora_target")
     check_names(model, spec.lora.additional_target, "additional_target")
     # Float32 adapters beside a half-precision base only where they are kept so: DeepSpeed wants one format.
-    adapted = get_peft_model(model, adapter_config(spec, model), autocast_adapter_dtype=precision.trained == float32)
+    config = adapter_config(spec, model)
+    fuse(config, context)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=precision.trained == float32)
     if spec.lora.pissa_init and context.is_first:
         pissa.remember(adapted, context.scratch / pissa.FOLDER)
     return adapted
@@ -61,14 +65,23 @@ def continued(model: PreTrainedModel, context: Context, precision: Precision) ->
     config = PeftConfig.from_pretrained(path)
     if not isinstance(config, LoraConfig):
         raise InvalidSpec(f"is no LoRA adapter but {config.peft_type}", field="adapter_name_or_path")
+    fuse(config, context)
     if gives_scores(context.spec) and config.task_type != TaskType.SEQ_CLS:
         adapted = with_new_head(model, path, config, in_float32)
     else:
-        adapted = PeftModel.from_pretrained(model, path, is_trainable=True, autocast_adapter_dtype=in_float32)
+        adapted = PeftModel.from_pretrained(
+            model, path, is_trainable=True, config=config, autocast_adapter_dtype=in_float32
+        )
     if config.r != context.spec.lora.rank:
         text = f"Training goes on with the adapter's own rank {config.r}, not with lora_rank {context.spec.lora.rank}"
         context.emit("finding", text, "warning", field="lora_rank")
     return adapted
+
+
+def fuse(config: LoraConfig, context: Context) -> None:
+    """Layers that compute base and adapter in one go, where nobody else (bitsandbytes, ZeRO-3) keeps the weights."""
+    if context.spec.model.quantization_bit is None and not deepspeed.is_wanted(context.spec):
+        layers.enter(config)
 
 
 def with_new_head(model: PreTrainedModel, path: str, config: LoraConfig, in_float32: bool) -> PeftModel:
