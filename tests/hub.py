@@ -113,7 +113,8 @@ def listed(hub: Hub, at: dict[str, str], body: bytes) -> tuple[int, Any]:
 
 
 def modes(hub: Hub, at: dict[str, str], body: bytes) -> tuple[int, Any]:
-    files = [{"path": file["path"], "uploadMode": _mode(file["path"])} for file in json.loads(body)["files"]]
+    named = [file["path"] for file in json.loads(body)["files"]]
+    files = [{"path": path, "uploadMode": _mode(path), "shouldIgnore": False} for path in named]
     return 200, {"files": files}
 
 
