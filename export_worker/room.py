@@ -23,7 +23,7 @@ def size_of(base: Resolved) -> int | None:
 
 def require(run: Run, spec: ExportSpec, base: Resolved) -> None:
     """Raises volumes.NoRoom where the volume of the attempt, or of the storage, has less than will be written."""
-    needed = exports.needs(spec, exports.Known(base=base.name, base_bytes=size_of(base)))
+    needed = exports.needs(spec, exports.Known(base=base.name, base_bytes=size_of(base), dtype=spec.source.infer_dtype))
     if needed is None:
         return
     volumes.require(run.folder, needed.scratch)

@@ -36,6 +36,7 @@ def known(
         base=base,
         base_bytes=size_of(services, project_id, base),
         shape=shape_of(services, project_id, base, asks_hub=asks_hub),
+        dtype=spec.source.infer_dtype,
         adapters=adapters,
         texts=texts(services, project_id, spec),
         past=list(past(services, project_id)),

@@ -45,6 +45,10 @@ MODEL = (
 )
 
 
+#: How config.json calls the number format, now and before transformers 5.
+DTYPE = ("dtype", "torch_dtype")
+
+
 def carry_over(
     source: Source, out: Path, *, differs: Mapping[str, Any] | None = None, template: str | None = None
 ) -> None:
@@ -86,7 +90,8 @@ def write_config(model: Path, out: Path, differs: Mapping[str, Any]) -> None:
     # A model of several parts says of its text what other models say of themselves.
     parts = [config, *(part for part in [config.get("text_config")] if part)]
     for name, value in differs.items():
-        for part in [one for one in parts if name in one] or [config]:
+        known = [one for one in parts if name in one]
+        for part in known or ([] if name == DTYPE[1] else [config]):
             part[name] = value
     (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 

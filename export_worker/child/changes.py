@@ -73,6 +73,22 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Another floating-point type, before anything is added: as if the base had been loaded in it."""
+
+    name: str
+    dtype: torch.dtype
+    rows: None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def apply(self, tensors: Tensors) -> None:
+        tensors[self.name] = tensors[self.name].to(self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Replacement:
     """A tensor that was trained in full."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from export_worker.child import card, carry, loading, prompts, quantizers, serving, verify
+from export_worker.child import card, carry, loading, prompts, quantizers, resolution, serving, verify
 from export_worker.child.held_out import HeldOut, Known, gather
 from export_worker.child.merge import Merged, merge
 from export_worker.child.publish import Found, publish
@@ -187,7 +187,10 @@ def write_merged(order: Order, held_out: HeldOut, watch: Watch) -> Merged:
     for folder in (order.staging, order.merged):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    merged = merge(order.source, order.merged, max_shard_gb=order.spec.export.export_size, watch=watch)
+    asked = order.spec.export
+    merged = merge(
+        order.source, order.merged, max_shard_gb=asked.export_size, watch=watch, dtype=order.spec.source.infer_dtype
+    )
     carry.carry_over(order.source, order.merged, differs=merged.differs, template=order.template)
     if order.spec.parity.export_verify_prompt and (lacking := prompts.complete_ends(order.merged, held_out.ends)):
         text = "generation_config.json does not stop at what answers were taught to end with ({tokens}): it does now"
@@ -213,11 +216,12 @@ def verify_merged(
     gc.collect()
     model = order.source.load(order.merged, how.dtype)
     merged = read_model(model, tokenizer, questions, watch)
+    rounded = resolution.rounded_away(order.source, order.merged)
     return merged, {
         "num_rows": len(questions.samples),
         "rows_from": held_out.rows_from,
         "prompts": prompted,
-        "merge": verify.check_merge(trained, merged, effect, limits),
+        "merge": verify.check_merge(trained, merged, effect, limits, rounded),
         "answers": {"trained": verify.texts(trained.answers), "merged": verify.texts(merged.answers)},
         "left_out": how.left_out or None,
     }

@@ -78,6 +78,13 @@ class Entry:
         row_bytes = self.num_bytes // self.shape[0]
         return replace(self, shape=(count, *self.shape[1:]), num_bytes=count * row_bytes)
 
+    def as_type(self, dtype: torch.dtype) -> Entry:
+        """The same tensor in another floating-point type; others stay. Its bytes lie nowhere yet."""
+        if not DTYPES[self.dtype].is_floating_point or DTYPES[self.dtype].itemsize < 2:
+            return self
+        word = next(name for name, known in DTYPES.items() if known == dtype)
+        return replace(self, dtype=word, num_bytes=math.prod(self.shape) * dtype.itemsize)
+
 
 def is_safetensors(folder: Path) -> bool:
     return (folder / INDEX).is_file() or (folder / SINGLE).is_file()

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from export_worker.child import answers
+from export_worker.child import answers, resolution
 from export_worker.child.failed import raise_failed
 from export_worker.child.reading import Reading, relative
 from shared.spec.parity import Parity
@@ -43,9 +43,12 @@ def compare(reference: Reading, other: Reading) -> dict[str, Any]:
     }
 
 
-def check_merge(trained: Reading, merged: Reading, effect: float | None, limits: Parity) -> dict[str, Any]:
-    """The figures of the comparison. Raises VerificationFailed, with them, when one is beyond its limit."""
-    found = compare(trained, merged) | {"adapter_effect": effect}
+def check_merge(
+    trained: Reading, merged: Reading, effect: float | None, limits: Parity, rounded: float | None = None
+) -> dict[str, Any]:
+    """The figures of the comparison. Raises VerificationFailed, with them, when one is beyond its limit. `rounded` is
+    the share of the adapter's change that the files cannot hold."""
+    found = compare(trained, merged) | {"adapter_effect": effect, "rounded_away": rounded}
     difference, lost = found["relative_difference"], limits.export_max_lost_effect
     wrong = []
     # Written so that a NaN fails: no comparison with it is true.
@@ -57,6 +60,9 @@ def check_merge(trained: Reading, merged: Reading, effect: float | None, limits:
         least = limits.export_min_agreement
         wrong.append(f"the likeliest token agrees at {found['top1_agreement']:.0%} (limit {least:.0%})")
     found["answers"], differing = answers.compared(trained.answers, merged.answers, limits.export_max_answer_gap)
+    if (wrong or differing) and rounded is not None and rounded > resolution.MUCH:
+        why = f"{rounded:.0%} of what the adapter changes is smaller than the steps of the files' number format"
+        differing.append(f"{why}: deploy the adapter beside its base, which rounds nothing, or set infer_dtype float32")
     raise_failed("the merged model does not answer as the trained one", [*wrong, *differing], found)
     return found
 

@@ -22,6 +22,8 @@ from shared.tongues import Text
 
 #: Bytes of a weight that is not quantized.
 HALF = 2
+#: `infer_dtype` that keeps the base's number format.
+AS_IT_IS = "auto"
 DTYPE_BYTES = {"float32": 4, "float64": 8}
 #: Scales of a group of weights and what belongs to them, bits a weight.
 GROUP_BITS = 0.25
@@ -73,6 +75,8 @@ class Known:
     #: Of the base's files; None: it is not here.
     base_bytes: int | None = None
     shape: Shape | None = None
+    #: `infer_dtype` of the export.
+    dtype: str = AS_IT_IS
     adapters: Sequence[str] = ()
     #: Datasets whose texts would calibrate.
     texts: Sequence[str] = ()
@@ -94,11 +98,13 @@ class Disk:
 
 
 def merged_bytes(known: Known) -> int | None:
+    each = DTYPE_BYTES.get(known.dtype, HALF)
     if known.base_bytes is not None:
-        return known.base_bytes
+        return known.base_bytes * (each // HALF if known.dtype != AS_IT_IS else 1)
     if known.shape is None:
         return None
-    return known.shape.num_weights * DTYPE_BYTES.get(known.shape.dtype, HALF) + BESIDE_BYTES
+    each = each if known.dtype != AS_IT_IS else DTYPE_BYTES.get(known.shape.dtype, HALF)
+    return known.shape.num_weights * each + BESIDE_BYTES
 
 
 def output_bytes(known: Known, made: Format, bits: int | None) -> int | None:

@@ -49,6 +49,13 @@ class Source:
     )
     finetuning_type: str = param("lora", "LF's switch; how a model was trained is read from its record and files.")
     trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
+    infer_dtype: str = param(
+        "auto",
+        "Number format of the merged weights. `auto`: the base's.",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        since=4,
+        advice="float32 where what an adapter changes is too small for 16 bits; vLLM then needs dtype float32, too.",
+    )
     hf_hub_token: str | None = param(
         None, "Hugging Face token for gated models; sealed apart from the job.", type=str, secret=True
     )
