@@ -75,24 +75,30 @@ def main() -> int:
     get_base(settings)
     try:
         with platform.ensure() as client:
-            found = list(run(args, client, settings, console))
+            measured(args, run(args, client, settings), console)
     finally:
         if platform.is_ours:
             platform.stop()
-    args.out.write_text(formats_page.text(found, args.tokens))
-    console.print(f"written: {args.out}")
     return 0
 
 
-def run(args: Namespace, client: Client, settings: Settings, console: Console) -> Iterator[Measured]:
+def measured(args: Namespace, made: Iterator[Measured], console: Console) -> None:
+    """The page is written after every format: a run takes long, and may be stopped."""
+    found: list[Measured] = []
+    for one in made:
+        found.append(one)
+        args.out.write_text(formats_page.text(found, args.tokens))
+        console.print(" | ".join(formats_page.row(one)))
+    console.print(f"written: {args.out}")
+
+
+def run(args: Namespace, client: Client, settings: Settings) -> Iterator[Measured]:
     register(client)
     client.upload("/v1/datasets", FACTS, {"name": DATASET})
     for asked in every():
         if args.only and asked.format not in args.only:
             continue
-        made = measure(client, settings, asked, args.tokens)
-        console.print(formats_page.row(made))
-        yield made
+        yield measure(client, settings, asked, args.tokens)
 
 
 def every() -> Iterator[Asked]:
