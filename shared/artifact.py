@@ -207,7 +207,18 @@ class ArtifactStore:
                     os.replace(beside, place)
                 finally:
                     shutil.rmtree(beside, ignore_errors=True)
+            os.utime(place)  # when it was last asked for
         return place / name
+
+    def forget_unused(self, seconds: float) -> int:
+        """Delete what was fetched to this machine and not asked for since; how many. Who has files open keeps them."""
+        before, num = time.time() - seconds, 0
+        for place in [place for place in (self._cache / "artifacts").glob("*") if place.is_dir()]:
+            with _locked(place.with_suffix(".lock")), contextlib.suppress(FileNotFoundError):
+                if place.stat().st_mtime < before:
+                    shutil.rmtree(place)
+                    num += 1
+        return num
 
     def _fetch(self, uri: str, target: Path) -> None:
         path = self._at(_split(uri))

@@ -55,6 +55,8 @@ class Janitor:
         self.expire()
         self.delete_discarded()
         self.clear_attempts()
+        if self._settings.keep_cache_days:
+            self._artifacts.forget_unused(self._settings.keep_cache_days * 86_400)
 
     def expire(self) -> None:
         """The rows first: what has none any more is deleted below."""

@@ -99,6 +99,8 @@ class Settings:
     keep_events_days: float = 0.0
     #: Days after a job's end for which the folders of its attempts (logs) stay on their machines. 0: for ever.
     keep_logs_days: float = 30.0
+    #: Days for which a machine keeps what it fetched from a storage elsewhere (S3) and nobody asks for. 0: for ever.
+    keep_cache_days: float = 7.0
     #: How long a cancelled child may take to end by itself.
     cancel_seconds: float = 5.0
     #: How long a child may take to write its checkpoint when paused or when its worker shuts down.

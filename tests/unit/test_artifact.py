@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 import stat
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shared.artifact import ArtifactStore, CorruptArtifact
 from shared.errors import Conflict, InvalidRequest, NotFound
+from tests import s3
 
 
-@pytest.fixture(params=["folder", "url", "memory"])
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch, s3.serve(patch) as url:
+        yield url
+
+
+@pytest.fixture(params=["folder", "url", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     roots = {
-        "folder": str(tmp_path / "root"),
-        "url": f"file://{tmp_path}/root",
-        # fsspec's own file system in memory: to us as remote as S3.
-        "memory": f"memory://root-{uuid.uuid4().hex}",
+        "folder": lambda: str(tmp_path / "root"),
+        "url": lambda: f"file://{tmp_path}/root",
+        "memory": lambda: f"memory://root-{uuid.uuid4().hex}",
+        "s3": lambda: f"{request.getfixturevalue('bucket')}/root-{uuid.uuid4().hex}",
     }
-    return ArtifactStore(roots[request.param], tmp_path / "cache")
+    return ArtifactStore(roots[request.param](), tmp_path / "cache")
 
 
 @pytest.fixture
@@ -193,3 +201,19 @@ def test_a_remote_artifact_is_fetched_once_and_checked(tmp_path: Path, model: Pa
     with pytest.raises(CorruptArtifact):
         store.local_path(other)
     assert not list((tmp_path / "cache" / "artifacts").glob("*/n"))
+
+
+def test_what_was_fetched_and_is_not_asked_for_leaves_this_machine(tmp_path: Path, model: Path) -> None:
+    store = ArtifactStore(f"memory://root-{uuid.uuid4().hex}", tmp_path / "cache")
+    for name in ("old", "new"):
+        (model / "config.json").write_text(name)
+        store.put_folder(model, store.uri(name))
+    old, new = (store.local_path(store.uri(name)) for name in ("old", "new"))
+    for place in (old, new):
+        os.utime(place.parent, (1, 1))
+    assert store.local_path(store.uri("new")) == new
+
+    assert store.forget_unused(3600) == 1
+
+    assert (old.exists(), (new / "config.json").read_text()) == (False, "new")
+    assert (store.local_path(store.uri("old")) / "config.json").read_text() == "old"
