@@ -17,6 +17,7 @@ from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
 from shared import catalog, formats, schema, serving, stages
 from shared.errors import Complaint, NotFound
+from shared.formats import gguf
 from shared.layout import Layout, wrong_kind
 from shared.records import Model
 from shared.spec import DeploySpec, EvaluateSpec, ExportSpec, PushSpec, TrainSpec
@@ -91,12 +92,17 @@ def brings_code(services: Services, project_id: str, name: str) -> bool:
 
 
 def _foreign_brings_code(services: Services, project_id: str, name: str) -> bool:
+    config = _config_of(services, project_id, name)
+    return not isinstance(config, dict) or "auto_map" in config
+
+
+def _config_of(services: Services, project_id: str, name: str) -> Any:
+    """Of a model that is not in the catalog: empty on the Hub, where nobody looks, None where it cannot be read."""
     try:
         found = catalog.resolve_model(services.store, services.settings, project_id, name)
     except (NotFound, OSError):
-        return True
-    config = _config(found.path) if found.path else {}
-    return not isinstance(config, dict) or "auto_map" in config
+        return None
+    return _config(found.path) if found.path else {}
 
 
 def _code(services: Services, project_id: str, name: str) -> Iterator[Complaint]:
@@ -203,6 +209,23 @@ def _export(services: Services, project_id: str, spec: ExportSpec) -> Iterator[C
         message = Text("is {name!r}, which is quantized already: export the model it was made from", name=model.name)
         yield _wrong("model_name_or_path", message)
     yield from evaluable.adapters(services, project_id, [spec.source.model_name_or_path, *spec.source.adapters])
+    if spec.export.export_format == gguf.FORMAT.name:
+        yield from _convertible(services, project_id, spec.source.model_name_or_path)
+
+
+def _convertible(services: Services, project_id: str, name: str) -> Iterator[Complaint]:
+    """Whether llama.cpp has the architecture; a model with code of its own is left to the worker."""
+    for _ in range(MAX_LINEAGE):
+        record = record_of(services, project_id, name)
+        if record is None or record.kind != "adapter" or record.base_model is None:
+            break
+        name = record.base_model
+    config = record.config if record else _config_of(services, project_id, name)
+    named = config.get("architectures") if isinstance(config, dict) and "auto_map" not in config else None
+    if isinstance(named, list) and named and named[0] not in gguf.ARCHITECTURES:
+        text = "is 'gguf', but llama.cpp has no architecture {architecture}: it has {known}"
+        message = Text(text, architecture=named[0], known=", ".join(gguf.ARCHITECTURES))
+        yield _wrong("export_format", message)
 
 
 def _data(

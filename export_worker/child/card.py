@@ -12,6 +12,9 @@ from typing import Any
 from shared import formats
 from shared.serving import where
 
+#: Figures that whoever loads a format may not tell, and how they are written.
+LOGIT_FIGURES = {"relative_difference": ".4f", "max_abs_difference": ".3f", "top1_agreement": ".1%"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
@@ -82,10 +85,9 @@ def figures(card: Card) -> str:
     rows = []
     for title, key in (("merged against trained", "merge"), ("quantized against merged", "quantized")):
         if found := card.verification.get(key):
-            rows.append(
-                f"| {title} | {found['relative_difference']:.4f} | {found['max_abs_difference']:.3f} "
-                f"| {found['top1_agreement']:.1%} | {found['loss_reference']:.4f} | {found['loss']:.4f} |\n"
-            )
+            logits = [f"{found[name]:{form}}" if name in found else "not told" for name, form in LOGIT_FIGURES.items()]
+            cells = [title, *logits, f"{found['loss_reference']:.4f}", f"{found['loss']:.4f}"]
+            rows.append(f"| {' | '.join(cells)} |\n")
     rows_from = card.verification.get("rows_from", "")
     return (
         "## Verification\n\n"
@@ -96,6 +98,12 @@ def figures(card: Card) -> str:
 
 
 def serving(card: Card) -> str:
+    if file := (card.quantization or {}).get("file"):
+        return (
+            "## Serving\n\n"
+            f"With llama.cpp, from this folder:\n\n```\nllama-server --jinja -m {file}\n```\n\n"
+            f"With Ollama:\n\n```\nollama create '{card.name}' -f Modelfile\nollama run '{card.name}'\n```\n"
+        )
     served = formats.get(card.format).served
     beside = f", with the package `{served.package}` beside it" if served and served.package else ""
     return (

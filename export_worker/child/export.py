@@ -142,6 +142,7 @@ def export(order: Order, watch: Watch) -> dict[str, Any] | None:
 
 def prove(order: Order, watch: Watch) -> Found:
     order.source.check()
+    quantizers.check(order.format, order.source)
     require_space(order)
     for name in order.texts.gone:
         text = "{name}, a dataset of the training, was deleted since: its texts are not used."
@@ -233,6 +234,8 @@ def write_quantized(order: Order, watch: Watch) -> dict[str, Any]:
         model=order.merged,
         out=order.staging,
         num_bits=order.spec.export.export_quantization_bit,
+        gguf_type=order.spec.export.export_gguf_type,
+        name=str(order.lineage["name"]),
         samples=order.texts.calibration_samples(order.tokenizer),
         max_shard_gb=order.spec.export.export_size,
         watch=watch,

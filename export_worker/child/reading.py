@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -41,11 +41,25 @@ class Reading:
     #: Per row (scored tokens, vocabulary), float32; of later rows nothing where memory ends, none at all where who read
     #: it cannot tell.
     logits: list[torch.Tensor] = field(default_factory=list)
-    #: Mean over all scored tokens, nats.
-    loss: float
-    #: Tokens that the loss counts.
-    num_tokens: int
+    #: Of each row, summed over its scored tokens, nats. Who computes dearly reads the first rows only.
+    row_losses: list[float]
+    #: Scored tokens of each of these rows.
+    row_tokens: list[int]
     answers: list[Answer]
+
+    @property
+    def loss(self) -> float:
+        """Mean over all scored tokens, nats."""
+        return sum(self.row_losses) / self.num_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.row_tokens)
+
+    def beside(self, other: Reading) -> Reading:
+        """This reading of no more rows than the other has."""
+        count = len(other.row_losses)
+        return replace(self, row_losses=self.row_losses[:count], row_tokens=self.row_tokens[:count])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,33 +88,34 @@ def read_model(
     ends: Sequence[int] = (),
 ) -> Reading:
     """`ends`: tokens that end an answer, instead of those that the model's files name."""
-    logits, loss, num_tokens = score(model, questions.samples, watch)
+    logits, losses = score(model, questions.samples, watch)
+    tokens = [len(sample.input_ids) - sample.score_from for sample in questions.samples]
     answers = []
     for sample in questions.samples[: questions.num_answers]:
         watch.check()
         answers.append(answer(model, tokenizer, sample, questions.answer_tokens, ends))
-    return Reading(logits=logits, loss=loss, num_tokens=num_tokens, answers=answers)
+    return Reading(logits=logits, row_losses=losses, row_tokens=tokens, answers=answers)
 
 
 @torch.inference_mode()
 def score(
     model: PreTrainedModel | PeftModel, samples: Sequence[Sample], watch: Watch
-) -> tuple[list[torch.Tensor], float, int]:
-    """Logits as far as they are kept, mean loss, and the number of tokens that it counts."""
+) -> tuple[list[torch.Tensor], list[float]]:
+    """Logits as far as they are kept, and the losses of all rows, summed over their tokens."""
     kept: list[torch.Tensor] = []
-    total, count, room = 0.0, 0, LOGIT_BYTES
+    losses: list[float] = []
+    room = LOGIT_BYTES
     for number, sample in enumerate(samples, start=1):
         watch.progress(number, len(samples), "rows")
         ids = torch.tensor([sample.input_ids], device=model.device)  # (1, tokens)
         logits = model(input_ids=ids).logits[0]  # (tokens, vocabulary)
         scored = logits[sample.score_from - 1 : -1].float().cpu()
         targets = torch.tensor(sample.input_ids[sample.score_from :])
-        total += torch.nn.functional.cross_entropy(scored, targets, reduction="sum").item()
-        count += len(targets)
+        losses.append(torch.nn.functional.cross_entropy(scored, targets, reduction="sum").item())
         room -= scored.numel() * scored.element_size()
         if room >= 0 or not kept:
             kept.append(scored)
-    return kept, total / count, count
+    return kept, losses
 
 
 @torch.inference_mode()

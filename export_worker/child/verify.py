@@ -69,6 +69,7 @@ def check_merge(
 
 def check_quantized(merged: Reading, quantized: Reading, limits: Parity) -> dict[str, Any]:
     """The figures of the quantized model against the merged one. Raises VerificationFailed beyond the limit."""
+    merged = merged.beside(quantized)
     found = compare(merged, quantized)
     ratio, most = math.exp(min(quantized.loss - merged.loss, 700.0)), limits.export_max_perplexity_ratio
     found |= {"loss_increase": quantized.loss - merged.loss, "perplexity_ratio": ratio}

@@ -11,7 +11,7 @@ from shared.tongues import Text
 
 
 def quantized(spec: ExportSpec) -> Iterator[Finding]:
-    made = formats.get(spec.export.export_format or formats.of_bits(spec.export.export_quantization_bit))
+    made = formats.get(spec.export.chosen)
     bits = spec.export.export_quantization_bit or next(iter(made.bits), None)
     if bits is None:
         text = "Adapters need not be merged to be deployed: vLLM serves them beside their base."

@@ -14,7 +14,6 @@ __all__ = ["BITS", "LATER", "TABLE", "Format", "complaint", "get", "names", "of_
 LATER: Mapping[str, str] = {
     "gptq": "use w4a16, which is quantized by the same algorithm and loads in vLLM",
     "awq": "use w4a16",
-    "gguf": "use merged",
 }
 TABLE: Mapping[str, Format] = registry.load(__name__, __path__, "FORMAT")
 #: What `export_quantization_bit` may be.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from shared import formats, templates
 from shared.fields import Numbers
+from shared.formats import gguf
 from shared.param import MISSING, group, param
 from shared.rules import rule
 from shared.spec.parity import Parity
@@ -101,6 +102,15 @@ class Export:
     export_quantization_bit: int | None = param(
         None, "Quantize to this many bits.", type=int, choices=formats.BITS, unit="bits", advice="4."
     )
+    export_gguf_type: str | None = param(
+        None,
+        "How a GGUF file is quantized, in llama.cpp's words. Left out: `q4_k_m`, or what export_quantization_bit says.",
+        type=str,
+        source="ours",
+        since=4,
+        choices=(*gguf.QUANTIZED, *gguf.FLOATS),
+        advice="q4_k_m; q8_0 where quality counts, f16 to quantize further elsewhere.",
+    )
     export_quantization_dataset: str | None = param(
         None, "Dataset whose texts calibrate the quantization.", type=str, kind="dataset"
     )
@@ -116,11 +126,28 @@ class Export:
 
     @rule("export_quantization_bit")
     def bits_of_the_format(self) -> str | None:
-        if self.export_quantization_bit is None or self.export_format is None:
+        bits, given = self.export_quantization_bit, self.chosen
+        if bits is None or bits in formats.get(given).bits:
             return None
-        if self.export_quantization_bit in formats.get(self.export_format).bits:
+        return Text("contradicts export_format {given!r}", given=given)
+
+    @rule("export_gguf_type")
+    def type_of_a_gguf_file(self) -> str | None:
+        given, bits = self.export_gguf_type, self.export_quantization_bit
+        if given is None:
             return None
-        return Text("contradicts export_format {given!r}", given=self.export_format)
+        if self.chosen != gguf.FORMAT.name:
+            return Text("is for export_format 'gguf', not {given!r}", given=self.chosen)
+        if bits is None or bits == gguf.QUANTIZED.get(given):
+            return None
+        return Text("contradicts export_quantization_bit {bits}", bits=bits)
+
+    @property
+    def chosen(self) -> str:
+        """The format, as the spec says it in one way or another."""
+        if self.export_format is None and self.export_gguf_type is not None:
+            return gguf.FORMAT.name
+        return self.export_format or formats.of_bits(self.export_quantization_bit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +159,15 @@ class ExportSpec:
 
     def resolved(self) -> ExportSpec:
         """The same spec with its format written out."""
-        chosen = self.export.export_format or formats.of_bits(self.export.export_quantization_bit)
-        bits = self.export.export_quantization_bit or next(iter(formats.get(chosen).bits), None)
+        chosen, bits = self.export.chosen, self.export.export_quantization_bit
+        type_ = self.export.export_gguf_type
+        if chosen == gguf.FORMAT.name:
+            type_ = type_ or gguf.type_of_bits(bits)
+            bits = gguf.QUANTIZED.get(type_)
+        else:
+            bits = bits or next(iter(formats.get(chosen).bits), None)
         return replace(
             self,
             source=replace(self.source, template=templates.replacing(self.source.template)),
-            export=replace(self.export, export_format=chosen, export_quantization_bit=bits),
+            export=replace(self.export, export_format=chosen, export_quantization_bit=bits, export_gguf_type=type_),
         )

@@ -46,9 +46,8 @@ def llama(folder: Path, *, dtype: torch.dtype = torch.bfloat16, tied: bool = Fal
     """A random Llama of two layers, hidden size 64, saved like any model; generation config and licence included."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=258, num_key_value_heads=2, tie_word_embeddings=tied, **(sizes | config))
-    )
+    given = {"vocab_size": 258, "num_key_value_heads": 2, "tie_word_embeddings": tied} | sizes | config
+    model = LlamaForCausalLM(LlamaConfig(**given))
     # Larger than the usual 0.02, so that the logits are far from flat and a wrong merge shows.
     for parameter in model.parameters():
         if parameter.dim() == 2:

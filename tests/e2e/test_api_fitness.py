@@ -39,7 +39,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     for path in (root / "tiny").iterdir():
         (root / "own" / path.name).write_bytes(path.read_bytes())
     (root / "own" / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
-    for name, folder in (("base", "tiny"), ("other", "tiny"), ("own-code", "own")):
+    (root / "unknown").mkdir()
+    for path in (root / "tiny").iterdir():
+        (root / "unknown" / path.name).write_bytes(path.read_bytes())
+    (root / "unknown" / "config.json").write_text('{"model_type": "opt", "architectures": ["OPTForCausalLM"]}')
+    for name, folder in (("base", "tiny"), ("other", "tiny"), ("own-code", "own"), ("odd", "unknown")):
         assert made.post("/v1/models", {"name": name, "model_name_or_path": folder}).status_code == 201
     for name, kind, base in (("ft", "adapter", "base"), ("small", "quantized", "base"), ("whole", "merged", "base")):
         files: dict[str, Any] = {"uri": "store://m", "digest": "d", "size_bytes": 1, "format": "safetensors"}
@@ -106,6 +110,7 @@ def findings(platform: Platform, body: dict[str, Any]) -> dict[str, str]:
         (RM | {"then": [{"kind": "deploy", "name": "j"}]}, "then[0].model", "writes no answers"),
         (RM | {"then": [{"kind": "train", "dataset": "sums"}]}, "then[0].model_name_or_path", "writes no answers"),
         (GOOD | {"then": [{"kind": "export", "model": "small"}]}, "then[0].model_name_or_path", "quantized"),
+        (EXPORT | {"model_name_or_path": "odd", "export_format": "gguf"}, "export_format", "LlamaForCausalLM"),
     ],
 )
 def test_what_no_worker_could_do_is_refused(platform: Platform, body: dict[str, Any], field: str, told: str) -> None:

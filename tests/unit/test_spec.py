@@ -201,8 +201,11 @@ def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any], fie
         ({"export_legacy_format": True}, "export_legacy_format"),
         ({"export_hub_model_id": "mine"}, "export_hub_model_id"),
         ({"export_quantization_bit": 4, "export_format": "merged"}, "export_quantization_bit"),
-        ({"export_quantization_bit": 3}, "export_quantization_bit"),
-        ({"export_format": "gguf"}, "export_format"),
+        ({"export_quantization_bit": 7}, "export_quantization_bit"),
+        ({"export_format": "ggml"}, "export_format"),
+        ({"export_format": "merged", "export_gguf_type": "q4_k_m"}, "export_gguf_type"),
+        ({"export_quantization_bit": 8, "export_gguf_type": "q4_k_m"}, "export_gguf_type"),
+        ({"export_quantization_bit": 4, "export_gguf_type": "f16"}, "export_gguf_type"),
         ({"template": "qwenn"}, "template"),
         ({"adapter_name_or_path": "a,b", "adapter_weights": [1.0]}, "adapter_weights"),
         ({"adapter_weights": [1.0]}, "adapter_weights"),
@@ -312,6 +315,22 @@ def test_a_plug_in_brings_its_own_parameters_and_rules() -> None:
     assert schema.from_stored(WithPlugIn, schema.to_wire(spec)) == spec
     assert WithPlugIn().plugged["dpo"] == Preference()
     assert complaint({"pref_beta": -1}, WithPlugIn) == complaint({"pref_beta": 42}, WithPlugIn) == "pref_beta"
+
+
+@pytest.mark.parametrize(
+    ("body", "written"),
+    [
+        ({"export_format": "gguf"}, ("gguf", "q4_k_m", 4)),
+        ({"export_format": "gguf", "export_quantization_bit": 8}, ("gguf", "q8_0", 8)),
+        ({"export_quantization_bit": 6}, ("gguf", "q6_k", 6)),
+        ({"export_gguf_type": "q5_k_s"}, ("gguf", "q5_k_s", 5)),
+        ({"export_gguf_type": "f16"}, ("gguf", "f16", None)),
+        ({"export_quantization_bit": 4}, ("w4a16", None, 4)),
+    ],
+)
+def test_a_gguf_file_is_asked_for_by_its_type_or_its_width(body: dict[str, Any], written: tuple[Any, ...]) -> None:
+    made = schema.load(ExportSpec, {"model_name_or_path": "m", **body}).export
+    assert (made.export_format, made.export_gguf_type, made.export_quantization_bit) == written
 
 
 def test_each_width_of_export_has_one_default_format() -> None:

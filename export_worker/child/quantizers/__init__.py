@@ -6,7 +6,9 @@ result and the model card. Tokenizer, chat template and generation config are ca
 
 Before they are published the files are read back and compared with the merged model. transformers does that, unless
 the format's file has a `read(back: ReadBack) -> Reading` of its own: one that another library loads (llama.cpp) fills
-the loss of all samples and the greedy answers, and logits where it can give them.
+the losses of the first samples and the greedy answers, and logits where it can give them.
+
+A format's file that knows at once that it cannot hold a model has a `check(source: Source)` that raises CannotExport.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ class Quantization:
     out: Path
     #: Of a weight, as the spec says; None: the format has one width only, or none.
     num_bits: int | None = None
+    #: Of a GGUF file, as the spec says.
+    gguf_type: str | None = None
+    #: Of the exported model in the catalog.
+    name: str = ""
     #: Texts like those the model will see; empty when none are known.
     samples: Sequence[Sample]
     #: Largest file of the output, decimal gigabytes.
@@ -59,6 +65,12 @@ def quantize(format_name: str, work: Quantization) -> dict[str, Any]:
             field="export_format",
         )
     return _module(format_name).quantize(work)
+
+
+def check(format_name: str, source: Source) -> None:
+    """Raises CannotExport where the format cannot hold this model."""
+    if format_name in names() and hasattr(module := _module(format_name), "check"):
+        module.check(source)
 
 
 def read(format_name: str, back: ReadBack) -> Reading:
