@@ -126,13 +126,3 @@ function showExportResult(job) {
   if (result?.seconds) parts.push(element("p", {}, Object.entries(result.seconds).map(([name, took]) => `${name} ${took} s`).join(", ")));
   $("detail-result").replaceChildren(...parts, ...verified(result?.verification));
 }
-
-const openModel = guarded(async (name) => {
-  const model = await get(`v1/models/${encodeURIComponent(name)}`);
-  $("model-detail").hidden = false;
-  $("model-title").textContent = model.id;
-  const told = [["Kind", model.kind], ["Format", model.format], ["Base", model.base_model], ["Made from", model.config?.parent],
-    ["Size", size(model.size_bytes)], ["Digest", model.digest], ["Job", model.job_id]];
-  $("model-facts").replaceChildren(...told.filter(([, value]) => value).map(([name, value]) => element("div", {}, `${name}: ${value}`)),
-    ...verified(model.config?.verification));
-});

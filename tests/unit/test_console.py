@@ -12,7 +12,7 @@ def test_every_element_that_a_script_names_is_on_the_page() -> None:
     scripts = re.findall(r'<script src="static/([\w.]+)"', page)
     named = {name for script in scripts for name in re.findall(r'\$\("([\w-]+)"\)', (WEB / script).read_text())}
 
-    assert scripts == ["console.js", "export.js"]
+    assert scripts == ["console.js", "export.js", "registry.js"]
     assert len(named) > 40
     assert not named - set(re.findall(r'id="([\w-]+)"', page))
 
