@@ -10,10 +10,11 @@ import time
 from importlib.metadata import version
 
 from inference_worker.replica import Life, Worker
-from shared import devices
+from shared import devices, requirements, serving
 from shared.errors import TunesmithError
 from shared.lease import LEDGER_AWAY
 from shared.records import Replica
+from shared.requirements import Device
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class Reconciler:
         self._lives: dict[str, tuple[Life, threading.Thread]] = {}
         self._machine = devices.known(tuple(worker.gpus) or (devices.CPU,))
         self._beaten_at = float("-inf")
+        #: Formats that are left to workers whose machines serve them.
+        self._left_out: list[str] = []
 
     def run(self) -> None:
         """Until `worker.stopping` is set; then every replica is drained, stopped and released."""
@@ -50,7 +53,7 @@ class Reconciler:
         self._beat()
         self._lives = {id: (life, thread) for id, (life, thread) in self._lives.items() if thread.is_alive()}
         while self._has_room():
-            replica = self._worker.store.replicas.claim_next(self._id, self._storage_id)
+            replica = self._worker.store.replicas.claim_next(self._id, self._storage_id, self._left_out)
             if replica is None:
                 return
             self._begin(replica)
@@ -71,6 +74,13 @@ class Reconciler:
             machine=devices.machine(self._machine, held),
         )
         self._beaten_at = time.monotonic()
+        self._left_out = serving.left_to(self._others(), self._machine)
+
+    def _others(self) -> list[list[Device]]:
+        """Devices of the other workers that serve deployments now, by worker."""
+        workers, patience = self._worker.store.workers.list(), self._worker.settings.lease_seconds
+        living = (one for one in workers if "replica" in one.kinds and one.age_seconds < patience)
+        return [requirements.of_worker(one) for one in living if one.id != self._id]
 
     def _has_room(self) -> bool:
         """On GPUs: a free one. A replica that is claimed all the same waits for its devices in its own thread."""

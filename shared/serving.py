@@ -33,6 +33,16 @@ def refusal(name: str, made: Format, devices: Iterable[Device]) -> Text | None:
     return Text(text, name=name, format=made.name, where=where(made.served), devices=there, others=", ".join(others))
 
 
+def left_to(others: Iterable[Iterable[Device]], mine: Iterable[Device]) -> list[str]:
+    """Formats that one of the other machines serves and this one does not."""
+    here, there = list(mine), [device for devices in others for device in devices]
+    return [
+        made.name
+        for made in formats.TABLE.values()
+        if not any(is_served(made.served, one) for one in here) and any(is_served(made.served, one) for one in there)
+    ]
+
+
 def where(served: Served | None) -> Text:
     """In words: `NVIDIA cards of compute capability 7.5 to 9.0 and CPUs`."""
     cards = _cards(served.cuda) if served and served.cuda else None

@@ -7,16 +7,17 @@ is left `failed` until its deployment's spec is changed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, exists, insert, select, update
 
 from shared.errors import LeaseLost
 from shared.ids import new_id
 from shared.records import Deployment, HeldReplica, Replica
 from shared.store.columns import now, record
 from shared.store.engine import Database
-from shared.store.tables import deployments, replicas
+from shared.store.tables import deployments, models, replicas
 
 MAX_FAILURES = 3
 #: Of a failed server's log, for people.
@@ -29,10 +30,13 @@ class Replicas:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim_next(self, worker_id: str, storage_id: str | None = None) -> Replica | None:
-        """The oldest replica that nobody holds, now `starting` under a new attempt; None when there is none."""
+    def claim_next(
+        self, worker_id: str, storage_id: str | None = None, left_out: Collection[str] = ()
+    ) -> Replica | None:
+        """The oldest replica that nobody holds, now `starting` under a new attempt; None when there is none. Models of
+        the formats `left_out` are left to other workers."""
         waiting = replicas.c.status == "pending", replicas.c.wanted == "running", replicas.c.worker_id.is_(None)
-        query = replicas_query().where(*waiting)
+        query = replicas_query().where(*waiting, *([_is_of_no(left_out)] if left_out else []))
         with self._database.read() as connection:
             if connection.execute(query.limit(1)).first() is None:
                 return None
@@ -113,6 +117,11 @@ class Replicas:
         query = query if deployment_id is None else query.where(replicas.c.deployment_id == deployment_id)
         with self._database.read() as connection:
             return [record(Replica, row) for row in connection.execute(query).mappings()]
+
+
+def _is_of_no(formats: Collection[str]) -> ColumnElement[bool]:
+    of = models.c.project_id == deployments.c.project_id, models.c.name == deployments.c.model_name
+    return ~exists(select(models.c.id).where(*of, models.c.format.in_(formats)))
 
 
 def replicas_query() -> Select[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.errors import Conflict, LeaseLost, NotFound
-from shared.records import Deployment, Replica
+from shared.records import Deployment, NewModel, Replica
 from shared.store import Store
 from shared.store.replicas import MAX_FAILURES
 from tests.contract.racing import in_threads
@@ -221,3 +221,17 @@ def test_replicas_are_listed_by_deployment(store: Store, project: str, other_pro
     assert [replica.id for replica in store.replicas.list(project, one.id)] == [r.id for r in one.replicas]
     assert store.replicas.list(other_project, one.id) == []
     assert len(store.replicas.list()) == 3
+
+
+def test_models_of_formats_that_another_machine_serves_are_left_to_it(store: Store, project: str) -> None:
+    files: dict[str, Any] = {"kind": "quantized", "uri": "store://m", "digest": "d", "size_bytes": 1}
+    for name, format in (("smol", "fp8"), ("plain", "w8a8")):
+        store.models.create(project, NewModel(name=name, format=format, **files))
+    deploy(store, project)
+    store.deployments.create(project, name="other", model_name="plain", spec={"model": "plain"})
+
+    first, second = (store.replicas.claim_next("cpu", "store-1", ["fp8"]) for _ in range(2))
+
+    assert first is not None and (first.model_name, second) == ("plain", None)
+    left = store.replicas.claim_next("gpu", "store-1", ["w8a8"])
+    assert left is not None and left.model_name == "smol"

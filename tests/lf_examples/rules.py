@@ -82,7 +82,8 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     4: (refused("image_min_pixels", "images", image_min_pixels=9, image_max_pixels=4),),
     5: (
         holds("export_format", "w4a16", **EXPORT, export_quantization_bit=4, export_quantization_dataset="c4_demo"),
-        told("export_quantization_dataset", "training", **EXPORT, export_quantization_bit=4),
+        holds("export_format", "w8a8", **EXPORT, export_quantization_bit=8),
+        told("export_quantization_dataset", "rounded to nearest", **EXPORT, export_quantization_bit=4),
     ),
     6: (
         told("init_special_tokens", "needs descriptions", init_special_tokens="desc_init", add_special_tokens="<|a|>"),
