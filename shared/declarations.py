@@ -78,6 +78,8 @@ class Format:
     default_for: tuple[int | None, ...] = ()
     #: Whether texts are run through the model to choose the quantized weights.
     calibrated: bool = False
+    #: Whether its weights go from file to file one by one, whatever the size of the model.
+    streamed: bool = False
     #: What the catalog calls the result: "merged" or "quantized".
     makes: str = "quantized"
     #: Where vLLM serves it; None: nowhere.

@@ -126,15 +126,23 @@ def disk(merged: int, output: int, *, quantized: bool) -> Disk:
     return Disk(scratch=int(scratch * 1.05), storage=int(output * 1.05))
 
 
-def memory(known: Known, *, quantized: bool) -> dict[str, float] | None:
+def memory(known: Known, made: Format, bits: int | None) -> dict[str, float] | None:
     """GiB of the host by phase. A model that is too large to be compared whole is read page by page: less is enough."""
     merged, shape = merged_bytes(known), known.shape
     if merged is None:
         return None
     tensor = shape.largest_module * HALF if shape else merged / 8
     verify = merged * 2 if merged <= FLOAT32_MAX_BYTES else merged
-    parts = {"merge": 2 * tensor, "verify": verify, **({"quantize": merged * QUANTIZE_FACTOR} if quantized else {})}
+    parts = {"merge": 2 * tensor, "verify": verify}
+    if made.bits:
+        parts["quantize"] = _quantize_bytes(made, merged, output_bytes(known, made, bits) or merged, tensor)
     return {name: round((size + LIBRARY_BYTES) / GIB, 1) for name, size in parts.items()}
+
+
+def _quantize_bytes(made: Format, merged: int, output: int, tensor: float) -> float:
+    if made.streamed:
+        return 2 * tensor
+    return merged * QUANTIZE_FACTOR if made.calibrated else output + tensor
 
 
 def seconds(known: Known, made: Format) -> dict[str, Any] | None:
@@ -181,7 +189,7 @@ def make(spec: ExportSpec, known: Known, more: Sequence[Finding] = ()) -> dict[s
             "merged_gib": _gib(merged_bytes(known)),
         },
         "disk": told_disk(needs(spec, known), known.room),
-        "memory": told_memory(memory(known, quantized=bool(chosen.bits)), known.room),
+        "memory": told_memory(memory(known, chosen, bits), known.room),
         "seconds": seconds(known, chosen),
         "formats": table(known),
         "findings": [found.as_dict() for found in more],

@@ -135,8 +135,8 @@ def export(client: Client, asked: Asked) -> dict[str, Any]:
     body = {
         "kind": "export", "model_name_or_path": base.NAME, "export_format": asked.format,
         "export_dir": f"bench-{asked.name.replace(' ', '-')}", "export_quantization_dataset": DATASET,
-        # It is served afterwards in any case.
-        "export_verify_vllm": "off",
+        # It is served and asked afterwards in any case.
+        "export_verify_vllm": "off", "export_verify_answers": 0,
     }  # fmt: skip
     job = client.post("/v1/jobs", body | ({"export_quantization_bit": asked.bits} if asked.bits else {}))
     for _ in follow(client, job["id"]):

@@ -49,6 +49,8 @@ def test_a_plan_tells_the_size_of_every_format_and_what_it_takes(platform: Platf
     assert made["disk"]["scratch_gib"] == pytest.approx(1.05 * (61.0 + 18.3), rel=0.02)
     assert made["memory"]["host_gib"].keys() == {"merge", "verify", "quantize"}
     assert made["memory"]["host_gib"]["merge"] < 5 < 61 < made["memory"]["host_gib"]["verify"]
+    by_tensor = ask(platform, export_format="fp8")["memory"]["host_gib"]
+    assert by_tensor["quantize"] == by_tensor["merge"]
     assert {"merged", "w4a16"} <= {row["format"] for row in made["formats"]}
     assert any("No texts are known" in finding["message"] for finding in made["findings"])
     assert not made["seconds"]["is_measured"] and made["disk"]["verdict"] is None
