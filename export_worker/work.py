@@ -11,12 +11,13 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from export_worker import command, room, texts
-from shared import catalog, devices, formats, interpreters, schema, serving, templates
+from shared import catalog, devices, fingerprint, formats, interpreters, schema, serving, templates
 from shared.catalog import Resolved
-from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound, Unavailable
+from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound, TunesmithError, Unavailable
 from shared.job import Job, Kind
 from shared.records import NewModel
 from shared.settings import Settings
@@ -58,6 +59,12 @@ class Asked:
         return {"serves": not self.why_not, "not_served": self.why_not, "serving": how}
 
 
+class WrongBase(TunesmithError):
+    """The base is not the one that the adapter was trained on."""
+
+    code = "wrong_base"
+
+
 class ExportWork:
     kind = Kind.EXPORT
 
@@ -79,6 +86,7 @@ class ExportWork:
         if spec.source.trust_remote_code and sources.base.name not in run.settings.trust_remote_code:
             raise NotAllowed(f"{sources.base.name} may not run code of its own here", field="trust_remote_code")
         room.require(run, spec, sources.base)
+        require_trained_base(run, sources)
         training = sources.training.spec if sources.training else {}
         asked = vllm_of(run)
         if asked.why_not and spec.parity.export_verify_vllm == "require":
@@ -192,6 +200,20 @@ def of_another_base(adapter: Resolved, base: Resolved) -> str:
     if trained_on == base.name:
         return f"{adapter.name} was trained on an earlier model of the name {base.name}, with other weights"
     return f"{adapter.name} was trained on {trained_on}, not on {base.name}"
+
+
+def require_trained_base(run: Run, sources: Sources) -> None:
+    """Raises WrongBase where the base of that name has other weights than when an adapter was trained on it."""
+    base = sources.base
+    for adapter in sources.adapters:
+        record = adapter.record
+        said = record.config.get("base_fingerprint") if record and record.base_model == base.name else None
+        if said and (found := fingerprint.of_model(Path(base.local(run.artifacts)))) and said != found:
+            raise WrongBase(
+                f"{base.name} has other weights than when {adapter.name} was trained on it: register those again "
+                "under another name, and name them as model_name_or_path with the adapter beside",
+                field="model_name_or_path",
+            )
 
 
 def resolve(run: Run, name: str) -> Resolved:

@@ -139,6 +139,11 @@ TABLE: Mapping[str, Failure] = {
             advice="Limits are export_max_*; a quantized model that is too far off wants more bits or texts",
         ),
         Failure(
+            code="wrong_base",
+            what="the base of that name has other weights than when the adapter was trained on it",
+            field="model_name_or_path",
+        ),
+        Failure(
             code="not_served",
             what="vLLM does not load what was exported, or does not answer, and export_verify_vllm requires it",
             field="export_verify_vllm",

@@ -10,9 +10,10 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from shared import catalog, folder, interpreters, methods, nodes, schema, templates, tracking
+from shared import catalog, fingerprint, folder, interpreters, methods, nodes, schema, templates, tracking
 from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
@@ -123,7 +124,7 @@ def publishes(run: Run, spec: TrainSpec, start: Start) -> dict[str, Any]:
         "base_model": start.base.name,
         "format": "safetensors",
         "template": templates.settled(spec.data.template),
-        "config": described(spec) | base_content(start),
+        "config": described(spec) | base_content(run, start),
     }
 
 
@@ -233,9 +234,11 @@ def _before_the_job(run: Run, base_name: str) -> str:
     return ":".join(["ft", base_name, DEFAULT_PROJECTS.get(project, project), suffix])
 
 
-def base_content(start: Start) -> dict[str, str]:
+def base_content(run: Run, start: Start) -> dict[str, str | None]:
     """Which weights the adapter fits, whatever is called by their name later: an export compares."""
-    return {"base_digest": start.base.record.digest} if start.base.record is not None else {}
+    if start.base.record is not None:
+        return {"base_digest": start.base.record.digest}
+    return {"base_fingerprint": fingerprint.of_model(Path(start.base.local(run.artifacts)))}
 
 
 def described(spec: TrainSpec) -> dict[str, Any]:

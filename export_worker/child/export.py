@@ -9,14 +9,14 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from export_worker.child import card, carry, loading, prompts, quantizers, resolution, serving, verify
+from export_worker.child import card, carry, loading, prompts, quantizers, resolution, serving, verify, weights
 from export_worker.child.held_out import HeldOut, Known, gather
 from export_worker.child.merge import Merged, merge
 from export_worker.child.publish import Found, publish
@@ -128,7 +128,6 @@ def export(order: Order, watch: Watch) -> dict[str, Any] | None:
         found = prove(order, watch)
         if order.serves:
             found.save(order.scratch)
-            watch.end_phase()
             return None
         return publish(found, watch)
     except BaseException:
@@ -159,7 +158,7 @@ def prove(order: Order, watch: Watch) -> Found:
     merged = write_merged(order, held_out, watch)
     watch.phase("verify", Text("Comparing the merged files with the trained model"))
     reading, verification = verify_merged(order, held_out, questions, watch)
-    quantization, readings = None, {MERGED: reading}
+    quantization, readings = None, dict[str, Reading | None]({MERGED: reading})
     if order.format != MERGED:
         watch.phase("quantize", Text("Quantizing to {format}", format=order.format))
         quantization = write_quantized(order, watch)
@@ -169,6 +168,7 @@ def prove(order: Order, watch: Watch) -> Found:
         serving_of(order, held_out, questions, readings).save(order.scratch)
     else:
         verification["vllm"] = {"proven": False, "why": order.not_served}
+    watch.end_phase()
     return Found(
         staging=str(order.staging), out=str(order.out), format=order.format, method=merged.method,
         untied=merged.untied, quantization=quantization, verification=verification, lineage=order.lineage,
@@ -204,24 +204,26 @@ def verify_merged(
 ) -> tuple[Reading, dict[str, Any]]:
     tokenizer, limits = order.tokenizer, order.spec.parity
     prompted = prompts.check(tokenizer, order.merged, held_out, enforced=limits.export_verify_prompt)
+    weighed = weights.check(order.source, order.merged, watch)
     how = loading.choose(order.merged, order.source.device)
     if how.left_out:
         watch.say(how.left_out, level="warning")
-    questions = how.limited(questions)
-    model = order.source.load_as_trained(how.dtype)
+    questions, source = how.limited(questions), replace(order.source, device=how.device)
+    model = source.load_as_trained(how.dtype)
     # Where the training taught it to end, whatever the files say that are about to be published.
     ends = sorted({*held_out.ends, *prompts.stop_ids(carry.tokenizer_folder(order.source))})
     trained = read_model(model, tokenizer, questions, watch, ends=ends)
     effect = read_effect(model, trained, questions, watch)
     del model
     gc.collect()
-    model = order.source.load(order.merged, how.dtype)
+    model = source.load(order.merged, how.dtype)
     merged = read_model(model, tokenizer, questions, watch)
     rounded = resolution.rounded_away(order.source, order.merged)
     return merged, {
         "num_rows": len(questions.samples),
         "rows_from": held_out.rows_from,
         "prompts": prompted,
+        "weights": weighed,
         "merge": verify.check_merge(trained, merged, effect, limits, rounded),
         "answers": {"trained": verify.texts(trained.answers), "merged": verify.texts(merged.answers)},
         "left_out": how.left_out or None,
@@ -248,11 +250,14 @@ def write_quantized(order: Order, watch: Watch) -> dict[str, Any]:
 
 def verify_quantized(
     order: Order, questions: Questions, merged: Reading, verification: dict[str, Any], watch: Watch
-) -> Reading:
-    """Adds its figures to the verification."""
+) -> Reading | None:
+    """Adds its figures to the verification. None: only vLLM can load so large a model in this format."""
     how = loading.choose(order.merged, order.source.device)
+    if how.left_out and not quantizers.reads(order.format):
+        verification["quantized"] = {"compared": False, "why": f"transformers would unpack it: {how.left_out}"}
+        return None
     back = ReadBack(
-        source=order.source,
+        source=replace(order.source, device=how.device),
         folder=order.staging,
         dtype=how.dtype,
         tokenizer=order.tokenizer,
@@ -266,13 +271,15 @@ def verify_quantized(
 
 
 def serving_of(
-    order: Order, held_out: HeldOut, questions: Questions, readings: Mapping[str, Reading]
+    order: Order, held_out: HeldOut, questions: Questions, readings: Mapping[str, Reading | None]
 ) -> serving.Serving:
     """What vLLM is to be asked, and what it should say."""
     limits = order.spec.parity
     folders = {MERGED: order.merged, "quantized": order.staging}
     models = [
-        serving.Served(name=name, folder=str(folders[name]), loss=read.loss, answers=read.answers)
+        serving.Served(
+            name=name, folder=str(folders[name]), loss=read.loss if read else None, answers=read.answers if read else []
+        )
         for name, read in readings.items()
     ]
     asked = held_out.prompts if limits.export_verify_prompt else prompts.as_served(order.tokenizer, held_out.prompts)
@@ -284,5 +291,6 @@ def serving_of(
         trust_remote_code=order.source.trust_remote_code,
         max_answer_gap=limits.export_max_answer_gap,
         max_difference=limits.export_max_served_difference,
+        max_perplexity_ratio=limits.export_max_perplexity_ratio,
         is_required=limits.export_verify_vllm == "require",
     )

@@ -27,6 +27,7 @@ GB = 10**9
 @dataclass(frozen=True, kw_only=True)
 class Loading:
     dtype: torch.dtype | str
+    device: str
     #: What is not compared, and why; empty: all is.
     left_out: str = ""
 
@@ -40,15 +41,17 @@ def choose(folder: Path, device: str) -> Loading:
     size = weight_bytes(folder)
     available = available_bytes(device)
     if size <= FLOAT32_MAX_BYTES and 2 * size + BESIDE_BYTES <= available:
-        return Loading(dtype=torch.float32)
+        return Loading(dtype=torch.float32, device=device)
     if size + BESIDE_BYTES <= available:
-        return Loading(dtype="auto")
+        return Loading(dtype="auto", device=device)
+    if device != "cpu":
+        return choose(folder, "cpu")
     text = (
         "The model has {size:.1f} GB of weights, and {available:.1f} GB of memory are available: it is read page by "
         "page, on {rows} rows and without answers."
     )
     told = Text(text, size=size / GB, available=available / GB, rows=FEW_ROWS)
-    return Loading(dtype="auto", left_out=told)
+    return Loading(dtype="auto", device=device, left_out=told)
 
 
 def weight_bytes(folder: Path) -> int:
@@ -56,7 +59,5 @@ def weight_bytes(folder: Path) -> int:
 
 
 def available_bytes(device: str) -> int:
-    """Of the machine, within what its container may take, or of the accelerator."""
-    if device != "cpu":
-        return int(torch.accelerator.get_memory_info(device)[0])
-    return hostmemory.free_bytes()
+    """Of the machine, within what its container and this process may take, or of the accelerator."""
+    return hostmemory.free_bytes() if device == "cpu" else int(torch.accelerator.get_memory_info(device)[0])

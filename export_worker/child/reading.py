@@ -170,7 +170,8 @@ def relative(reference: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -
     for a, b in zip(reference, other, strict=True):  # row by row: all of them at once would be held four times
         difference += (centred(a) - centred(b)).square().sum(dtype=torch.float64).item()
         size += centred(a).square().sum(dtype=torch.float64).item()
-    return math.sqrt(difference / size)
+    # Of a model that says nothing at all: no comparison with it is true.
+    return math.sqrt(difference / size) if size else math.nan
 
 
 def centred(logits: torch.Tensor) -> torch.Tensor:

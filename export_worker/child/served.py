@@ -6,8 +6,10 @@ serve them, and asked the held-out rows and prompts over HTTP. Then the export i
 
 from __future__ import annotations
 
+import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from export_worker.child.serving import Prompt, Served, Serving
 from export_worker.child.vllm_server import Client, NotServed, Place, serving
 from export_worker.child.watch import Stopped, Watch
 from shared.attempt import Attempt
-from shared.devices import CPU
+from shared.requirements import CPU
 from shared.tongues import Text
 from shared.vllm_arguments import Machine
 
+#: As of the phase before: where a training runs on the same cores, they are the training's first.
+NICENESS = 10
 TITLES = {
     "merged": Text("Asking the merged files through vLLM"),
     "quantized": Text("Asking the quantized files through vLLM"),
@@ -30,6 +34,8 @@ TITLES = {
 
 def main(folder: Path) -> int:
     attempt = Attempt(folder)
+    if not attempt.run["devices"]:
+        os.nice(NICENESS)
     try:
         attempt.done(**serve(attempt, Watch(attempt)))
     except Stopped:
@@ -48,10 +54,20 @@ def serve(attempt: Attempt, watch: Watch) -> dict[str, Any]:
     for model in told.models:
         watch.phase(f"vllm_{model.name}", TITLES[model.name])
         measured[model.name] = _asked(told, model, _place(attempt, model.name), watch)
-    proven = [one["proven"] for one in measured.values()]
-    vllm = {"proven": all(proven), **measured}
+    vllm = {"proven": all(one["proven"] for one in measured.values()), **measured}
+    if vllm["proven"] and len(measured) > 1:
+        vllm["perplexity_ratio"] = _ratio(measured, told.max_perplexity_ratio)
     watch.end_phase()
     return publish(found.with_vllm(vllm), watch)
+
+
+def _ratio(measured: Mapping[str, Mapping[str, Any]], most: float) -> float:
+    """Perplexity of the quantized over the merged model, both through vLLM. Raises VerificationFailed"""
+    ratio = math.exp(min(measured["quantized"]["loss"] - measured["merged"]["loss"], 700.0))
+    # Written so that a NaN fails: no comparison with it is true.
+    wrong = [] if ratio <= most else [f"perplexity is {ratio:.2f} times the merged model's (limit {most})"]
+    raise_failed("the quantized files are too far from the merged ones through vLLM", wrong, measured)
+    return ratio
 
 
 def _place(attempt: Attempt, name: str) -> Place:
@@ -99,7 +115,7 @@ def ask(client: Client, told: Serving, model: Served, watch: Watch) -> dict[str,
     compared, wrong = answers.compared(model.answers, given, told.max_answer_gap)
     figures |= {"loss": loss, "loss_reference": model.loss, "answers": compared, "texts": [one.text for one in given]}
     # Written so that a NaN fails: no comparison with it is true.
-    if not abs(loss - model.loss) <= told.max_difference:
+    if model.loss is not None and not abs(loss - model.loss) <= told.max_difference:
         wrong.append(f"its loss is {loss:.3f} instead of {model.loss:.3f} (limit {told.max_difference} nats per token)")
     raise_failed(f"the {model.name} files answer otherwise through vLLM", wrong, figures)
     return figures

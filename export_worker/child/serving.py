@@ -22,7 +22,8 @@ class Served:
 
     name: str
     folder: str
-    loss: float
+    #: None: it was not read.
+    loss: float | None
     answers: list[Answer]
 
 
@@ -51,6 +52,7 @@ class Serving:
     #: Limits, as in the spec.
     max_answer_gap: float
     max_difference: float
+    max_perplexity_ratio: float
     #: Whether the export fails where vLLM cannot load or ask the files.
     is_required: bool
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import Any
 import pytest
 
 from export_worker import command
-from export_worker.work import ExportWork
-from shared import catalog, folder, recovery, schema
+from export_worker.work import ExportWork, WrongBase
+from shared import catalog, fingerprint, folder, recovery, schema
 from shared.artifact import ArtifactStore
 from shared.attempt import describe
 from shared.errors import ChildFailed, InvalidSpec, NotAllowed, NotFound, Unavailable
@@ -343,3 +345,26 @@ def test_run_json_is_plain_json(ledger: Ledger) -> None:
     text = (run.folder / "run.json").read_text()
     assert json.loads(text)["output_dir"] == str(run.output)
     assert "hf_secret" not in text
+
+
+def write_safetensors(folder: Path, value: int) -> Path:
+    folder.mkdir()
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<i", value))
+    return folder
+
+
+def test_a_base_that_has_other_weights_than_when_the_adapter_was_trained_is_no_base_of_it(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    imports = tmp_path / "imports"
+    imports.mkdir()
+    base = write_safetensors(imports / "mine", 1)
+    made = {"base_fingerprint": fingerprint.of_model(base)}
+    ledger.add_model("ft:mine", kind="adapter", base_model="mine", config=made)
+    assert ExportWork().run_json(ledger.export()(model_name_or_path="ft:mine"))["model_path"] == str(base)
+
+    shutil.rmtree(base)
+    write_safetensors(base, 2)
+    with pytest.raises(WrongBase, match="mine has other weights than when ft:mine was trained on it"):
+        ExportWork().run_json(ledger.export()(model_name_or_path="ft:mine"))

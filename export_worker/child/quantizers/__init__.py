@@ -73,6 +73,11 @@ def check(format_name: str, source: Source) -> None:
         module.check(source)
 
 
+def reads(format_name: str) -> bool:
+    """Whether the format brings its own reading."""
+    return hasattr(_module(format_name), "read")
+
+
 def read(format_name: str, back: ReadBack) -> Reading:
     """What the written files say, by whoever loads this format."""
     reading: Reading = getattr(_module(format_name), "read", read_folder)(back)
