@@ -2,8 +2,8 @@
 
 A holder has an flock on `<run_dir>/devices/<name>.lock` for each device; its keeper inherits the descriptors, so the
 kernel frees them when the last process of the job is gone, however it died. All of a job's devices or none. A machine
-without GPUs has one device, `cpu`, which stands for any number: train and export take it one after another, replicas
-share it and take no lock.
+without GPUs has one device, `cpu`, which stands for any number: trainings take it one after another (and exports that
+ask for a device); replicas, and exports on the CPU, share it and take no lock.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from marshmallow import RAISE, Schema, ValidationError
 
-from shared import methods, stages
+from shared import methods, stages, unread
 from shared.errors import Complaint, InvalidSpec, TunesmithError
 from shared.nearest import did_you_mean
 from shared.param import Param
@@ -167,13 +167,21 @@ def _foreign(spec_type: type, name: Any, value: Any, *, hint: bool) -> list[Comp
     if refused is not None:
         return [Complaint(field=name, message=refused.message, code="unsupported")]
     owners = {kind: other for kind, other in SPECS.items() if other is not spec_type and name in _names(other)}
-    if any(_asks_for_nothing(other, name, value) for other in owners.values()):
+    if any(_asks_for_nothing(other, name, value) for other in owners.values()) or is_unread(spec_type, name, value):
         return []
     if owners:
         message = Text("is a field of {kinds}, not of this kind of job", kinds=" and ".join(owners))
         return [Complaint(field=name, message=message, code="unsupported")]
     near = did_you_mean(str(name), _names(spec_type)) if hint else ""
     return [Complaint(field=str(name)[:200], message=Text("is unknown{near}", near=near), code="unknown_field")]
+
+
+def is_unread(spec_type: type, name: str, value: Any) -> bool:
+    """Whether it asks for something of a training that this kind of job, as LF, takes and does not read."""
+    if spec_type is not SPECS["export"]:
+        return False
+    found = next((param for param in params(SPECS["train"]) if name in param.names), None)
+    return found is not None and unread.by_export(found, value) and not _asks_for_nothing(SPECS["train"], name, value)
 
 
 def _asks_for_nothing(owner: type, name: str, value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from shared import schema
@@ -13,6 +13,7 @@ from shared.unsupported import UNSUPPORTED, WITHOUT_EFFECT, Refused
 
 def remarks(spec_type: type, body: Mapping[str, Any]) -> Iterator[Finding]:
     """`body` is the spec's part of a body that was accepted."""
+    known = {name for param in schema.params(spec_type) for name in param.names}
     today = {old: param.wire for param in schema.params(spec_type) for old in param.deprecated}
     for name in body:
         if name in today:
@@ -23,6 +24,14 @@ def remarks(spec_type: type, body: Mapping[str, Any]) -> Iterator[Finding]:
             yield info(name, Origin.REFERENCE, text, "Leave it out.")
         elif name in UNSUPPORTED and not _is_default(UNSUPPORTED[name], body[name]):
             text = Text("{name} changes nothing here: {reason}.", name=name, reason=Text(UNSUPPORTED[name].reason))
+            yield info(name, Origin.REFERENCE, text, "Leave it out.")
+    yield from _unread(spec_type, known, body)
+
+
+def _unread(spec_type: type, known: Collection[str], body: Mapping[str, Any]) -> Iterator[Finding]:
+    for name in body:
+        if name not in known and body[name] is not None and schema.is_unread(spec_type, name, body[name]):
+            text = Text("{name} is read by a training: an export has no use for it.", name=name)
             yield info(name, Origin.REFERENCE, text, "Leave it out.")
 
 

@@ -396,7 +396,7 @@ OTHERS = [
     export("export_quantization_dataset", "nowhere", "no dataset"),
     export("export_quantization_nsamples", 0, "at least 1"),
     export("export_dir", "", "one line"),
-    export("lora_rank", 9, "field of train"),
+    export("learning_rate", 1e-5, "field of train"),
     export("adapter_name_or_path", "whole", "must be an adapter"),
 ]
 CASES = [*TYPES, *RANGES, *CHOICES, *NAMES, *MISSING, *PLACES, *COMBINATIONS, *THEN, *ENVELOPE, *OTHERS]

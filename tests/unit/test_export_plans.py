@@ -122,3 +122,21 @@ def test_progress_of_phases_is_not_that_of_the_phase_before() -> None:
     assert show.progress({"phase": "train", "progress": {"done": 1, "total": 3, "unit": "steps", "loss": 2.0}}) == (
         "1/3  loss 2.0000"
     )
+
+
+def test_what_lf_takes_in_an_export_and_does_not_read_is_taken_and_told(platform: Platform) -> None:
+    unread = {
+        "stage": "dpo",
+        "lora_rank": 16,
+        "pref_loss": "ipo",
+        "cutoff_len": 512,
+        "dataset": "any",
+        "flash_attn": "fa2",
+    }
+    made = ask(platform, export_dir="saves/merged", **unread, finetuning_type="lora", do_sample=True)
+
+    told = {found["field"] for found in made["findings"] if "an export has no use for it" in found["message"]}
+    assert told == unread.keys()
+    for wrong in ({"stage": "rm"}, {"quantization_bit": 4}, {"learning_rate": 1e-5}, {"default_system": "Be kind."}):
+        body = {"kind": "export", "model": "base", **wrong}
+        assert platform.post("/v1/plans", body).status_code == 422, wrong
