@@ -22,6 +22,8 @@ def environment(settings: Settings) -> dict[str, str]:
     # OpenMP's threads spin while they wait for each other. With a replica on the same two cores a comparison took 95 s
     # spinning and 5 s sleeping; alone on the machine 0.8 s and 1.2 s an answer.
     env["OMP_WAIT_POLICY"] = "PASSIVE"
+    # AutoRound then reads a block of the model when it comes to it, and keeps none.
+    env["AR_DISK_STREAM_MODEL"] = "1"
     return env if settings.hub else env | {"HF_HUB_OFFLINE": "1"}
 
 

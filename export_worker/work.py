@@ -152,10 +152,11 @@ def vllm_of(run: Run) -> Asked:
     """Whether vLLM is to load the files before they are published."""
     spec = schema.from_stored(ExportSpec, run.job.spec)
     wish, made = spec.parity.export_verify_vllm, formats.get(str(spec.export.export_format))
+    served = made.where(spec.export.export_quantization_bit)
     if wish == "off":
         return Asked(why_not="export_verify_vllm is off")
     there = devices.known(run.devices or devices.find(run.settings))
-    if not any(serving.is_served(made.served, device) for device in there):
+    if not any(serving.is_served(served, device) for device in there):
         return Asked(why_not=f"vLLM does not serve {made.name} on this machine")
     cards = any(device.is_gpu for device in there)
     if cards and wish == "auto" and not takes_devices(run):

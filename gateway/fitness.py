@@ -198,8 +198,8 @@ def _servable(services: Services, project_id: str, spec: DeploySpec) -> Iterator
     made = formats.TABLE.get(model.format or "") if model is not None else None
     if model is None or made is None:
         return
-    devices = suitors.serving(services)
-    if (devices or made.served is None) and (why := serving.refusal(model.name, made, devices)):
+    devices, width = suitors.serving(services), serving.width_of(model.config)
+    if (devices or made.where(width) is None) and (why := serving.refusal(model.name, made, devices, width)):
         yield Complaint(field="model", message=why, code="not_served_here")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 #: A highest compute capability that no card has: all of now and later.
@@ -80,7 +80,15 @@ class Format:
     calibrated: bool = False
     #: Whether its weights go from file to file one by one, whatever the size of the model.
     streamed: bool = False
+    #: Whether the rounding of its weights is learned from them, in steps.
+    learned: bool = False
     #: What the catalog calls the result: "merged" or "quantized".
     makes: str = "quantized"
     #: Where vLLM serves it; None: nowhere.
     served: Served | None = Served(cuda=(7.0, ANY_NEWER), cpu=True)
+    #: The same for widths that are served elsewhere than the others.
+    served_at: Mapping[int, Served | None] = field(default_factory=dict)
+
+    def where(self, num_bits: int | None) -> Served | None:
+        """Where vLLM serves files of this width; None: nowhere."""
+        return self.served if num_bits is None else self.served_at.get(num_bits, self.served)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from shared import formats
 from shared.declarations import ANY_NEWER, Format, Served
@@ -22,15 +23,21 @@ def is_served(served: Served | None, device: Device) -> bool:
     return device.capability is None or low <= device.capability <= high
 
 
-def refusal(name: str, made: Format, devices: Iterable[Device]) -> Text | None:
+def width_of(config: Mapping[str, Any]) -> int | None:
+    """Bits of a weight of a model in the catalog, from its config; None: nobody wrote them down."""
+    return (config.get("quantization") or {}).get("num_bits")
+
+
+def refusal(name: str, made: Format, devices: Iterable[Device], num_bits: int | None = None) -> Text | None:
     """Why none of the devices answers from this model's files, and which formats are served there; None: one does."""
-    known = list(devices)
-    if any(is_served(made.served, device) for device in known):
+    known, served = list(devices), made.where(num_bits)
+    if any(is_served(served, device) for device in known):
         return None
     others = [other.name for other in formats.TABLE.values() if any(is_served(other.served, one) for one in known)]
     text = "is {name!r}, in format {format}, which vLLM serves on {where}: here are {devices}. Export it as {others}"
     there = listed(sorted({_described(device) for device in known}))
-    return Text(text, name=name, format=made.name, where=where(made.served), devices=there, others=", ".join(others))
+    told = f"{made.name} ({num_bits} bits)" if num_bits in made.served_at else made.name
+    return Text(text, name=name, format=told, where=where(served), devices=there, others=", ".join(others))
 
 
 def left_to(others: Iterable[Iterable[Device]], mine: Iterable[Device]) -> list[str]:

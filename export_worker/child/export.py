@@ -238,6 +238,7 @@ def write_quantized(order: Order, watch: Watch) -> dict[str, Any]:
         num_bits=order.spec.export.export_quantization_bit,
         gguf_type=order.spec.export.export_gguf_type,
         name=str(order.lineage["name"]),
+        num_steps=order.spec.export.export_quantization_steps,
         samples=order.texts.calibration_samples(order.tokenizer),
         max_shard_gb=order.spec.export.export_size,
         watch=watch,

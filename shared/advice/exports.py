@@ -205,18 +205,19 @@ def table(known: Known) -> list[dict[str, Any]]:
             "doc": made.doc,
             "size_gib": _gib(output_bytes(known, made, bits)),
             "calibrated": made.calibrated,
-            "vllm": {"where": str(serving.where(made.served)), "here": here(made, known)},
+            "vllm": {"where": str(serving.where(made.where(bits))), "here": here(made, bits, known)},
         }
         for made in formats.TABLE.values()
         for bits in made.bits or (None,)
     ]
 
 
-def here(made: Format, known: Known) -> bool | None:
+def here(made: Format, bits: int | None, known: Known) -> bool | None:
     """Whether a machine that serves deployments can serve it; None: none reports itself."""
-    if made.served is None:
+    served = made.where(bits)
+    if served is None:
         return False
-    return any(serving.is_served(made.served, device) for device in known.serving) if known.serving else None
+    return any(serving.is_served(served, device) for device in known.serving) if known.serving else None
 
 
 def told_disk(needed: Disk | None, room: Room | None) -> dict[str, Any] | None:
@@ -266,9 +267,11 @@ def findings(spec: ExportSpec, known: Known) -> Iterator[Finding]:
         text = Text("No texts are known to calibrate with: weights are rounded to nearest, which costs quality.")
         advice = Text("Name a dataset like what the model will be asked.")
         yield warning("export_quantization_dataset", Origin.ESTIMATE, text, advice)
-    if here(chosen, known) is False:
-        text = Text("No machine here serves format {name}: vLLM does on {where}.", name=chosen.name,
-                    where=serving.where(chosen.served))  # fmt: skip
+    bits = spec.export.export_quantization_bit
+    if here(chosen, bits, known) is False:
+        told = f"{chosen.name} ({bits} bits)" if bits in chosen.served_at else chosen.name
+        text = Text("No machine here serves format {name}: vLLM does on {where}.", name=told,
+                    where=serving.where(chosen.where(bits)))  # fmt: skip
         yield warning("export_format", Origin.REFERENCE, text)
 
 

@@ -144,6 +144,11 @@ EXPORT = (
         holds=lambda spec: formats.get(spec.export.export_format).calibrated,
         what="export_quantization_bit",
     ),
+    Needs(
+        fields=("export_quantization_steps",),
+        holds=lambda spec: formats.get(spec.export.export_format).learned,
+        what="export_format gptq or awq",
+    ),
 )  # fmt: skip
 GENERATE = (
     Needs(

@@ -11,10 +11,7 @@ from shared.fields import Message
 __all__ = ["BITS", "LATER", "TABLE", "Format", "complaint", "get", "names", "of_bits"]
 
 #: Formats that are planned: what to do instead.
-LATER: Mapping[str, str] = {
-    "gptq": "use w4a16, which is quantized by the same algorithm and loads in vLLM",
-    "awq": "use w4a16",
-}
+LATER: Mapping[str, str] = {}
 TABLE: Mapping[str, Format] = registry.load(__name__, __path__, "FORMAT")
 #: What `export_quantization_bit` may be.
 BITS: tuple[int, ...] = tuple(sorted({bits for made in TABLE.values() for bits in made.bits}))

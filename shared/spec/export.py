@@ -118,6 +118,12 @@ class Export:
     export_quantization_maxlen: int = param(
         1024, "Longest calibration sample.", minimum=8, maximum=131_072, unit="tokens"
     )
+    export_quantization_steps: int | None = param(
+        None,
+        "Steps in which gptq and awq learn the rounding of a block of layers; 0 rounds to nearest. Left out: 200 on an "
+        "accelerator, 20 on a CPU.",
+        type=int, minimum=0, maximum=10_000, source="ours", since=4, advice="1000 for 2 and 3 bits.",
+    )  # fmt: skip
     export_legacy_format: bool = param(False, "LF's switch for .bin files; only safetensors are written.")
 
     @rule("export_legacy_format", code="unsupported")

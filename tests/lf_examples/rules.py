@@ -243,7 +243,8 @@ RULES: Mapping[int, tuple[Answer, ...]] = {
     58: (
         refused("quantization_bit", "4, 8", quantization_bit=3),
         refused("quantization_method", "use bnb", quantization_method="hqq", quantization_bit=4),
-        refused("export_quantization_bit", "4", **EXPORT, export_quantization_bit=3),
+        refused("export_quantization_bit", "2, 3, 4, 5, 6, 8", **EXPORT, export_quantization_bit=7),
+        holds("export_format", "gguf", **EXPORT, export_quantization_bit=3),
         refused("quantization_bit", "ZeRO-3", quantization_bit=8, zero_stage=3),
         refused("model_name_or_path", "gptq", model_name_or_path="org/model-GPTQ", use_dora=True),
     ),

@@ -42,6 +42,8 @@ class Quantization:
     name: str = ""
     #: Texts like those the model will see; empty when none are known.
     samples: Sequence[Sample]
+    #: Of what learns the rounding, per block; None: what the device allows.
+    num_steps: int | None = None
     #: Largest file of the output, decimal gigabytes.
     max_shard_gb: float
     watch: Watch
