@@ -34,6 +34,8 @@ STEP_ROWS = 4
 #: Steps per block where the export names none: the paper's number, and on a CPU what ends within the hour.
 STEPS, CPU_STEPS = 200, 20
 SEED = 42
+#: Fewer bits are worth nothing without texts.
+MIN_UNLEARNED_BITS = 4
 #: Outputs are packed eight or sixteen to a word, and vLLM's kernels take them by 32.
 OUTPUT_MULTIPLE = 32
 
@@ -59,7 +61,8 @@ def run(work: Quantization, target: Target) -> dict[str, Any]:
         work.watch.say(text, level="warning", layers=unfit[:20])
     rows = join([sample.input_ids for sample in work.samples], row_tokens(work))
     steps = number_of_steps(work) if rows else 0
-    if not steps:
+    if not rows:
+        require_bits(target.num_bits)
         work.say_uncalibrated()
     with tempfile.TemporaryDirectory(prefix="autoround-", dir=work.out.parent) as folder:
         library = compressor(work, target, {"group_size": group_size, "iters": steps}, unfit, rows)
@@ -101,6 +104,15 @@ def compressor(
         **how,
         **each,
     )
+
+
+def require_bits(num_bits: int) -> None:
+    if num_bits < MIN_UNLEARNED_BITS:
+        raise CannotExport(
+            f"{num_bits}-bit weights that are only rounded to nearest answer nothing, and no texts are known to learn "
+            "the rounding from: name a dataset, or take 4 bits",
+            field="export_quantization_dataset",
+        )
 
 
 def number_of_steps(work: Quantization) -> int:
