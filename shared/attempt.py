@@ -24,6 +24,10 @@ from shared.tongues import Text, chinese
 EXITS = "exits.json"
 #: What a training knew of its memory when it began: written by rank 0, read by shared/recovery.py when that failed.
 MEMORY = "memory.json"
+#: Argument of a child that is started before its turn, and the file that says that it has come (shared/early.py).
+WAIT, TURN = "--wait", "turn"
+#: Between two looks for it.
+TURN_SECONDS = 0.02
 #: Types of the last line of a phase.
 OUTCOMES = frozenset({"done", "stopped", "failed", "phase_done"})
 #: Longest message of an event; a compiler's error can be megabytes.
@@ -41,6 +45,16 @@ class Attempt:
         """What to do: spec, inputs as local paths, devices, output folder, where to resume from."""
         run: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         return run
+
+    def is_its_turn(self) -> bool:
+        return (self.folder / TURN).exists()
+
+    def await_turn(self) -> None:
+        """For a child that was started early; what run.json says may have changed meanwhile. It has no limit here: its
+        keeper has."""
+        while not self.is_its_turn():
+            time.sleep(TURN_SECONDS)
+        self.__dict__.pop("run", None)
 
     def wanted(self) -> str:
         """`run`, `pause` or `cancel`. Cheap enough to ask after every step."""

@@ -20,7 +20,7 @@ from shared.requirements import CPU, Device
 from shared.settings import Settings
 from shared.telemetry import query_gpus
 
-__all__ = ["CPU", "Busy", "Taken", "find", "free", "holders", "known", "machine", "take"]
+__all__ = ["CPU", "Busy", "Taken", "find", "free", "holders", "known", "machine", "opened", "take"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +81,23 @@ def machine(known: Sequence[Device], holders: Mapping[str, Mapping[str, Any]]) -
     return told | {"gpus": gpus} if gpus else told
 
 
-def take(run_dir: Path, names: Sequence[str], count: int, holder: Mapping[str, Any]) -> Taken | Busy:
-    """Take `count` of the devices, or none. `holder` ({"id", "kind"}) is what others read while they wait."""
+def opened(run_dir: Path, name: str) -> int:
+    """A descriptor of a device's lock for `take`, not locked yet. Who inherits it holds the lock once it is taken."""
+    return os.open(_path(run_dir, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def take(
+    run_dir: Path, names: Sequence[str], count: int, holder: Mapping[str, Any], *, opened: int | None = None
+) -> Taken | Busy:
+    """Take `count` of the devices, or none. `holder` ({"id", "kind"}) is what others read while they wait; `opened` is
+    the descriptor to lock where there is one device."""
     count = 1 if tuple(names) == (CPU,) else count
     taken: dict[str, int] = {}
     busy: dict[str, Mapping[str, Any]] = {}
     for name in sorted(names):  # sorted: two jobs never wait for each other
         if len(taken) == count:
             break
-        descriptor = _try_lock(run_dir, name)
+        descriptor = _try_lock(run_dir, name, descriptor=opened)
         if descriptor is None:
             busy[name] = _holder(run_dir, name)
         else:
@@ -128,14 +136,15 @@ def _path(run_dir: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '_')}.lock"
 
 
-def _try_lock(run_dir: Path, name: str, kind: int = fcntl.LOCK_EX) -> int | None:
-    descriptor = os.open(_path(run_dir, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _try_lock(run_dir: Path, name: str, kind: int = fcntl.LOCK_EX, *, descriptor: int | None = None) -> int | None:
+    tried = opened(run_dir, name) if descriptor is None else descriptor
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(tried, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
+        if descriptor is None:
+            os.close(tried)
         return None
-    return descriptor
+    return tried
 
 
 def _holder(run_dir: Path, name: str) -> Mapping[str, Any]:

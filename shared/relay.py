@@ -14,6 +14,7 @@ from typing import Any
 from shared import tail
 from shared.attempt import OUTCOMES
 from shared.checkpoints import Checkpoints
+from shared.early import Early
 from shared.errors import LeaseLost
 from shared.lease import RETRY_SECONDS, Lease
 from shared.records import NewEvent
@@ -26,10 +27,12 @@ TICK_SECONDS = 1.0
 
 
 class Relay:
-    def __init__(self, run: Run, lease: Lease, metrics: Metrics):
+    def __init__(self, run: Run, lease: Lease, metrics: Metrics, machine: Sequence[str]):
         self.lease = lease
         #: The child whose keeper hears of renewals.
         self.child: Kept | None = None
+        #: The next phase's, which hears of them, too.
+        self.early = Early(run.settings.run_dir, machine)
         #: How the child says that it ended; reset by `begin`.
         self.outcome: tail.Line | None = None
         self._job_id, self._project_id = run.job.id, run.job.project_id
@@ -118,8 +121,9 @@ class Relay:
         """What committed lines bring about beside the ledger."""
         self._offset = batch.offset
         self.outcome = batch.outcome or self.outcome
-        if self.child is not None:
-            self.child.renew(self.lease.renewed_at)
+        for child in (self.child, self.early.child):
+            if child is not None:
+                child.renew(self.lease.renewed_at)
         for line in batch.lines:
             if line.type == "checkpoint":
                 self._checkpoints.add(line.data)

@@ -69,13 +69,12 @@ class Supervisor:
     def __init__(self, run: Run, work: Work, machine: tuple[str, ...], metrics: Metrics, stopping: threading.Event):
         self.run = run
         self._work = work
-        #: The devices to choose from.
-        self._machine = machine
         self._metrics = metrics
         self._stopping = stopping
         self._settings = run.settings
         self._lease = Lease(run.store, run.job.id, run.attempt, stopping, run.settings.lease_seconds)
-        self._relay = Relay(run, self._lease, metrics)
+        self._relay = Relay(run, self._lease, metrics, machine)
+        self._early = self._relay.early
         self._crew = Crew(run, self._lease)
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="attempt")
         self._began = time.monotonic()
@@ -155,11 +154,14 @@ class Supervisor:
     def _go_through_phases(self) -> Mapping[str, Any]:
         """Prepare, then one child after the other; what the last one says it has done."""
         self.run = self._meanwhile(self._prepare, heeding=ANY)
-        for index in range(len(self._phases())):
-            self._heed(ANY)
-            outcome = self._carry_out(index)
-            if outcome.type == "stopped":
-                raise Withdrawn(f"stopped at step {outcome.data.get('step')}")
+        try:
+            for index in range(len(self._phases())):
+                self._heed(ANY)
+                outcome = self._carry_out(index)
+                if outcome.type == "stopped":
+                    raise Withdrawn(f"stopped at step {outcome.data.get('step')}")
+        finally:
+            self._early.drop()
         if outcome.type != "done":
             raise Failed({"code": "child_crashed", "message": "the last phase ended without a result"})
         return outcome.data
@@ -193,9 +195,8 @@ class Supervisor:
         count = int(self.run.job.requires.get("num_devices") or 1)
         holder = {"id": self.run.job.id, "kind": str(self.run.job.kind)}
         said = ""
-        while not isinstance(
-            taken := devices.take(self._settings.run_dir, self._machine, count, holder), devices.Taken
-        ):
+        while not isinstance(taken := self._early.take(count, holder), devices.Taken):
+            self._early.look()
             if str(taken) != said:
                 said = str(taken)
                 text = Text("Waiting for {count} device(s): {said}", count=count, said=said)
@@ -213,6 +214,8 @@ class Supervisor:
         folder.write_control(self.run.folder, Wish.NONE.value)
         child = self._start(index)
         try:
+            if (early := self._early.start(self.run, self._phases()[index + 1 :])) is not None:
+                early.renew(self._lease.renewed_at)
             told = self._accompany(child)
         finally:
             code = _end(child)
@@ -267,7 +270,9 @@ class Supervisor:
     def _spawn(self, index: int, locks: Sequence[int]) -> spawn.Kept:
         self._relay.tick()  # who lost the lease while it waited must not start a child
         with _as_failure(self._context()):
-            self._relay.child = child = folder.start(self.run, self._phases()[index], locks)
+            phase = self._phases()[index]
+            child = self._early.begin(self.run, phase) or folder.start(self.run, phase, locks)
+            self._relay.child = child
         # The keeper's limit counts from the last good renewal, not from its own start.
         child.renew(self._lease.renewed_at)
         return child
@@ -277,6 +282,7 @@ class Supervisor:
         told, deadline = Wish.NONE, None
         while child.poll() is None:
             self._relay.tick()
+            self._early.look()
             self._crew.look()
             if self._crew.is_broken and deadline is None:
                 deadline = time.monotonic() + LAST_WORD_SECONDS

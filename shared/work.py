@@ -30,6 +30,8 @@ class Phase:
     env: Mapping[str, str] = field(default_factory=dict)
     #: Whether the job's devices are taken before it starts.
     needs_devices: bool = True
+    #: Whether its child can be started before its turn, given one more argument (shared/early.py).
+    waits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

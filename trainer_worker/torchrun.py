@@ -15,6 +15,8 @@ from trainer_worker import deepspeed
 
 #: The device of a machine without GPUs, as shared/devices.py calls it; that module is for workers, not for children.
 CPU = "cpu"
+#: What computes a rank.
+CHILD = "trainer_worker.child"
 #: This machine only: a job's processes talk to each other over it, nobody else does; several nodes have addresses.
 LOOPBACK = "127.0.0.1"
 
@@ -30,13 +32,18 @@ def train_argv(
     """`num_processes` are this node's; `port` must be free at `address`: node 0's agent listens there. `grouped` is
     whether a process group is needed even for one process."""
     if num_processes == num_nodes == 1 and not grouped:
-        return [python, "-m", "trainer_worker.child", folder]
+        return [python, "-m", CHILD, folder]
     return [
         *(python, "-m", "trainer_worker.child.launch"),
         *("--nnodes", str(num_nodes), "--node-rank", str(node_rank), "--nproc-per-node", str(num_processes)),
         *("--rdzv-backend", "static", "--master-addr", address, "--master-port", str(port)),
-        *("--max-restarts", "0", "-m", "trainer_worker.child", folder),
+        *("--max-restarts", "0", "-m", CHILD, folder),
     ]
+
+
+def is_single(argv: Sequence[str]) -> bool:
+    """Whether the training is one process without a launcher."""
+    return list(argv[1:3]) == ["-m", CHILD]
 
 
 def needs_group(spec: TrainSpec, held: Sequence[str]) -> bool:

@@ -77,7 +77,7 @@ class TrainWork:
                 env=torchrun.environment(run.settings, num_cores=cores),
                 needs_devices=False,
             ),
-            Phase(name="train", argv=argv, env=env | network | tracker_keys(run)),
+            Phase(name="train", argv=argv, env=env | network | tracker_keys(run), waits=torchrun.is_single(argv)),
         ]
 
     def run_json(self, run: Run) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from shared import schema
 from shared.spec import TrainSpec
 from trainer_worker.child import adapted, attention, flops, liger, memory, model, precision, prepare
-from trainer_worker.child.startup import process_began
+from trainer_worker.child.startup import Startup, process_began
 from trainer_worker.child.throughput import Throughput
 
 #: Of the tiny model: hidden 64, MLP 128, four heads and two of keys of 16, two layers.
@@ -180,6 +180,17 @@ def test_fused_kernels_are_all_but_those_of_the_loss() -> None:
         """As the package's own functions; it cannot be loaded without Triton."""
 
     assert liger.switched_on(apply) == ["rope", "rms_norm", "swiglu"]
+
+
+@pytest.mark.parametrize(("ended", "imports", "wait"), [(98.0, 5.0, 4.0), (104.0, 1.0, 2.0), (106.0, 0.0, 1.0)])
+def test_what_is_loaded_while_the_data_are_prepared_counts_once(ended: float, imports: float, wait: float) -> None:
+    startup = Startup(began=100.0)
+    startup.seconds |= {"imports": 5.0, "wait": 2.0}
+
+    startup.follow(3.0, ended)
+
+    assert startup.seconds == {"prepare": 3.0, "wait": wait, "imports": imports}
+    assert list(startup.seconds) == ["prepare", "wait", "imports"]
 
 
 def test_a_process_knows_when_it_began() -> None:

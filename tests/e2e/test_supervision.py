@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from shared import broker, devices
+from shared.attempt import WAIT
 from shared.job import TERMINAL, Job, Status
 from shared.queue import Queue
 from shared.settings import Settings
@@ -357,6 +358,40 @@ def test_two_workers_of_one_machine_take_turns_on_its_cpu(platform: Platform, wo
 
     trained = [[e.created_at for e in platform.events(job, "metrics")] for job in ended]
     assert max(trained[0]) < min(trained[1])
+
+
+def test_a_child_is_started_early_and_waits_without_a_device(
+    platform: Platform, worker: subprocess.Popen[bytes]
+) -> None:
+    settings = platform.settings
+    for is_cancelled in (False, True):
+        job = platform.submit(steps=40, prepare_seconds=3)
+        wait_for(lambda: waiting(platform))
+        [early] = waiting(platform)
+        assert devices.free(settings.run_dir, ["cpu"]) == ["cpu"]
+        if is_cancelled:
+            platform.store.jobs.cancel(platform.project, job.id)
+        else:
+            platform.wait_step(job, 1)
+            assert waiting(platform) == [early]
+            assert not devices.free(settings.run_dir, ["cpu"])
+        ended = platform.wait_end(job)
+
+        assert ended.status == (Status.CANCELLED if is_cancelled else Status.SUCCEEDED)
+        assert not platform.children()
+
+
+def waiting(platform: Platform) -> list[int]:
+    """Children that were started before their turn."""
+    argv = {pid: arguments(pid) for pid in platform.children()}
+    return [pid for pid, given in argv.items() if WAIT.encode() in given and not given[3].endswith(b"keeper.py")]
+
+
+def arguments(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def test_a_job_prepares_without_a_device_and_then_waits_for_who_has_it(

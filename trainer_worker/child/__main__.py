@@ -1,4 +1,5 @@
-"""`torchrun ... -m trainer_worker.child <attempt folder>`: one rank of a training, told by run.json.
+"""`torchrun ... -m trainer_worker.child <attempt folder> [--wait]`: one rank of a training, told by run.json. With
+`--wait` it was started before its turn: it loads its libraries and says nothing until its turn has come.
 
 Rank 0 answers in events.jsonl; every rank leaves what its libraries print in logs/rank<n>.log, and why it failed in
 error-rank<n>.json. Nothing is decided here.
@@ -15,23 +16,25 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from shared import failures
-from shared.attempt import Attempt
+from shared.attempt import WAIT, Attempt
 from trainer_worker.child import lean
 from trainer_worker.child.startup import Startup, process_began
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, *, waits: bool = False) -> int:
     rank = int(os.environ.get("RANK", "0"))
     attempt = Attempt(folder)
     write_log(folder / "logs" / f"rank{rank}.log")
-    return run(attempt, rank)
+    return run(attempt, rank, waits=waits)
 
 
-def run(attempt: Attempt, rank: int) -> int:
+def run(attempt: Attempt, rank: int, *, waits: bool = False) -> int:
     try:
-        done = train(attempt, rank, Startup(process_began()))
+        done = train(attempt, rank, Startup(process_began()), waits=waits)
     except Exception as error:
         traceback.print_exc()
+        if waits and not attempt.is_its_turn():
+            return 1  # another is started when the time has come, and tells why it cannot
         details = numbers(error)
         with suppress(OSError):  # the disk is full: then the worker finds out
             attempt.leave_error(rank, error, **details)
@@ -46,7 +49,7 @@ def run(attempt: Attempt, rank: int) -> int:
     return 0
 
 
-def train(attempt: Attempt, rank: int, startup: Startup | None = None) -> dict[str, Any]:
+def train(attempt: Attempt, rank: int, startup: Startup | None = None, *, waits: bool = False) -> dict[str, Any]:
     """The outcome event. Everything heavy is imported here, so that a broken environment is reported, too. `startup` is
     that of a process of its own, out of which is kept what the training does without."""
     from shared import schema
@@ -67,6 +70,9 @@ def train(attempt: Attempt, rank: int, startup: Startup | None = None) -> dict[s
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     startup = startup or Startup()
     startup.mark("imports")
+    if waits:
+        attempt.await_turn()
+        startup.mark("wait")
     context = Context(
         attempt=attempt, spec=spec, rank=rank, num_processes=num_processes, device=device, startup=startup
     )
@@ -112,4 +118,4 @@ def write_log(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    leave(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1]), waits=WAIT in sys.argv[2:]))

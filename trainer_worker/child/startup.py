@@ -1,7 +1,8 @@
 """Seconds from the start of a training's first process to the end of its first step, by part.
 
 The parts, in their order: `prepare` (the phase before, from the start of its process to its end), `wait` (until this
-process was started: devices, launcher), `imports`, `data`, `model`, `trainer`, `first_step`. Together they are `total`.
+process was started, or told that it is its turn: devices, launcher), `imports`, `data`, `model`, `trainer`,
+`first_step`. Together they are `total`; of what was done while the phase before still ran nothing counts twice.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ class Startup:
     def follow(self, seconds: float, ended: float) -> None:
         """The preparation took so long, and ended then."""
         before = {"prepare": round(seconds, 3), "wait": round(max(0.0, self._began - ended), 3)}
-        self.seconds = before | self.seconds
+        beside = max(0.0, ended - self._began)
+        for part in ("imports", "wait"):
+            whole = self.seconds.get(part, 0.0)
+            left = max(0.0, whole - beside)
+            beside -= whole - left
+            before[part] = round(before.get(part, 0.0) + left, 3)
+        self.seconds = before | {name: took for name, took in self.seconds.items() if name not in before}
 
     def mark(self, part: str) -> None:
         """What has happened since the last mark was this."""

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from shared.attempt import Attempt
+from shared.attempt import WAIT, Attempt
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 
@@ -68,4 +68,7 @@ def misbehave(attempt: Attempt, spec: dict, step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Attempt(sys.argv[1]), sys.argv[2])
+    told = Attempt(sys.argv[1])
+    if WAIT in sys.argv[3:]:
+        told.await_turn()
+    main(told, sys.argv[2])

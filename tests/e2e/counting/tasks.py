@@ -23,7 +23,7 @@ class CountWork:
         argv = [sys.executable, str(CHILD), str(run.folder)]
         return [
             Phase(name="prepare", argv=[*argv, "prepare"], needs_devices=False),
-            Phase(name="train", argv=[*argv, "train"]),
+            Phase(name="train", argv=[*argv, "train"], waits=True),
         ]
 
     def run_json(self, run: Run) -> Mapping[str, Any]:
