@@ -84,6 +84,10 @@ class Format:
     learned: bool = False
     #: What the catalog calls the result: "merged" or "quantized".
     makes: str = "quantized"
+    #: Programs that load it where vLLM does not.
+    programs: tuple[str, ...] = ()
+    #: Whether it is one file for such a program: converted first, then quantized with its embeddings.
+    converted: bool = False
     #: Where vLLM serves it; None: nowhere.
     served: Served | None = Served(cuda=(7.0, ANY_NEWER), cpu=True)
     #: The same for widths that are served elsewhere than the others.

@@ -25,11 +25,11 @@ def tell(console: Console, made: dict[str, Any]) -> None:
             row["bits"],
             gib(row["size_gib"]),
             show.said("texts") if row["calibrated"] else "",
-            served(row["vllm"]),
+            served(row),
         )
         for row in made["formats"]
     ]
-    heads = ("  format", "bits", "size", "calibrated with", "vLLM serves it on")
+    heads = ("  format", "bits", "size", "calibrated with", "served by vLLM on")
     show.table(console, [show.said(head) for head in heads], rows, "")
     console.print()
 
@@ -61,7 +61,10 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
         yield show.said("on the CPU, beside trainings: it waits for no device")
 
 
-def served(vllm: dict[str, Any]) -> str:
+def served(row: dict[str, Any]) -> str:
+    vllm = row["vllm"]
+    if row["programs"]:
+        return ", ".join(row["programs"])
     where = show.said(vllm["where"])
     return where + (f" ({show.said('not here')})" if vllm["here"] is False else "")
 

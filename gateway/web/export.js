@@ -44,12 +44,12 @@ function showExportPlan(plan) {
   const chosen = `${made.format} ${made.bits ?? ""}`;
   $("export-format").replaceChildren(...plan.formats.map((row) => {
     const value = `${row.format} ${row.bits ?? ""}`;
-    const label = `${row.format}${row.bits ? `, ${row.bits} bits` : ""}${row.size_gib === null ? "" : `: ${gib(row.size_gib)}`}${row.vllm.here === false ? " (not served here)" : ""}`;
+    const label = `${row.format}${row.bits ? `, ${row.bits} bits` : ""}${row.size_gib === null ? "" : `: ${gib(row.size_gib)}`}${row.programs.length ? ` (${row.programs.join(", ")})` : row.vllm.here === false ? " (not served here)" : ""}`;
     return element("option", { value, title: row.doc, ...(value === chosen ? { selected: "" } : {}) }, label);
   }));
   const row = plan.formats.find((one) => `${one.format} ${one.bits ?? ""}` === chosen);
   const verdict = (part) => (part?.verdict ? ` (${part.verdict.replaceAll("_", " ")})` : "");
-  const lines = [`${[made.base, ...made.adapters].join(" + ")}: ${row.doc} vLLM serves it on ${row.vllm.where}.`];
+  const lines = [`${[made.base, ...made.adapters].join(" + ")}: ${row.doc}${row.programs.length ? "" : ` vLLM serves it on ${row.vllm.where}.`}`];
   if (made.calibration.length) lines.push(`Calibrated with the texts of ${made.calibration.join(", ")}.`);
   if (disk) lines.push(`Disk ${gib(disk.scratch_gib)}${disk.worker ? ` of ${gib(disk.free_gib)} free on ${disk.worker}` : ""}${verdict(disk)}.`);
   if (memory) lines.push(`Memory of the host: ${Object.entries(memory.host_gib).map(([name, size]) => `${name} ${gib(size)}`).join(", ")}${verdict(memory)}.`);

@@ -27,6 +27,8 @@ AS_IT_IS = "auto"
 DTYPE_BYTES = {"float32": 4, "float64": 8}
 #: Scales of a group of weights and what belongs to them, bits a weight.
 GROUP_BITS = 0.25
+#: Of llama.cpp's mixes of types beyond their width, bits a weight: 8.5 of q8_0, 6.6 of q6_k, 4.8 of q4_k_m.
+MIXED_BITS = {8: 0.5, 6: 0.6, 5: 0.7, 4: 0.85, 3: 0.9, 2: 1.3}
 #: Tokenizer, model card and what else lies beside the weights, bytes.
 BESIDE_BYTES = 8 * 1024**2
 #: Interpreter and libraries of an export's process, bytes.
@@ -41,8 +43,12 @@ ROUGH = {
     "verify": (4.0, 30.0),
     "quantize": (10.0, 150.0),
     "verify_quantized": (4.0, 30.0),
+    "vllm_merged": (60.0, 60.0),
+    "vllm_quantized": (60.0, 60.0),
     "publish": (0.5, 4.0),
 }
+#: Phases that take as long whatever comes of the export.
+COMMON = frozenset({"merge", "verify", "vllm_merged", "publish"})
 GB = 10**9
 
 
@@ -112,17 +118,19 @@ def output_bytes(known: Known, made: Format, bits: int | None) -> int | None:
     merged = merged_bytes(known)
     if bits is None or merged is None:
         return merged
-    each = bits + GROUP_BITS
+    each = bits + (MIXED_BITS.get(bits, GROUP_BITS) if made.converted else GROUP_BITS)
     shape = known.shape
     if shape is None:
         return int(merged * each / 16)
+    if made.converted:
+        return int(shape.num_weights * each / 8) + BESIDE_BYTES
     coded = shape.num_linear + shape.num_expert
     return int(coded * each / 8) + (shape.num_weights - coded) * HALF + BESIDE_BYTES
 
 
-def disk(merged: int, output: int, *, quantized: bool) -> Disk:
+def disk(merged: int, output: int, made: Format) -> Disk:
     """The merged model, and beside it the quantized one; what is published is linked where it can be."""
-    scratch = merged + (output if quantized else 0)
+    scratch = merged * (2 if made.converted else 1) + (output if made.bits else 0)
     return Disk(scratch=int(scratch * 1.05), storage=int(output * 1.05))
 
 
@@ -145,17 +153,17 @@ def _quantize_bytes(made: Format, merged: int, output: int, tensor: float) -> fl
     return merged * QUANTIZE_FACTOR if made.calibrated else output + tensor
 
 
-def seconds(known: Known, made: Format) -> dict[str, Any] | None:
+def seconds(known: Known, made: Format, *, asks_vllm: bool) -> dict[str, Any] | None:
     merged = merged_bytes(known)
     if merged is None:
         return None
-    phases = [name for name in ROUGH if made.bits or name not in ("quantize", "verify_quantized")]
+    phases = [name for name in ROUGH if (made.bits or name in COMMON) and (asks_vllm or not name.startswith("vllm"))]
     by_phase, measured = {}, 0
     for name in phases:
         rates = [
             past.seconds[name] / max(past.base_bytes, 1)
             for past in known.past
-            if name in past.seconds and (past.format == made.name or name in ("merge", "verify", "publish"))
+            if name in past.seconds and (past.format == made.name or name in COMMON)
         ]
         measured += bool(rates)
         at_once, each = ROUGH[name]
@@ -170,7 +178,7 @@ def needs(spec: ExportSpec, known: Known) -> Disk | None:
     merged, output = merged_bytes(known), output_bytes(known, chosen, bits)
     if merged is None or output is None:
         return None
-    return disk(merged, output, quantized=bool(chosen.bits))
+    return disk(merged, output, chosen)
 
 
 def make(spec: ExportSpec, known: Known, more: Sequence[Finding] = ()) -> dict[str, Any]:
@@ -190,14 +198,25 @@ def make(spec: ExportSpec, known: Known, more: Sequence[Finding] = ()) -> dict[s
         },
         "disk": told_disk(needs(spec, known), known.room),
         "memory": told_memory(memory(known, chosen, bits), known.room),
-        "seconds": seconds(known, chosen),
-        "formats": table(known),
+        "seconds": seconds(known, chosen, asks_vllm=asks_vllm(spec, known)),
+        "formats": table(known, chosen, bits),
         "findings": [found.as_dict() for found in more],
     }
 
 
-def table(known: Known) -> list[dict[str, Any]]:
+def asks_vllm(spec: ExportSpec, known: Known) -> bool:
+    """Whether vLLM will load the files before they are published, as far as can be told here: an export without a
+    device leaves the cards to others."""
+    made, cards = formats.get(str(spec.export.export_format)), any(device.is_gpu for device in known.serving)
+    served = here(made, spec.export.export_quantization_bit, known) is True
+    return spec.parity.export_verify_vllm != "off" and served and (known.takes_device or not cards)
+
+
+def table(known: Known, chosen: Format, chosen_bits: int | None) -> list[dict[str, Any]]:
     """Every format and width that the model could be exported in."""
+    every = [(made, bits) for made in formats.TABLE.values() for bits in made.bits or (None,)]
+    if (chosen, chosen_bits) not in every:  # a type without a width
+        every.append((chosen, chosen_bits))
     return [
         {
             "format": made.name,
@@ -206,9 +225,9 @@ def table(known: Known) -> list[dict[str, Any]]:
             "size_gib": _gib(output_bytes(known, made, bits)),
             "calibrated": made.calibrated,
             "vllm": {"where": str(serving.where(made.where(bits))), "here": here(made, bits, known)},
+            "programs": list(made.programs),
         }
-        for made in formats.TABLE.values()
-        for bits in made.bits or (None,)
+        for made, bits in every
     ]
 
 
@@ -268,7 +287,11 @@ def findings(spec: ExportSpec, known: Known) -> Iterator[Finding]:
         advice = Text("Name a dataset like what the model will be asked.")
         yield warning("export_quantization_dataset", Origin.ESTIMATE, text, advice)
     bits = spec.export.export_quantization_bit
-    if here(chosen, bits, known) is False:
+    if chosen.where(bits) is None and chosen.programs:
+        text = Text("Deployments do not serve format {name}; {programs} load it.", name=chosen.name,
+                    programs=", ".join(chosen.programs))  # fmt: skip
+        yield info("export_format", Origin.REFERENCE, text)
+    elif here(chosen, bits, known) is False:
         told = f"{chosen.name} ({bits} bits)" if bits in chosen.served_at else chosen.name
         text = Text("No machine here serves format {name}: vLLM does on {where}.", name=told,
                     where=serving.where(chosen.where(bits)))  # fmt: skip

@@ -140,3 +140,16 @@ def test_what_lf_takes_in_an_export_and_does_not_read_is_taken_and_told(platform
     for wrong in ({"stage": "rm"}, {"quantization_bit": 4}, {"learning_rate": 1e-5}, {"default_system": "Be kind."}):
         body = {"kind": "export", "model": "base", **wrong}
         assert platform.post("/v1/plans", body).status_code == 422, wrong
+
+
+def test_a_file_for_llama_cpp_has_its_size_and_its_programs(platform: Platform) -> None:
+    made = ask(platform, export_gguf_type="q4_k_m")
+
+    # Qwen2.5-32B's GGUF in q4_k_m is published with 19.9 GB, in q8_0 with 34.8 GB.
+    rows = {row["bits"]: row for row in made["formats"] if row["format"] == "gguf"}
+    assert made["export"]["size_gib"] == rows[4]["size_gib"]
+    assert rows[4]["size_gib"] * GIB == pytest.approx(19.9e9, rel=0.03)
+    assert rows[8]["size_gib"] * GIB == pytest.approx(34.8e9, rel=0.03)
+    assert rows[4]["programs"] == ["llama.cpp", "Ollama"] and "llama.cpp, Ollama" in told(made)
+    assert any("Deployments do not serve" in found["message"] for found in made["findings"])
+    assert ask(platform, export_gguf_type="f16")["formats"][-1]["bits"] is None
