@@ -43,6 +43,8 @@ class Sources:
     name: str
     #: The training that made it; None when the ledger does not know.
     training: Job | None
+    #: By what that training's rows are known again (shared/witness.py); None: it told none.
+    witnesses: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ class ExportWork:
             "wording": {} if spec.source.template else trained_wording(training),
             **texts.told(run, spec, sources.training),
             "training": training or None,
+            "witnesses": sources.witnesses,
             **asked.as_members(run.settings),
             "lineage": {
                 "name": command.model_name(sources.name, str(spec.export.export_format), spec.export.export_dir),
@@ -136,6 +139,7 @@ class ExportWork:
                 "output_dir": run.job.spec["export_dir"],
                 "quantization": done["quantization"],
                 "verification": done["verification"],
+                "held_out": told["witnesses"],
             },
             metadata=dict(run.job.metadata),
         )
@@ -182,8 +186,15 @@ def find_sources(run: Run, spec: ExportSpec) -> Sources:
         if not any(is_base_of(before, adapter) for before in chain[:place]):
             raise InvalidSpec(of_another_base(adapter, base), field="adapter_name_or_path")
     weights = (1.0,) * found + tuple(spec.source.adapter_weights or (1.0,) * len(spec.source.adapters))
-    training = next((job for one in reversed(chain) if (job := training_job(run, one))), None)
-    return Sources(base=base, adapters=tuple(adapters), weights=weights, name=chain[-1].name, training=training)
+    last = next((one for one in reversed(chain) if training_job(run, one)), None)
+    return Sources(
+        base=base,
+        adapters=tuple(adapters),
+        weights=weights,
+        name=chain[-1].name,
+        training=training_job(run, last) if last else None,
+        witnesses=last.record.config.get("held_out") if last and last.record else None,
+    )
 
 
 def is_base_of(model: Resolved, adapter: Resolved) -> bool:

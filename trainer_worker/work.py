@@ -104,7 +104,7 @@ class TrainWork:
         told = json.loads((run.folder / "run.json").read_text())["publishes"]
         sealed = run.publish(run.output, OUTPUT)
         model = NewModel(
-            **{**told, "config": told["config"] | {"metrics": dict(done["metrics"])}},
+            **{**told, "config": told["config"] | {"metrics": dict(done["metrics"]), "held_out": done.get("held_out")}},
             job_id=run.job.id,
             uri=sealed.uri,
             digest=sealed.digest,

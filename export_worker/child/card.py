@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,40 @@ def figures(card: Card) -> str:
             cells = [title, *logits, f"{found['loss_reference']:.4f}", f"{found['loss']:.4f}"]
             rows.append(f"| {' | '.join(cells)} |\n")
     rows_from = card.verification.get("rows_from", "")
+    lines = "".join(f"- {line}\n" for line in proven(card.verification))
     return (
         "## Verification\n\n"
         f"On {card.verification.get('num_rows')} rows ({rows_from}).\n\n"
         "| | relative difference of logits | largest difference | same likeliest token | loss before | loss after |\n"
-        "|---|---|---|---|---|---|\n" + "".join(rows)
+        "|---|---|---|---|---|---|\n" + "".join(rows) + "\n" + lines
     )
+
+
+def proven(verification: Mapping[str, Any]) -> Iterator[str]:
+    """In words, also what was not proven."""
+    if prompted := verification.get("prompts"):
+        same = f"{prompted['num_same']} of {prompted['num_prompts']}"
+        yield f"Prompts: {same} are the same tokens as in {prompted['compared_with']}; generation stops at tokens " + (
+            ", ".join(map(str, prompted["stops"])) or "that no file names"
+        )
+    if weighed := verification.get("weights"):
+        told = f"{weighed['num_same']} tensors are the base's to the bit, {weighed['num_changed']} have changed as the "
+        yield f"Weights: {told}adapter says" if weighed["compared"] else f"Weights: not compared, {weighed['why']}"
+    if ratio := (verification.get("quantized") or {}).get("perplexity_ratio"):
+        yield f"Perplexity: {ratio:.3f} times that of the merged model"
+    if vllm := verification.get("vllm"):
+        yield from _by_vllm(vllm)
+    if left_out := verification.get("left_out"):
+        yield f"Not compared: {left_out}"
+
+
+def _by_vllm(vllm: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("merged", "quantized"):
+        if found := vllm.get(name):
+            said = f"loss {found['loss']:.4f}, {found['num_same_prompts']} prompts the same" if found["proven"] else ""
+            yield f"vLLM, {name} files: {said or 'not asked, ' + found['why']}"
+    if not vllm["proven"] and vllm.get("why"):
+        yield f"vLLM: not asked, {vllm['why']}"
 
 
 def serving(card: Card) -> str:

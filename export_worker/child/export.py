@@ -109,6 +109,7 @@ def known_from(run: Mapping[str, Any], source: Source) -> Known:
         spec=spec,
         evaluated=run["held_out"],
         trained=run.get("trained_on") or [],
+        witnesses=run.get("witnesses"),
         calibration=run["calibration"],
         tokenizer=carry.tokenizer_folder(source) if grown or spec is None else source.model,
         trust_remote_code=source.trust_remote_code,
@@ -148,6 +149,9 @@ def prove(order: Order, watch: Watch) -> Found:
         watch.say(Text(text, name=name), level="warning")
     limits = order.spec.parity
     held_out = gather(order.known, limits.export_verify_rows)
+    if held_out.recognized and not held_out.recognized[0]:
+        text = "No row of the datasets gives the token ids that the training had: other rows are compared."
+        watch.say(Text(text), level="warning")
     questions = Questions(
         samples=held_out.samples,
         num_answers=limits.export_verify_answers,
@@ -222,6 +226,7 @@ def verify_merged(
     return merged, {
         "num_rows": len(questions.samples),
         "rows_from": held_out.rows_from,
+        "rows_recognized": held_out.recognized,
         "prompts": prompted,
         "weights": weighed,
         "merge": verify.check_merge(trained, merged, effect, limits, rounded),
@@ -255,7 +260,7 @@ def verify_quantized(
     """Adds its figures to the verification. None: only vLLM can load so large a model in this format."""
     how = loading.choose(order.merged, order.source.device)
     if how.left_out and not quantizers.reads(order.format):
-        verification["quantized"] = {"compared": False, "why": f"transformers would unpack it: {how.left_out}"}
+        verification["left_out"] = f"{how.left_out} The quantized files are left to vLLM alone."
         return None
     back = ReadBack(
         source=replace(order.source, device=how.device),

@@ -7,18 +7,27 @@ tokenizer), and not the files that are about to be published: that those say the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from export_worker.child.rows import PROBES, Sample, choose_rows, encode, render
-from shared import stages, vocabulary
+from export_worker.child.rows import PROBES, Sample, choose_rows, encode, read_rows, render
+from shared import stages, vocabulary, witness
 from shared.conversation import Encoder, Unlearnable
 from shared.rows import Row
 from shared.spec import TrainSpec
 
+#: Rows that are encoded to find those of the training again, at most.
+MAX_SEARCHED = 20_000
+WORDS = {
+    "eval_dataset": "the evaluation data of the training",
+    "val_size": "the rows that the training held out (val_size)",
+    "dataset": "the training data: nothing was held out",
+}
 #: Rows looked at for each that is used: some hold nothing to score.
 SPARE = 3
 #: Tokens of a row that are compared; a longer one is read from shortly before its scored tokens.
@@ -48,6 +57,8 @@ class HeldOut:
     rows_from: str
     #: Whether the ids are those of a training, or only those of the model's own template.
     is_trained: bool
+    #: Rows of the training that were known again by their ids, and how many it had told of; None: of none.
+    recognized: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +69,8 @@ class Known:
     spec: TrainSpec | None
     evaluated: Sequence[Mapping[str, Any]]
     trained: Sequence[Mapping[str, Any]]
+    #: By what the training's rows are known again: {"from", "digests"}; None: it told of none.
+    witnesses: Mapping[str, Any] | None = None
     #: Texts of the calibration, where no others are known.
     calibration: Sequence[Mapping[str, Any]]
     #: Folder of the tokenizer as it was before the training, or where it added tokens, as it published it.
@@ -80,9 +93,12 @@ def gather(known: Known, count: int) -> HeldOut:
     tokenizer = AutoTokenizer.from_pretrained(known.tokenizer, trust_remote_code=known.trust_remote_code)
     if known.spec is None and known.template:
         tokenizer.chat_template = known.template
-    datasets, where = known.choice
-    rows = choose_rows(datasets, count * SPARE)
     speaks = vocabulary.encoder(vocabulary.of_transformers(tokenizer), known.spec) if known.spec else None
+    rows, where = _recognized(known, speaks, count), WORDS.get((known.witnesses or {}).get("from", ""), "")
+    found = len(rows)
+    if not rows:
+        datasets, where = known.choice
+        rows = choose_rows(datasets, count * SPARE)
     made = _learned(rows, speaks, known.spec) if speaks and known.spec else _plain(rows, tokenizer)
     samples = [sample for sample in made if sample.score_from < len(sample.input_ids)][:count]
     if not samples:
@@ -94,7 +110,25 @@ def gather(known: Known, count: int) -> HeldOut:
         ends=_ends(samples, speaks),
         rows_from=where,
         is_trained=speaks is not None,
+        recognized=(found, min(count, len(known.witnesses["digests"]))) if known.witnesses and speaks else None,
     )
+
+
+def _recognized(known: Known, speaks: Encoder | None, count: int) -> list[Row]:
+    """Rows that give the very ids that the training told of; none where it told of none."""
+    if known.witnesses is None or known.spec is None or speaks is None:
+        return []
+    wanted, kind = set(known.witnesses["digests"]), stages.get(known.spec.tuning.stage).samples
+    datasets = known.evaluated if known.witnesses["from"] == "eval_dataset" else known.trained
+    found = []
+    for row in islice(read_rows(datasets), MAX_SEARCHED):
+        with suppress(Unlearnable):
+            if (told := witness.digest(speaks.samples(row, kind)[0].input_ids)) in wanted:
+                wanted.remove(told)
+                found.append(row)
+        if len(found) == count or not wanted:
+            break
+    return found
 
 
 def _learned(rows: Iterable[Row], speaks: Encoder, spec: TrainSpec) -> list[Sample]:

@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from export_worker.child import __main__ as child
 from export_worker.child import answers, loading, served, verify
 from export_worker.child.answers import Answer
 from export_worker.child.failed import VerificationFailed
+from export_worker.child.held_out import Known, gather
 from export_worker.child.reading import Questions, Reading
 from export_worker.child.rows import Sample
 from export_worker.child.serving import Prompt, Served, Serving
 from export_worker.child.serving import Sample as Asked
 from export_worker.child.watch import Watch
-from shared import schema
+from shared import schema, witness
 from shared.spec import TrainSpec
 from shared.spec.parity import Parity
 from tests.child.export_fixtures import Recorder, llama, lora, write_rows
@@ -74,6 +76,25 @@ def test_prompts_and_ends_are_those_of_the_training(base: Path, adapter: Path, t
     assert found["weights"]["compared"] and found["weights"]["num_changed"] == 8
     assert found["merge"]["answers"]["num_answers"] == 1
     assert found["vllm"] == {"proven": False, "why": ""}
+
+
+def test_the_very_rows_that_the_training_held_out_are_known_again(base: Path, adapter: Path, tmp_path: Path) -> None:
+    training = schema.load(TrainSpec, {"model_name_or_path": "tiny", "dataset": "facts", "val_size": 2})
+    rows = str(write_rows(tmp_path / "a.json", 12))
+    known = Known(
+        spec=training,
+        evaluated=[],
+        trained=[{"path": rows, "format": "alpaca", "columns": {}, "name": "facts"}],
+        calibration=[],
+        tokenizer=base,
+    )
+    spoken = "<|im_start|>user\nQuestion 7?<|im_end|>\n<|im_start|>assistant\nAnswer number 7.<|im_end|>"
+    ids = AutoTokenizer.from_pretrained(base)(spoken).input_ids
+    told = {"from": "val_size", "digests": [witness.digest(ids), "0" * 16]}
+    found = gather(replace(known, witnesses=told), 4)
+    assert [sample.input_ids for sample in found.samples] == [ids]
+    assert (found.rows_from, found.recognized) == ("the rows that the training held out (val_size)", (1, 2))
+    assert gather(replace(known, witnesses=told | {"digests": ["0" * 16]}), 4).recognized == (0, 1)
 
 
 def test_another_template_than_that_of_the_training_fails_unless_it_is_wanted(

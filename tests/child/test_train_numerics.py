@@ -169,6 +169,9 @@ def test_val_size_holds_rows_out(tmp_path: Path, tiny: Path, rows: Path) -> None
 
     assert attempt.of("metrics")[-1]["total_steps"] == 5  # 18 of 24 rows in batches of 4
     assert any("eval_loss" in data for data in attempt.of("metrics"))
+    # By their digests an export knows them again.
+    held_out = attempt.outcome["data"]["held_out"]
+    assert (held_out["from"], len(set(held_out["digests"]))) == ("val_size", 6)
 
 
 @pytest.mark.parametrize("spec", [{"bf16": True}, {"pure_bf16": True}, {}, {"bf16": True, "finetuning_type": "full"}])

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from shared import stages
+from shared import stages, witness
 from shared.conversation import share, without_middle
 from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
@@ -59,6 +59,27 @@ def load(context: Context) -> Parts:
     most = int(np.sort(train.lengths)[::-1][: spec.train.per_device_train_batch_size].sum())
     share_learned = store.meta["num_learned"] / max(1, store.meta["num_tokens"])
     return Parts(train=train, evaluation=evaluation, most_tokens=most, most_learned=int(most * share_learned))
+
+
+def held_out(context: Context) -> dict[str, Any]:
+    """What an export knows the rows of the validation by, else some that were trained on."""
+    spec, places = context.spec, json.loads((context.attempt.folder / PREPARED).read_text())
+    store = TokenStore(Path(places["train"]))
+    trained, split_off = split(num_rows(spec, store), spec.data.val_size, spec.train.seed)
+    if places["eval"]:
+        stores = (TokenStore(Path(place)) for place in places["eval"].values())
+        pairs = [(other, row) for other in stores for row in range(num_rows(spec, other))]
+        return {"from": "eval_dataset", "digests": _digests(spec, pairs)}
+    return {
+        "from": "val_size" if split_off else "dataset",
+        "digests": _digests(spec, [(store, row) for row in split_off or trained]),
+    }
+
+
+def _digests(spec: TrainSpec, rows: Sequence[tuple[TokenStore, int]]) -> list[str]:
+    """Of a pair the better answer counts."""
+    step = 2 if stages.get(spec.tuning.stage).rows == "pair" else 1
+    return [witness.digest(store.sample(step * row)[0].tolist()) for store, row in rows[: witness.NUM_TOLD]]
 
 
 def num_rows(spec: TrainSpec, store: TokenStore) -> int:

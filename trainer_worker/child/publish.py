@@ -17,7 +17,7 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from trainer_worker.child import ends, pissa, tokenizer
+from trainer_worker.child import datasets, ends, pissa, tokenizer
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import load_config, stored_dtype
 from trainer_worker.child.report import measured_in
@@ -130,6 +130,7 @@ def result(trainer: StageTrainer, metrics: dict[str, float]) -> dict[str, Any]:
         # Whose weights are published, where it is not the last.
         "best_step": best_step,
         "kernels": dict(trainer.kernels),
+        "held_out": datasets.held_out(trainer.context),
         "startup_seconds": trainer.context.startup.seconds,
         "memory_by_rank": trainer.throughput.memory,
         "metrics": {
