@@ -1,107 +1,53 @@
-"""Models, one resource for both worlds: OpenAI's members and ours. Base models are registered here, others by jobs."""
+"""Models, one resource for both worlds: OpenAI's members and ours. Files below them are gateway/downloads.py's."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, evaluations, lineage, marks, openapi, pushing
+from gateway import body, evaluations, lineage, marks, modeluploads, openapi, pushing, registering
 from gateway.admission import user_of
 from gateway.auth import project_id, require_admin
 from gateway.downloads import find
 from gateway.services import services
 from shared import catalog
-from shared.errors import Complaint, Conflict, InvalidSpec, NotFound
-from shared.ids import new_id
-from shared.records import Model, NewModel
+from shared.errors import Conflict
+from shared.records import Model
 from shared.store.checkpoints import MARK
-from shared.tongues import Text
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="The catalog")
 
-MAX_NAME_CHARS = 200
 #: Of a record, by which models are listed.
 MEMBERS = ("kind", "family", "base_model")
 FILTERS: list[dict[str, Any]] = [
     {"in": "query", "name": name, "schema": {"type": "string"}, "description": f"Only models with this {name}."}
     for name in (*MEMBERS, "tag")
 ]
-#: Files that run code when they are loaded.
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @blueprint.route("", methods=["POST"])
-@blueprint.doc(requestBody=openapi.body_of("NewModel"), responses=openapi.created("Model"))
+@blueprint.doc(requestBody=openapi.MODEL_BODY, responses=openapi.created("Model"))
 def register() -> Response:
-    """Register a base model from a folder below an import root, or from the Hub
+    """Register a base model, or an adapter on one: a folder below an import root, a model of the Hub, or an upload
 
     A folder is copied into the artifact store and sealed. A model of the Hub stays there: who needs it downloads it.
+    An upload is multipart: `name`, and the files as parts `files` with their paths as file names. A folder with an
+    adapter_config.json is an adapter, on `base_model` or the model that its config names.
     """
-    given = body.json_object()
-    name, source = _checked(given), given["model_name_or_path"]
+    is_upload = request.mimetype == "multipart/form-data"
+    wanted = registering.wish(request.form.to_dict() if is_upload else body.json_object(), is_upload=is_upload)
     # The second of two at once waits and finds the first one's, instead of copying gigabytes again.
-    with services().locks.holding("model", project_id(), name):
-        twin = _twin(name, source)
-        model = twin or _registered_from(name, source)
+    with services().locks.holding("model", project_id(), wanted.name):
+        if is_upload:
+            with modeluploads.folder() as folder:
+                model, created = registering.uploaded(wanted, folder)
+        else:
+            model, created = registering.register(wanted)
     answer = jsonify(model_json(model))
-    answer.status_code = 200 if twin else 201
+    answer.status_code = 201 if created else 200
     return answer
-
-
-def _twin(name: str, source: str) -> Model | None:
-    """The model of this name, when it came from there. Raises Conflict when it came from elsewhere."""
-    twin = _registered(name)
-    if twin and twin.metadata.get("source") != source:
-        raise Conflict(
-            "There is a model {name!r} already: choose another name or delete it first", field="name", name=name
-        )
-    return twin
-
-
-def _registered_from(name: str, source: str) -> Model:
-    path = _folder(source)
-    if path is not None:
-        return _copied(name, path, source)
-    new = NewModel(
-        name=name,
-        kind="base",
-        uri=catalog.HUB + source,
-        digest="",
-        size_bytes=0,
-        format="safetensors",
-        metadata={"source": source},
-    )
-    return services().store.models.create(project_id(), new)
-
-
-def _copied(name: str, path: Path, source: str) -> Model:
-    uri = services().artifacts.uri("models", new_id("model-"))
-    try:
-        return _sealed(name, path, source, uri)
-    except BaseException:  # a full disk, or another gateway that was faster: nothing may be left without a record
-        services().artifacts.delete(uri)
-        raise
-
-
-def _sealed(name: str, path: Path, source: str, uri: str) -> Model:
-    sealed = services().artifacts.put_folder(path, uri)
-    new = NewModel(
-        name=name,
-        kind="base",
-        uri=sealed.uri,
-        digest=sealed.digest,
-        size_bytes=sealed.size_bytes,
-        format="safetensors",
-        config=json.loads((path / "config.json").read_text()),
-        metadata={"source": source},
-    )
-    return services().store.models.create(project_id(), new)
 
 
 @blueprint.route("", methods=["GET"])
@@ -164,84 +110,13 @@ def delete(name: str) -> Response:
         raise Conflict(
             "Model {name!r} is used by job {user}: cancel it first or wait for its end", name=model.name, user=user
         )
-    services().store.models.delete(project_id(), model.name)
-    if not catalog.is_on_hub(model.uri):
+    storage_id = None if catalog.is_on_hub(model.uri) else services().artifacts.storage_id()
+    services().store.models.delete(project_id(), model.name, storage_id)
+    if storage_id is not None:
+        # What is left when this fails, a worker deletes later.
         services().artifacts.delete(model.uri)
+        services().store.discarded.forget(model.uri)
     return jsonify({"id": name, "object": "model", "deleted": True})
-
-
-def _checked(given: dict[str, Any]) -> str:
-    """The name. Raises InvalidSpec with every complaint."""
-    complaints = [
-        Complaint(field=field, message="is unknown: use name and model_name_or_path", code="unknown_field")
-        for field in given
-        if field not in ("name", "model_name_or_path")
-    ]
-    for field in ("name", "model_name_or_path"):
-        value = given.get(field)
-        if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > MAX_NAME_CHARS:
-            message = Text("must be a text of 1 to {most} characters", most=MAX_NAME_CHARS)
-            complaints.append(Complaint(field=field, message=message))
-    if complaints:
-        raise _refusal(*complaints)
-    return str(given["name"])
-
-
-def _folder(name: str) -> Path | None:
-    """The folder that is meant; None for a model of the Hub."""
-    field = "model_name_or_path"
-    path = next(_below_import_roots(name), None)
-    if path is None and services().settings.hub and catalog.is_hub_id(name):
-        return None
-    if path is None:
-        text = "is {name!r}: must be a folder below TUNESMITH_IMPORT_ROOTS, or a Hub id where TUNESMITH_HUB is on"
-        message = Text(text, name=name)
-        raise _refusal(Complaint(field=field, message=message, code="model_not_found"))
-    if wrong := _unfit(path):
-        raise _refusal(Complaint(field=field, message=Text("is {name!r}: {wrong}", name=name, wrong=wrong)))
-    return path
-
-
-def _below_import_roots(name: str) -> Iterator[Path]:
-    """As an absolute path: a model of the catalog may have the folder's name, and the folder is meant."""
-    settings = services().settings
-    for root in settings.import_roots:
-        # OSError: a name that no file can have.
-        with suppress(NotFound, OSError):
-            found = catalog.resolve_model(services().store, settings, project_id(), str(root / name))
-            if found.path is not None:
-                yield found.path
-
-
-def _unfit(folder: Path) -> Text | None:
-    """Why the folder cannot be registered."""
-    if not folder.is_dir():
-        return Text("not a folder")
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    outside = [path for path in folder.rglob("*") if not path.resolve().is_relative_to(folder)]
-    if outside:
-        return Text("{name} is a link to a place outside of the folder", name=outside[0].name)
-    if pickled := [path.name for path in files if path.suffix in PICKLED]:
-        return Text("{name} may run code when it is loaded: only safetensors are taken", name=pickled[0])
-    if not any(path.suffix == ".safetensors" for path in files):
-        return Text("it holds no *.safetensors")
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return Text("it holds no readable config.json")
-    told = isinstance(config, dict) and config.get("model_type")
-    return None if told else Text("its config.json has no model_type")
-
-
-def _registered(name: str) -> Model | None:
-    try:
-        return services().store.models.get(project_id(), name)
-    except NotFound:
-        return None
-
-
-def _refusal(*complaints: Complaint) -> InvalidSpec:
-    return InvalidSpec("; ".join(f"{c.field} {c.message}" for c in complaints), complaints=complaints)
 
 
 def model_json(model: Model) -> dict[str, Any]:

@@ -69,6 +69,15 @@ UPLOAD_BODY: dict[str, Any] = {
 }
 
 
+MODEL_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/NewModel"}},
+        "multipart/form-data": {"schema": {"$ref": "#/components/schemas/ModelUpload"}},
+    },
+}
+
+
 def body_of(name: str, *, yaml: bool = False) -> dict[str, Any]:
     types = ("application/json", "application/yaml") if yaml else ("application/json",)
     schema_of = {"schema": {"$ref": f"#/components/schemas/{name}"}}
@@ -284,7 +293,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "NewModel": {
         "type": "object",
         "required": ["name", "model_name_or_path"],
-        "properties": {"name": _TEXT, "model_name_or_path": _TEXT},
+        "properties": {"name": _TEXT, "model_name_or_path": _TEXT, "base_model": _TEXT},
+    },
+    "ModelUpload": {
+        "type": "object",
+        "required": ["name", "files"],
+        "properties": {
+            "name": _TEXT, "base_model": _TEXT,
+            "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        },
     },
     "Upload": {
         "type": "object",

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -108,17 +108,17 @@ class ArtifactStore:
         self._write(local, parts, adopt)
         return Sealed(uri=uri, digest=f"sha256:{file.sha256}", size_bytes=file.size_bytes, files=(file,))
 
-    def put_folder(self, local: Path, uri: str, *, adopt: bool = False) -> Sealed:
+    def put_folder(
+        self, local: Path, uri: str, *, adopt: bool = False, skip: Callable[[str], bool] | None = None
+    ) -> Sealed:
         """Seal a folder: its files, then the manifest. Putting the same again is fine, something else is a Conflict.
 
         `adopt`: the caller gives the files away; where the file system can, they get a second name instead of a copy,
-        and become read-only. Never for files of a user.
+        and become read-only. Never for files of a user. `skip`: paths within the folder that are left out.
         """
         parts = _split(uri)
-        files = tuple(_digest(path, name) for name, path in _walk(local))
-        if not files:
-            raise NotFound(f"{local} holds no files to publish")
-        manifest = json.dumps({"schema_version": 1, "files": [asdict(file) for file in files]}, indent=1).encode()
+        files = _digests(local, skip)
+        manifest = _manifest(files)
         if self.exists(uri):
             if self._fs.cat_file(self._at((*parts, MANIFEST))) != manifest:
                 raise Conflict(f"{uri} is sealed already and holds something else")
@@ -232,6 +232,27 @@ class ArtifactStore:
             self._fs.get_file(f"{path}/{file.path}", str(local))
             if (found := _digest(local, file.path)) != file:
                 raise CorruptArtifact(f"{uri}/{file.path} came with sha256 {found.sha256}, sealed was {file.sha256}")
+
+
+def digest_of(folder: Path, skip: Callable[[str], bool] | None = None) -> str:
+    """What put_folder would give as its digest. Raises NotFound where it holds nothing."""
+    return f"sha256:{hashlib.sha256(_manifest(_digests(folder, skip))).hexdigest()}"
+
+
+def _digests(folder: Path, skip: Callable[[str], bool] | None) -> tuple[SealedFile, ...]:
+    files = tuple(_digest(path, name) for name, path in _walk(folder) if not (skip and skip(name)))
+    if not files:
+        raise NotFound(f"{folder} holds no files to publish")
+    return files
+
+
+def _manifest(files: Iterable[SealedFile]) -> bytes:
+    return json.dumps({"schema_version": 1, "files": [asdict(file) for file in files]}, indent=1).encode()
+
+
+def is_plain(path: str) -> bool:
+    """Whether it is a relative path, with slashes, that leads nowhere else."""
+    return all(_is_name(part) for part in path.split("/"))
 
 
 def _split(uri: str) -> tuple[str, ...]:

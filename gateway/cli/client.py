@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +86,12 @@ class Client:
     def upload(self, path: str, file: Path, fields: dict[str, str]) -> Any:
         with file.open("rb") as stream:
             return self._json("POST", path, files={"file": (file.name, stream)}, data=fields)
+
+    def upload_folder(self, path: str, files: Mapping[str, Path], fields: dict[str, str]) -> Any:
+        """Each file under its path within the folder."""
+        with ExitStack() as stack:
+            parts = [("files", (name, stack.enter_context(file.open("rb")))) for name, file in files.items()]
+            return self._json("POST", path, files=parts, data=fields)
 
     def download(self, url: str, target: Path, /, **query: Any) -> None:
         """One file into `target`, its folders made."""

@@ -16,7 +16,7 @@ from shared.ids import new_id
 from shared.records import Model, NewModel
 from shared.store.checkpoints import as_model, on_base
 from shared.store.columns import now, record
-from shared.store.discarded import adopt
+from shared.store.discarded import adopt, discard
 from shared.store.engine import Database
 from shared.store.moves import lock_project
 from shared.store.names import check_name, fitting
@@ -90,8 +90,8 @@ class Models:
                 connection.execute(update(models).where(models.c.id == model.id).values(changed))
             return record(Model, one(connection, query, f"model {name!r}"))
 
-    def delete(self, project_id: str, name: str) -> Model:
-        """The deleted record, so that its files can go too. Raises: Conflict while it is deployed or is a base."""
+    def delete(self, project_id: str, name: str, storage_id: str | None = None) -> Model:
+        """The deleted record; its files, in the storage of this id, may go. Raises: Conflict while it is in use"""
         with self._database.write() as connection:
             lock_project(connection, project_id)
             query = select(models).where(models.c.project_id == project_id, models.c.name == name)
@@ -99,6 +99,8 @@ class Models:
             if users := ", ".join(_users(connection, project_id, name)):
                 raise Conflict("Model {name!r} is in use by {user}: delete that first", name=name, user=users)
             connection.execute(delete(models).where(models.c.id == model.id))
+            if storage_id is not None:
+                discard(connection, [model.uri], storage_id)
             return model
 
 

@@ -230,6 +230,16 @@ def test_a_model_knows_the_very_record_that_it_was_made_from(store: Store, proje
     assert store.models.list(project, parent_id=adapter.id) == [merged]
 
 
+def test_files_of_a_deleted_model_are_not_lost_track_of(store: Store, project: str) -> None:
+    store.models.create(project, model("smol", uri="store://models/smol"))
+
+    store.models.delete(project, "smol", "storage-1")
+
+    assert store.discarded.due("storage-1", grace_seconds=0) == ["store://models/smol"]
+    store.models.create(project, model("again", uri="store://models/smol"))
+    assert store.discarded.due("storage-1", grace_seconds=0) == []
+
+
 def test_whoever_uses_a_model_is_named(store: Store, project: str) -> None:
     store.models.create(project, model("b"))
     for name in ("a", "c"):

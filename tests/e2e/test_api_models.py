@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -136,6 +137,12 @@ def test_the_command_takes_a_download_up_where_it_broke_and_checks_it(
         assert not list(target.glob("model*"))
 
         monkeypatch.setenv("TUNESMITH_API_KEY", platform.keys["user"])
+        (target / "config.json").write_text('{"model_type": "llama"}')
+        (target / "training_args.bin").write_text("pickle")
+        assert cli.main(["models", "upload", "by-me", str(target)]) == 2  # the weights were not brought again
+        (target / "model.safetensors").write_bytes(WEIGHTS)
+        assert cli.main(["models", "upload", "by-me", str(target)]) == 0
+        assert "base, 3.0 MiB" in capsys.readouterr().out
         words = ["models", "tag", "team/mine", "--aliases", "good,best", "--metadata", "by=me"]
         assert cli.main(words) == 0
         assert "aliases best, good; tags none" in capsys.readouterr().out
@@ -249,3 +256,71 @@ def test_an_export_that_names_a_repository_is_followed_by_its_push(tmp_path: Pat
     off.post("/v1/models", {"name": "tiny", "model_name_or_path": "tiny"})
     refused = off.post("/v1/jobs", export | {"hf_hub_token": "hf_secret"}).get_json()["error"]
     assert (refused["param"], "TUNESMITH_HUB" in refused["message"]) == ("export_hub_model_id", True)
+
+
+def adapter_files(folder: Path, base: str) -> Path:
+    """As LLaMA Factory leaves them, with what a training has beside its model."""
+    config = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj"],
+        "base_model_name_or_path": base,
+    }
+    for name, content in {
+        "adapter_config.json": json.dumps(config), "adapter_model.safetensors": "weights", "tokenizer.json": "{}",
+        "training_args.bin": "pickle", "checkpoint-2/optimizer.pt": "pickle",
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+def upload(platform: Platform, name: str, folder: Path, **fields: str) -> Any:
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [(io.BytesIO(path.read_bytes()), path.relative_to(folder).as_posix()) for path in paths]
+    data = {"name": name, "files": files, **fields}
+    return platform.client.post("/v1/models", data=data, headers=platform.headers("user"))
+
+
+def test_an_adapter_of_somebody_else_comes_as_a_folder_or_as_an_upload(platform: Platform, tmp_path: Path) -> None:
+    platform.post("/v1/models", {"name": "tiny", "model_name_or_path": "tiny"})
+    root = adapter_files(platform.settings.home / "import" / "lora", base="tiny")
+    added = platform.post("/v1/models", {"name": "theirs", "model_name_or_path": "lora"})
+    assert (added.status_code, added.get_json()["kind"], added.get_json()["base_model"]) == (201, "adapter", "tiny")
+
+    elsewhere = adapter_files(tmp_path / "lora", base="/data/models/tiny")
+    refused = upload(platform, "mine", elsewhere).get_json()["error"]
+    assert (refused["param"], "/data/models/tiny" in refused["message"]) == ("base_model", True)
+    made = upload(platform, "mine", elsewhere, base_model="tiny")
+    assert (made.status_code, made.get_json()["base_model"]) == (201, "tiny")
+    names = [file["id"] for file in platform.get("/v1/models/mine/files").get_json()["data"]]
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"]
+    assert platform.get("/v1/models/mine").get_json()["config"]["lora_rank"] == 4
+    assert platform.get("/v1/models/tiny").get_json()["derived"] == ["theirs", "mine"]
+    assert platform.post("/v1/jobs", {"kind": "export", "model_name_or_path": "mine"}).status_code == 201
+
+    assert upload(platform, "mine", elsewhere, base_model="tiny").status_code == 200
+    (elsewhere / "tokenizer.json").write_text("[]")
+    assert upload(platform, "mine", elsewhere, base_model="tiny").status_code == 409
+    assert upload(platform, "theirs", root).status_code == 409
+    assert [path.name for path in (platform.settings.run_dir / "uploads").iterdir()] == []
+
+
+def test_an_upload_holds_nothing_but_a_models_files(platform: Platform, tmp_path: Path) -> None:
+    files = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights"}
+    told = {
+        "../config.json": "relative path", "/etc/config.json": "relative path", "pytorch_model.bin": "may run code",
+    }  # fmt: skip
+    for name, why in told.items():
+        parts = [(io.BytesIO(content), path) for path, content in {**files, name: b"x"}.items()]
+        refused = platform.client.post(
+            "/v1/models", data={"name": "up", "files": parts}, headers=platform.headers()
+        ).get_json()["error"]
+        assert (refused["param"], why in refused["message"]) == ("files", True)
+    parts = [(io.BytesIO(content), path) for path, content in files.items()]
+    made = platform.client.post("/v1/models", data={"name": "up", "files": parts}, headers=platform.headers())
+    assert (made.status_code, made.get_json()["kind"]) == (201, "base")
+    for body in ({"name": "a@b"}, {"name": "a/files/b"}):
+        refused = platform.post("/v1/models", {**body, "model_name_or_path": "tiny"})
+        assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, "name")

@@ -1,4 +1,4 @@
-"""The registry: list models, look at one, register a base model, tag, download, push to the Hub or delete one."""
+"""The registry: list models, look at one, add, upload, tag, download, push or delete one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from gateway.cli.client import Client, connect
 from gateway.cli.fetching import address
 from shared.settings import Settings
 
-HELP = "list, show, add, tag, download, push or delete models"
+HELP = "list, show, add, upload, tag, download, push or delete models"
+
+#: Never uploaded: they run code when they are loaded, and the server would refuse them.
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+#: How the folders begin in which a training keeps what it goes on from.
+BESIDE = ("checkpoint-", "global_step", ".")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,9 +29,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "item",
         nargs="?",
         metavar="SOURCE|DIR|REPOSITORY",
-        help="for add: a Hub id, or a path under an import root; for download: the folder (default: the model's name); "
+        help="for add: a Hub id, or a path under an import root; for upload: the folder; for "
+        "download: the folder (default: the model's name); "
         "for push: owner/name on the Hub, with HF_TOKEN in the environment",
     )
+    parser.add_argument("--base", help="for add and upload of an adapter: its base (default: as its own config says)")
     parser.add_argument("--aliases", metavar="A,B", help="for tag: all that it has then; another version loses them")
     parser.add_argument("--tags", metavar="A,B", help="for tag: all that it has then")
     parser.add_argument(
@@ -86,8 +93,25 @@ def _step(step: dict[str, Any]) -> str:
 
 
 def _add(client: Client, console: Console, args: Namespace) -> None:
-    model = client.post("/v1/models", {"name": args.name, "model_name_or_path": args.item})
+    base = {"base_model": args.base} if args.base else {}
+    model = client.post("/v1/models", {"name": args.name, "model_name_or_path": args.item, **base})
     console.print(f"added [bold]{model['id']}[/]")
+
+
+def _upload(client: Client, console: Console, args: Namespace) -> None:
+    folder = Path(args.item)
+    if not folder.is_dir():
+        args.parser.error(f"{folder} is not a folder")
+    fields = {"name": args.name} | ({"base_model": args.base} if args.base else {})
+    files = {path.relative_to(folder).as_posix(): path for path in _of_model(folder)}
+    model = client.upload_folder("/v1/models", files, fields)
+    console.print(f"added [bold]{model['id']}[/]: {model['kind']}, {show.size(model['size_bytes'])}", soft_wrap=True)
+
+
+def _of_model(folder: Path) -> list[Path]:
+    """What is a model's, without what a training left beside it."""
+    parts = {path: path.relative_to(folder).parts for path in folder.rglob("*") if path.is_file()}
+    return sorted(path for path in parts if not parts[path][0].startswith(BESIDE) and path.suffix not in PICKLED)
 
 
 def _tag(client: Client, console: Console, args: Namespace) -> None:
@@ -141,6 +165,7 @@ ACTIONS: dict[str, tuple[Callable[[Client, Console, Namespace], int | None], tup
     "list": (_list, ()),
     "show": (_show, ("NAME",)),
     "add": (_add, ("NAME", "SOURCE")),
+    "upload": (_upload, ("NAME", "DIR")),
     "tag": (_tag, ("NAME",)),
     "push": (_push, ("NAME", "OWNER/REPOSITORY")),
     "download": (_download, ("NAME",)),
