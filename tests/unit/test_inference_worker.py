@@ -117,11 +117,13 @@ def worker(tmp_path: Path) -> Worker:
     )
 
 
-def register(worker: Worker, folder: Path, name: str, kind: str = "base", base_model: str | None = None) -> None:
+def register(
+    worker: Worker, folder: Path, name: str, kind: str = "base", base_model: str | None = None, **more: str
+) -> None:
     sealed = worker.artifacts.put_folder(folder, worker.artifacts.uri("models", name))
     new = NewModel(
         name=name, kind=kind, base_model=base_model, uri=sealed.uri, digest=sealed.digest,
-        size_bytes=sealed.size_bytes, format="safetensors",
+        size_bytes=sealed.size_bytes, **{"format": "safetensors"} | more,
     )  # fmt: skip
     worker.store.models.create(worker.store.projects.default().id, new)
 
@@ -176,20 +178,26 @@ def test_a_model_that_is_gone_is_told_by_its_name(worker: Worker, tmp_path: Path
         bring(worker, "gone", tmp_path)
 
 
-def test_a_replica_that_cannot_start_says_why_in_its_row_and_is_stopped_when_that_is_wanted(worker: Worker) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"), [("gone", "'gone'"), ("floats", "in format fp8, which vLLM serves on NVIDIA")]
+)
+def test_a_replica_that_cannot_start_says_why_in_its_row_and_is_stopped_when_that_is_wanted(
+    name: str, why: str, worker: Worker, tmp_path: Path
+) -> None:
+    register(worker, folder_with(tmp_path, "config.json", {}), "floats", "quantized", format="fp8")
     project_id = worker.store.projects.default().id
-    spec = schema.to_wire(DeploySpec(model="gone"))
-    worker.store.deployments.create(project_id, name="gone", model_name="gone", spec=spec)
+    spec = schema.to_wire(DeploySpec(model=name))
+    worker.store.deployments.create(project_id, name=name, model_name=name, spec=spec)
     replica = worker.store.replicas.claim_next("worker", None)
     assert replica is not None
     thread = threading.Thread(target=Life(replica, worker).live)
     thread.start()
-    while worker.store.deployments.get(project_id, "gone").status != "failed":
+    while worker.store.deployments.get(project_id, name).status != "failed":
         thread.join(0.05)
     [row] = worker.store.replicas.list(project_id)
-    worker.store.deployments.delete(project_id, "gone")
+    worker.store.deployments.delete(project_id, name)
     thread.join(5)
 
-    assert row.error is not None and "'gone'" in row.error
+    assert row.error is not None and why in row.error
     assert not thread.is_alive()
     assert [row.status for row in worker.store.replicas.list(project_id)] == ["stopped"]
