@@ -53,14 +53,14 @@ def text(found: Sequence[Measured], num_tokens: int) -> str:
 
 
 def row(one: Measured) -> list[str]:
-    made, seconds = formats.get(one.asked.format), one.result["seconds"]
+    served, seconds = formats.get(one.asked.format).where(one.asked.bits), one.result["seconds"]
     took = f"{sum(seconds.values()):.0f}"
     if "quantize" in seconds:
         took += f" ({seconds['quantize']:.0f})"
     speeds = [f"{speed:.1f}" for speed in (one.speeds or {}).values()] or ["", ""]
     ready = "" if one.ready_seconds is None else f"{one.ready_seconds:.0f}"
     size = f"{one.result['size_bytes'] / MIB:.1f}"
-    return [f"`{one.asked.name}`", serving.where(made.served), size, took, perplexity(one), ready, *speeds, one.kernel]
+    return [f"`{one.asked.name}`", serving.where(served), size, took, perplexity(one), ready, *speeds, one.kernel]
 
 
 def perplexity(one: Measured) -> str:
