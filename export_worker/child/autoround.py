@@ -55,7 +55,8 @@ Row = Sequence[Sequence[int]]
 
 def run(work: Quantization, target: Target) -> dict[str, Any]:
     """Weights and config.json into the empty folder `work.out`; what was done, for the result."""
-    group_size, unfit = choose_group_size(work.source.empty())
+    model = work.source.empty()
+    group_size, unfit = choose_group_size(model)
     if unfit:
         text = f"{len(unfit)} layers have widths that no group divides: they stay in 16 bits."
         work.watch.say(text, level="warning", layers=unfit[:20])
@@ -65,7 +66,8 @@ def run(work: Quantization, target: Target) -> dict[str, Any]:
         require_bits(target.num_bits)
         work.say_uncalibrated()
     with tempfile.TemporaryDirectory(prefix="autoround-", dir=work.out.parent) as folder:
-        library = compressor(work, target, {"group_size": group_size, "iters": steps}, unfit, rows)
+        kept = [*unfit, *schemes.left_out(model, schemes.linears(model))]
+        library = compressor(work, target, {"group_size": group_size, "iters": steps}, kept, rows)
         hooks = report_blocks(library.model_context.model, len(rows), steps, work.watch)
         library.quantize_and_save(folder, format=target.files)
         for hook in hooks:
@@ -78,7 +80,7 @@ def run(work: Quantization, target: Target) -> dict[str, Any]:
 
 
 def compressor(
-    work: Quantization, target: Target, how: Mapping[str, int], unfit: Sequence[str], rows: Sequence[Row]
+    work: Quantization, target: Target, how: Mapping[str, int], kept: Sequence[str], rows: Sequence[Row]
 ) -> Any:
     """The library's own object, with the model loaded or its skeleton ready."""
     from auto_round import AutoRound
@@ -92,7 +94,7 @@ def compressor(
         tokenizer=AutoTokenizer.from_pretrained(work.model, trust_remote_code=work.source.trust_remote_code),
         scheme=f"W{target.num_bits}A16",
         sym=target.symmetric,
-        layer_config={name: {"bits": 16} for name in unfit},
+        layer_config={name: {"bits": 16} for name in kept},
         dataset=[batch(row) for row in rows] if learns else None,
         nsamples=len(rows),
         seqlen=sum(len(one) for one in rows[0]) if learns else ROW_TOKENS,
@@ -145,6 +147,10 @@ def join(samples: Sequence[Sequence[int]], length: int) -> list[Row]:
 def batch(row: Row) -> dict[str, torch.Tensor | None]:
     """Samples that do not see each other: where positions begin anew, transformers ends what attention sees, but only
     where it is given no mask."""
+    if len(row) == 1:
+        # All rows must have a mask, or the library takes the mask of another one: the last token, which it scores
+        # nowhere, sees itself only.
+        row = [row[0][:-1], row[0][-1:]]
     return {
         "input_ids": torch.tensor([[token for ids in row for token in ids]]),  # (1, tokens)
         "attention_mask": None,
@@ -155,7 +161,6 @@ def batch(row: Row) -> dict[str, torch.Tensor | None]:
 def choose_group_size(model: PreTrainedModel) -> tuple[int, list[str]]:
     """The largest group that leaves the fewest weights as they are, and the names of the layers that stay so."""
     layers = schemes.linears(model)
-    others = {name for name, one in model.named_modules() if isinstance(one, torch.nn.Linear) and name not in layers}
     best: tuple[int, int, list[str]] | None = None
     for size in schemes.GROUP_SIZES:
         unfit = left_out(layers, size)
@@ -169,7 +174,7 @@ def choose_group_size(model: PreTrainedModel) -> tuple[int, list[str]]:
             f"widths {widths}",
             field="export_format",
         )
-    return best[1], sorted({*best[2], *others})
+    return best[1], best[2]
 
 
 def left_out(layers: Mapping[str, torch.nn.Linear], size: int) -> list[str]:
