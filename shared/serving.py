@@ -34,6 +34,11 @@ def refusal(name: str, made: Format, devices: Iterable[Device], num_bits: int | 
     if any(is_served(served, device) for device in known):
         return None
     others = [other.name for other in formats.TABLE.values() if any(is_served(other.served, one) for one in known)]
+    if served is None and made.programs:
+        text = (
+            "is {name!r}, in format {format}, which vLLM does not load: download it for {programs}, or export {others}"
+        )
+        return Text(text, name=name, format=made.name, programs=", ".join(made.programs), others=", ".join(others))
     text = "is {name!r}, in format {format}, which vLLM serves on {where}: here are {devices}. Export it as {others}"
     there = listed(sorted({_described(device) for device in known}))
     told = f"{made.name} ({num_bits} bits)" if num_bits in made.served_at else made.name

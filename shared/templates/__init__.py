@@ -10,6 +10,7 @@ belongs to which model (see `families.py`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -139,7 +140,9 @@ def _jinja(name: str, entry: Entry, wording: Wording) -> str:
     if wording.tool_format:
         # As LF has it: whoever changes the format loses the template's own words around a call.
         parts.append("{%- set call_words = ['', " + ("''" if entry.ends_once else "eos") + "] -%}\n")
-    return "".join([*parts, _read("conversation.jinja")]).rstrip("\n")
+    text = "".join([*parts, _read("conversation.jinja")]).rstrip("\n")
+    # llama.cpp reads Jinja, too, but not this way to write a letter.
+    return re.sub(r"(?<!\\)\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
 
 
 def _settings(name: str, entry: Entry, wording: Wording) -> str:

@@ -25,6 +25,7 @@ from export_worker.child.reading import Questions, Reading, read_model
 from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Stopped, Watch
+from shared import templates
 from shared.formats import gguf
 from tests.child.export_fixtures import CHAT, Recorder, llama, lora
 from tests.child.test_export_run import attempt_folder, left_behind, run_here
@@ -194,6 +195,16 @@ def test_a_beginning_of_text_that_the_template_writes_is_there_once(tmp_path: Pa
     reader = GGUFReader(file)
     assert told(reader, "tokenizer.ggml.add_bos_token") is True
     assert (told(reader, "tokenizer.ggml.eos_token_id"), told(reader, "tokenizer.ggml.eot_token_id")) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek3", "aeva"])
+def test_llama_cpp_reads_templates_of_ours(name: str, tmp_path: Path) -> None:
+    """They think, write special letters, and take thoughts out of earlier answers."""
+    folder = model(tmp_path / "model")
+    byte_level(folder, chat=templates.get(name).jinja)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with LlamaCpp(written(folder, "f16"), 256) as there:
+        ask.check_template(there, tokenizer)
 
 
 def test_another_digit_splitter_or_template_than_the_trainings_is_found_out(tmp_path: Path) -> None:

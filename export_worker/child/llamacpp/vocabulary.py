@@ -6,6 +6,7 @@ beginning-of-text, and an answer goes on for ever after a token that no key call
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,10 +22,15 @@ def complete(writer: Any, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int
     put(writer, "tokenizer.ggml.add_eos_token", adds_eos(tokenizer), GGUFValueType.BOOL)
     for key, token in zip(END_KEYS, end_tokens(tokenizer, ends), strict=False):
         put(writer, f"tokenizer.ggml.{key}_token_id", token, GGUFValueType.UINT32)
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        put(writer, "tokenizer.chat_template", template, GGUFValueType.STRING)
+    if isinstance(tokenizer.chat_template, str):
+        put(writer, "tokenizer.chat_template", settled(tokenizer.chat_template), GGUFValueType.STRING)
     pad(writer, vocab_size or 0)
+
+
+def settled(template: str) -> str:
+    """The template with thinking as it is by default: llama.cpp always says whether to think, and says no where it does
+    not find out how a template writes thoughts."""
+    return re.sub(r"enable_thinking \| default\((\w+)\)", r"\1", template)
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
