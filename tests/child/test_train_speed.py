@@ -14,10 +14,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from training import environment, make_attempt, train_here
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from shared import schema
 from shared.spec import TrainSpec
-from trainer_worker.child import adapted, attention, flops, liger, memory, model, precision, prepare
+from trainer_worker.child import adapted, attention, flops, liger, memory, model, norms, precision, prepare
 from trainer_worker.child.startup import Startup, process_began
 from trainer_worker.child.throughput import Throughput
 
@@ -118,6 +119,23 @@ def test_a_layer_with_its_adapter_gives_what_peft_gives() -> None:
             assert not torch.allclose(made(given), outputs[-1])
     torch.testing.assert_close(outputs[1], outputs[0])
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_a_norm_is_that_of_transformers(is_trained: bool) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(LlamaRMSNorm(24, eps=1e-5))
+    torch.nn.init.normal_(model[0].weight).requires_grad_(is_trained)
+    given, outer = torch.randn(3, 5, 24, requires_grad=True), torch.randn(3, 5, 24)
+    inputs = [given, *([model[0].weight] if is_trained else [])]
+    wanted = model(given)
+    norms.replace(model)
+    found = model(given)
+
+    assert type(model[0]) is norms.RmsNorm and list(model.state_dict()) == ["0.weight"]
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    pairs = (torch.autograd.grad(output, inputs, outer) for output in (found, wanted))
+    torch.testing.assert_close(*pairs, atol=1e-6, rtol=1e-5)
 
 
 def test_a_base_is_computed_with_in_the_format_that_is_fast_and_that_there_is_room_for() -> None:

@@ -22,11 +22,11 @@ from shared.errors import InvalidSpec
 from shared.spec import TrainSpec
 from trainer_worker import deepspeed
 from trainer_worker.child import adapted as layers
-from trainer_worker.child import pissa, words
+from trainer_worker.child import norms, pissa, words
 from trainer_worker.child.blocks import added_blocks
 from trainer_worker.child.context import Context
 from trainer_worker.child.model import HEAD, check_names, gives_scores, linear_names, set_trained, upcast_norms
-from trainer_worker.child.precision import Precision
+from trainer_worker.child.precision import FULL, Precision
 
 
 def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.Module:
@@ -38,6 +38,8 @@ def apply(model: PreTrainedModel, context: Context, precision: Precision) -> nn.
         model = PeftModel.from_pretrained(model, path).merge_and_unload()
         model.requires_grad_(False)
         context.emit("message", "An adapter of before is merged into the base")
+    if precision == FULL and context.device.type == "cpu" and not deepspeed.is_wanted(context.spec):
+        norms.replace(model)
     make = continued if context.run.get("adapter_path") else new
     adapted = make(model, context, precision)
     set_trained(adapted, precision)
