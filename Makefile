@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench stages formats docs locks clean
+.PHONY: help setup demo up test lint bench bench-export stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -8,7 +8,7 @@ BIN := .venvs/tunesmith/bin
 READY := $(foreach name,tunesmith trainer inference,.venvs/$(name)/.ready)
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: ## Make the three virtual environments in .venvs (about 6.5 GB; nothing to do when they are up to date)
 	@$(MAKE) -s -j3 $(READY)
@@ -30,6 +30,9 @@ lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 
 bench: setup ## The same YAML through Tunesmith, LLaMA Factory and TRL; writes docs/benchmarks.md (ARGS="--rounds 3")
 	@$(BIN)/python -m tests.bench.trainers $(ARGS)
+
+bench-export: setup ## One adapter merged by Tunesmith, peft and LLaMA Factory; writes docs/benchmarks-export.md
+	@$(BIN)/python -m tests.bench.exports $(ARGS)
 
 stages: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python tests/bench/stages.py $(ARGS)

@@ -38,6 +38,14 @@ class Change(Protocol):
     def rows(self) -> int | None:
         """How many rows the tensor has afterwards; None: as many as before."""
 
+    @property
+    def copies(self) -> int:
+        """How many times the tensors' bytes are in memory meanwhile."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is peft's own arithmetic, which is shared among all cores as peft shares it."""
+
     def apply(self, tensors: Tensors) -> None: ...
 
 
@@ -56,6 +64,8 @@ class Product:
     #: The weight is stored as (in, out).
     transposed: bool = False
     rows: int | None = None
+    copies: int = 1
+    alone: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,6 +89,8 @@ class Cast:
     name: str
     dtype: torch.dtype
     rows: None = None
+    copies: int = 2
+    alone: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +108,8 @@ class Replacement:
     new: Entry
     #: Whether it may have another number of rows: a vocabulary that grew.
     resizes: bool = False
+    copies: int = 3
+    alone: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,6 +133,8 @@ class Rows:
     new: Entry  # (tokens, dimension)
     indices: tuple[int, ...]
     rows: int | None = None
+    copies: int = 1
+    alone: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

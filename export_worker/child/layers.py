@@ -42,6 +42,9 @@ class LayerChange:
     #: Begins the adapter as its training did where that changed the base; None: it did not.
     begun: LoraConfig | None = None
     rows: int | None = None
+    #: The product and what a layer makes of it are in float32.
+    copies: int = 8
+    alone: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:

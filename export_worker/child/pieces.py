@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from export_worker.child import renaming, shards
 from export_worker.child.bones import Bones
 from export_worker.child.changes import Change
-from export_worker.child.renaming import Group, Tensors
+from export_worker.child.renaming import Group
 from export_worker.child.shards import Entry, Place
 
 #: Copied between two reports, and between two looks whether the export is to end.
@@ -23,14 +24,9 @@ class Copy:
     target: Place
     num_bytes: int
     held_bytes: int = 0
+    alone: bool = False
 
-    def read(self) -> None:
-        """The kernel does both at once."""
-
-    def change(self) -> None:
-        """They stay as they are."""
-
-    def write(self) -> None:
+    def run(self) -> None:
         shards.copy(self.source, self.target, self.num_bytes)
 
 
@@ -45,7 +41,6 @@ class Changed:
     changes: tuple[Change, ...]
     base: Bones
     places: Mapping[str, Place]
-    _tensors: Tensors = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -53,26 +48,25 @@ class Changed:
 
     @property
     def held_bytes(self) -> int:
-        return self.num_bytes
+        return self.num_bytes * max(change.copies for change in self.changes)
 
-    def read(self) -> None:
-        self._tensors.update({entry.name: shards.read(entry) for entry in self.entries})
+    @property
+    def alone(self) -> bool:
+        return any(change.alone for change in self.changes)
 
-    def change(self) -> None:
-        tensors = dict(self._tensors)
-        self._tensors.clear()
+    def run(self) -> None:
+        tensors = {entry.name: shards.read(entry) for entry in self.entries}
+        waiting = deque(self.changes)
+        while waiting and tensors.keys() >= set(waiting[0].names):
+            waiting.popleft().apply(tensors)
         for one in self.groups:
             tensors |= one.convert({name: tensors.pop(name) for name in one.sources}, self.base.model)
-        for change in self.changes:
+        for change in waiting:
             change.apply(tensors)
         for one in self.groups:
             tensors |= one.revert({name: tensors.pop(name) for name in one.targets}, self.base.model)
-        self._tensors.update(tensors)
-
-    def write(self) -> None:
-        for name, tensor in self._tensors.items():
+        for name, tensor in tensors.items():
             shards.write(tensor, self.places[name])
-        self._tensors.clear()
 
 
 def cut(changes: Sequence[Change], base: Bones, places: Mapping[str, Place]) -> Iterator[Copy | Changed]:
@@ -94,15 +88,15 @@ def cut(changes: Sequence[Change], base: Bones, places: Mapping[str, Place]) -> 
 
 def why_not(changes: Iterable[Change], base: Bones) -> str:
     """Why the changed tensors cannot be written as the files have them; empty when they can."""
-    named = {name for change in changes for name in change.names}
-    groups = {id(base.places[name]): base.places[name] for name in named if name in base.places}
-    for one in groups.values():
-        if one.converter is None:
-            continue
-        if not renaming.comes_back(one, base.model, base.entries):
-            return f"the base's class stores {one.targets[0]} in a way that cannot be undone"
-        if named.intersection(one.sources):
-            return f"one adapter changes {one.targets[0]} as the files have it, another as the class has it"
+    converted: dict[str, Group] = {}
+    for change in changes:
+        if stuck := [name for name in change.names if name in converted and name not in base.places]:
+            return f"one adapter changes {stuck[0]} after another changed it as the base's class has it"
+        for one in (base.places[name] for name in change.names if name in base.places):
+            if one.converter is not None and one.sources[0] not in converted:
+                if not renaming.comes_back(one, base.model, base.entries):
+                    return f"the base's class stores {one.targets[0]} in a way that cannot be undone"
+                converted |= dict.fromkeys(one.sources, one)
     return ""
 
 
