@@ -94,7 +94,8 @@ def load(folder: Path, config: Mapping[str, Any], bones: Bones, weight: float) -
             # In half precision peft keeps none of an adapter's tensors.
             factors.setdefault(owner, {})[part] = tensor.float() if tensor.dtype.itemsize == 2 else tensor
     if strangers := sorted(name for name in rest if name not in saved or ".lora_" in name):
-        text = f"{len(strangers)} tensors of the adapter have no place in the base, the first is {strangers[0]}"
+        first = strangers[0].removeprefix(PREFIX)
+        text = f"{len(strangers)} tensors of the adapter have no place in the base, the first is {first}"
         raise BadAdapter(f"{text}: it was trained on another base", field="adapter_name_or_path")
     if weight != 1:
         _weigh([found[name] for name in factors], weight, folder)

@@ -16,6 +16,8 @@ from export_worker.child.shards import Entry
 
 WIDTH, INNER, RANK = 2048, 5632, 16
 FILE_BYTES = 2 * 10**9
+#: Random numbers that the weights are made of.
+POOL = 2**22
 
 
 def main(small: Path, out: Path, gigabytes: float) -> None:
@@ -60,8 +62,12 @@ def write(folder: Path, shapes: dict[str, tuple[int, ...]], dtype: str, max_byte
         for name, shape in shapes.items()
     ]
     places = shards.lay_out(entries, folder, max_bytes)
-    for entry in entries:
-        shards.write((torch.randn(entry.shape) * 0.02).to(kind), places[entry.name])
+    # One draw for all, from another place each: the draws would take longer than the merge.
+    pool = (torch.randn(POOL) * 0.02).to(kind)
+    for number, entry in enumerate(entries):
+        count = size(entry.shape)
+        values = pool.roll(7919 * number).repeat(count // POOL + 1)[:count]
+        shards.write(values, places[entry.name])
 
 
 def size(shape: tuple[int, ...]) -> int:
