@@ -49,6 +49,8 @@ ROUGH = {
 }
 #: Phases that take as long whatever comes of the export.
 COMMON = frozenset({"merge", "verify", "vllm_merged", "publish"})
+#: How much longer rounding is learned, in the steps of a CPU, than it is chosen.
+LEARNING = 8
 GB = 10**9
 
 
@@ -130,7 +132,8 @@ def output_bytes(known: Known, made: Format, bits: int | None) -> int | None:
 
 def disk(merged: int, output: int, made: Format) -> Disk:
     """The merged model, and beside it the quantized one; what is published is linked where it can be."""
-    scratch = merged * (2 if made.converted else 1) + (output if made.bits else 0)
+    # Learned weights are spelled out once more to be compared.
+    scratch = merged * (2 if made.converted or made.learned else 1) + (output if made.bits else 0)
     return Disk(scratch=int(scratch * 1.05), storage=int(output * 1.05))
 
 
@@ -167,6 +170,8 @@ def seconds(known: Known, made: Format, *, asks_vllm: bool) -> dict[str, Any] | 
         ]
         measured += bool(rates)
         at_once, each = ROUGH[name]
+        if name == "quantize" and made.learned:
+            each *= LEARNING
         guess = statistics.median(rates) * merged if rates else at_once + each * merged / GB
         by_phase[name] = round(guess, 1)
     total = round(sum(by_phase.values()))
