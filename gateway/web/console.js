@@ -372,7 +372,7 @@ function modelRow(model, deployment, evaluations) {
   const remove = guarded(async () => { await api(`v1/deployments/${deployment.id}`, { method: "DELETE" }); await showModels(); });
   const act = deployment ? element("button", { onclick: remove }, "Stop") : element("button", { onclick: deploy }, "Deploy");
   const pack = model.kind !== "quantized" && element("button", { onclick: () => openExport(model.id) }, "Export");
-  return element("tr", {}, element("td", { class: "link", onclick: () => openModel(model.id) }, model.id), element("td", {}, model.kind || ""),
+  return element("tr", {}, element("td", { class: "link", onclick: () => openModel(model.id) }, model.id, ...model.aliases.flatMap((alias) => [" ", badge(alias)])), element("td", {}, model.kind || ""),
     element("td", {}, model.base_model || ""), element("td", {}, size(model.size_bytes)),
     element("td", {}, ...measured(evaluations)),
     element("td", {}, deployment ? badge(deployment.status) : ""), element("td", {}, act, " ", pack || null));

@@ -146,6 +146,8 @@ def test_the_command_takes_a_download_up_where_it_broke_and_checks_it(
         words = ["models", "tag", "team/mine", "--aliases", "good,best", "--metadata", "by=me"]
         assert cli.main(words) == 0
         assert "aliases best, good; tags none" in capsys.readouterr().out
+        assert cli.main(["models", "list", "team/mine"]) == 0
+        assert "best, good" in capsys.readouterr().out
 
 
 def patch(platform: Platform, name: str, body: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gateway.cli import fetching, show, submit, watch
+from gateway.cli import fetching, show, submit, verified, watch
 from gateway.cli.client import Client, connect
 from gateway.cli.fetching import address
 from shared.settings import Settings
@@ -24,7 +24,9 @@ BESIDE = ("checkpoint-", "global_step", ".")
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=list(ACTIONS))
-    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the model in the catalog")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="the model's name in the catalog; for list: its versions"
+    )
     parser.add_argument(
         "item",
         nargs="?",
@@ -35,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--base", help="for add and upload of an adapter: its base (default: as its own config says)")
     parser.add_argument("--aliases", metavar="A,B", help="for tag: all that it has then; another version loses them")
-    parser.add_argument("--tags", metavar="A,B", help="for tag: all that it has then")
+    parser.add_argument("--tags", metavar="A,B", help="for tag: all that it has then; for list: one, to list by")
     parser.add_argument(
         "--metadata", metavar="KEY=VALUE", action="append", default=[], help="for tag; without VALUE: gone"
     )
@@ -54,15 +56,16 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _list(client: Client, console: Console, args: Namespace) -> None:
-    models = client.get("/v1/models")["data"]
+    models = client.get("/v1/models", family=args.name, tag=args.tags)["data"]
     if args.json:
         show.as_json(console, models)
         return
-    columns = ("id", "kind", "base_model", "size_bytes", "job_id")
-    rows = [[model.get(name) for name in columns] for model in models]
-    for row in rows:
-        row[3] = show.size(row[3])
-    show.table(console, ("name", "kind", "base", "size", "made by"), rows, "no models")
+    rows = [
+        (model["id"], model["kind"], model["base_model"], show.size(model["size_bytes"]), model["version"],
+         ", ".join([*model["aliases"], *model["tags"]]), model["job_id"])
+        for model in models
+    ]  # fmt: skip
+    show.table(console, ("name", "kind", "base", "size", "version", "marks", "made by"), rows, "no models")
 
 
 def _show(client: Client, console: Console, args: Namespace) -> None:
@@ -78,6 +81,8 @@ def _show(client: Client, console: Console, args: Namespace) -> None:
     console.print("\n[bold]made from[/]")
     for step in model["lineage"]:
         console.print(f"  {_step(step)}", soft_wrap=True, markup=False)
+    for line in verified.lines(model["config"].get("verification") or {}):
+        console.print(line, soft_wrap=True, markup=False)
     for pushed in model["pushes"]:
         console.print(f"on the Hub: {pushed['url']} ({pushed['commit'][:12]})", soft_wrap=True, markup=False)
     for found in model["evaluations"]:
