@@ -132,8 +132,10 @@ def serving(card: Card) -> str:
             f"With llama.cpp, from this folder:\n\n```\nllama-server --jinja -m {file}\n```\n\n"
             f"With Ollama:\n\n```\nollama create '{card.name}' -f Modelfile\nollama run '{card.name}'\n```\n"
         )
-    served = formats.get(card.format).served
-    beside = f", with the package `{served.package}` beside it" if served and served.package else ""
+    served = formats.get(card.format).where((card.quantization or {}).get("num_bits"))
+    if served is None:
+        return "## Serving\n\nvLLM has no kernel for weights of this width: transformers loads the files.\n"
+    beside = f", with the package `{served.package}` beside it" if served.package else ""
     return (
         "## Serving\n\n"
         f"vLLM serves this format on {where(served)}{beside}.\n\n"

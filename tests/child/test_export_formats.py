@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from export_worker.child import rounding, schemes
 from export_worker.child.quantizers import Quantization, w8a8
@@ -123,6 +129,26 @@ def test_layers_are_smoothed_only_where_their_norms_are_read_by_the_projections(
         gemma = Gemma2ForCausalLM(Gemma2Config(vocab_size=99, num_key_value_heads=2, head_dim=32, **sizes))
     assert w8a8.can_smooth(Source(model=base).empty())
     assert not w8a8.can_smooth(gemma)
+
+
+def test_experts_are_rounded_one_by_one_or_refused(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "moe_intermediate_size": 64, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32, "num_experts": 2}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(vocab_size=99, num_experts_per_tok=1, **sizes, **heads))
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "moe")
+    rounding.write(work(tmp_path / "moe", tmp_path / "out"), schemes.per_channel("float"))
+
+    files = load_file(tmp_path / "out" / "model.safetensors")
+    codes = {name for name, tensor in files.items() if tensor.dtype == torch.float8_e4m3fn}
+    assert {
+        f"model.layers.0.mlp.experts.{n}.{name}_proj.weight" for n in (0, 1) for name in ("gate", "up", "down")
+    } < codes
+    assert files["model.layers.0.mlp.gate.weight"].dtype == torch.bfloat16
+    ids = torch.tensor([[5, 6, 7]])
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
+    assert torch.nn.functional.cosine_similarity(read(ids).logits, model(ids).logits, dim=-1).min() > 0.98
+    with pytest.raises(CannotExport, match="mixture of experts"):
+        w8a8.check(Source(model=tmp_path / "moe"))
 
 
 def test_a_model_without_torchs_linear_layers_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,11 @@ from typing import Any
 
 from export_worker.child import rounding, schemes
 from export_worker.child.quantizers import Quantization
+from export_worker.child.source import Source
+
+
+def check(source: Source) -> None:
+    schemes.linears(source.empty())
 
 
 def quantize(work: Quantization) -> dict[str, Any]:

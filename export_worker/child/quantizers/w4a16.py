@@ -12,12 +12,21 @@ from transformers import PreTrainedModel
 
 from export_worker.child import rounding, schemes
 from export_worker.child.quantizers import Quantization
+from export_worker.child.source import Source
 
 NUM_BITS = 4
 
 
+def check(source: Source) -> None:
+    choose_group_size(source)
+
+
+def choose_group_size(source: Source) -> int:
+    return schemes.choose_group_size(schemes.linears(source.empty()).values(), "w4a16")
+
+
 def quantize(work: Quantization) -> dict[str, Any]:
-    group_size = schemes.choose_group_size(schemes.linears(work.source.empty()).values(), "w4a16")
+    group_size = choose_group_size(work.source)
     scheme = schemes.grouped(NUM_BITS, group_size)
     if not work.samples:
         work.say_uncalibrated()

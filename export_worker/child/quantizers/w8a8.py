@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from export_worker.child import rounding, schemes
 from export_worker.child.quantizers import Quantization
+from export_worker.child.source import CannotExport, Source
 
 NUM_BITS = 8
 #: Share of the outliers that goes into the weights; the paper's alpha, with the value that its library uses for
@@ -23,6 +24,17 @@ SMOOTHED = {
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
+
+
+def check(source: Source) -> None:
+    model = source.empty()
+    schemes.linears(model)
+    if any(".experts." in name and weight.dim() == 3 for name, weight in model.named_parameters()):
+        # transformers fuses experts while it loads them, and takes those of this format for unquantized.
+        raise CannotExport(
+            "a mixture of experts cannot be read back from w8a8 files, so nothing would be proven: export fp8 or w4a16",
+            field="export_format",
+        )
 
 
 def quantize(work: Quantization) -> dict[str, Any]:
