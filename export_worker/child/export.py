@@ -282,16 +282,13 @@ def serving_of(
     """What vLLM is to be asked, and what it should say."""
     limits = order.spec.parity
     folders = {MERGED: order.merged, "quantized": order.staging}
-    models = [
-        serving.Served(
-            name=name, folder=str(folders[name]), loss=read.loss if read else None, answers=read.answers if read else []
-        )
-        for name, read in readings.items()
-    ]
+    # The rows that all have read: means over others could not be compared.
+    count = min(len(read.row_losses) for read in readings.values() if read)
+    models = [_served(name, folders[name], read.first(count) if read else None) for name, read in readings.items()]
     asked = held_out.prompts if limits.export_verify_prompt else prompts.as_served(order.tokenizer, held_out.prompts)
     return serving.Serving(
         models=models,
-        samples=[serving.Sample(**vars(sample)) for sample in questions.samples],
+        samples=[serving.Sample(**vars(sample)) for sample in questions.samples[:count]],
         prompts=[serving.Prompt(**vars(prompt)) for prompt in asked],
         answer_tokens=limits.export_verify_answer_tokens,
         trust_remote_code=order.source.trust_remote_code,
@@ -299,4 +296,10 @@ def serving_of(
         max_difference=limits.export_max_served_difference,
         max_perplexity_ratio=limits.export_max_perplexity_ratio,
         is_required=limits.export_verify_vllm == "require",
+    )
+
+
+def _served(name: str, folder: Path, read: Reading | None) -> serving.Served:
+    return serving.Served(
+        name=name, folder=str(folder), loss=read.loss if read else None, answers=read.answers if read else []
     )

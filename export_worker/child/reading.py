@@ -61,6 +61,15 @@ class Reading:
         count = len(other.row_losses)
         return replace(self, row_losses=self.row_losses[:count], row_tokens=self.row_tokens[:count])
 
+    def first(self, count: int) -> Reading:
+        """Loss and answers of the first rows."""
+        return replace(
+            self,
+            row_losses=self.row_losses[:count],
+            row_tokens=self.row_tokens[:count],
+            answers=self.answers[:count],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadBack:

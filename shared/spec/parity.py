@@ -13,13 +13,13 @@ _ours = partial(param, source="ours", since=4)
 @dataclass(frozen=True, kw_only=True)
 class Parity:
     export_verify_rows: int = _ours(
-        16,
+        8,
         "Held-out rows on which the exported model is compared with the trained one.",
         minimum=1,
         maximum=256,
     )
     export_verify_answers: int = _ours(
-        4, "How many of these rows each model answers greedily.", minimum=0, maximum=64,
+        3, "How many of these rows each model answers greedily.", minimum=0, maximum=64,
         advice="Answers of large models take minutes on a CPU.",
     )  # fmt: skip
     export_verify_answer_tokens: int = _ours(

@@ -19,6 +19,7 @@ from export_worker.child import answers, loading, served, verify
 from export_worker.child.answers import Answer
 from export_worker.child.failed import VerificationFailed
 from export_worker.child.held_out import Known, gather
+from export_worker.child.publish import Found, publish
 from export_worker.child.reading import Questions, Reading
 from export_worker.child.rows import Sample
 from export_worker.child.serving import Prompt, Served, Serving
@@ -137,9 +138,27 @@ def test_a_limit_that_is_crossed_fails_the_job_with_code_and_figures(base: Path,
     assert left_behind(folder) == []
 
 
+def test_nothing_is_published_before_vllm_was_asked_where_it_is_there(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    folder = trained(tmp_path / "a", base, adapter, serves=True)
+    assert child.main(folder) == 0
+    assert json.loads((folder / "events.jsonl").read_text().splitlines()[-1])["type"] == "phase_done"
+    assert not any((folder / "output").iterdir())
+    told, found = Serving.load(folder / "scratch"), Found.load(folder / "scratch")
+    assert (len(told.samples), len(told.prompts), told.models[0].name) == (4, 12, "merged")
+    assert told.models[0].loss == found.verification["merge"]["loss"] and len(told.models[0].answers) == 1
+
+    done = publish(found.with_vllm({"proven": True}), Watch(Recorder()))
+
+    assert done["verification"]["vllm"] == {"proven": True} and {"merge", "verify", "publish"} <= done["seconds"].keys()
+    card = (folder / "output" / "README.md").read_text()
+    assert "12 of 12 are the same tokens as in the training; generation stops at tokens 1" in card
+
+
 def reading(logits: torch.Tensor, loss: float = 1.0, **answer: Any) -> Reading:
     said = Answer(**({"ids": [5, 6, 1], "text": "", "ended": True, "rivals": [{5: 0.0}, {6: 0.0}, {1: 0.0}]} | answer))
-    return Reading(logits=[logits], loss=loss, num_tokens=len(logits), answers=[said])
+    return Reading(logits=[logits], row_losses=[loss * len(logits)], row_tokens=[len(logits)], answers=[said])
 
 
 @pytest.mark.parametrize(

@@ -171,8 +171,8 @@ def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running:
     assert [event["number"] for event in events] == list(range(1, len(events) + 1))
     adapter = running.job(job_id)["model"]
     check_evaluation(running, adapter)
-    merged = export(running, adapter, export_verify_vllm="off")
-    quantized = export(running, adapter, export_quantization_bit=4, export_verify_vllm="require")
+    merged = export(running, adapter, export_verify_vllm="require")
+    quantized = export(running, adapter, export_quantization_bit=4, export_verify_vllm="off")
     assert [running.client.get(f"/v1/models/{name}")["kind"] for name in (adapter, merged, quantized)] == [
         "adapter",
         "merged",
@@ -206,7 +206,7 @@ def check_evaluation(running: Running, adapter: str) -> None:
 
 def export(running: Running, adapter: str, **fields: Any) -> str:
     job = running.client.post("/v1/jobs", {"kind": "export", "model_name_or_path": adapter, **fields})
-    done = running.until(job["id"], "succeeded", 240)
+    done = running.until(job["id"], "succeeded", 480)
     return str(done["model"])
 
 
