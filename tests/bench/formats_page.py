@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 MIB = 1024**2
 INTRO = """# Export formats
 
-Made by `make formats` (`ARGS="--only w8a8"` takes one); this page is what its last run wrote. {model} was exported in
-every format through the API, deployed and asked.
+Made by `make formats` (`ARGS="--only w8a8"` takes one); this page is what its last run wrote.
+{model} was exported in every format through the API, deployed and asked.
 
 - **Served on** is where vLLM answers from such files, as the format's declaration says; a deployment elsewhere is
   refused.
