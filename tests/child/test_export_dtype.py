@@ -73,7 +73,7 @@ def test_a_merge_that_fails_by_rounding_says_so_and_what_to_do() -> None:
     def reading(seed: int) -> Reading:
         torch.manual_seed(seed)
         answer = Answer(ids=[1], text="a", ended=True, rivals=[{1: 0.0}])
-        return Reading(logits=[torch.randn(4, 9)], loss=1.0, num_tokens=4, answers=[answer])
+        return Reading(logits=[torch.randn(4, 9)], row_losses=[4.0], row_tokens=[4], answers=[answer])
 
     for rounded, said in ((0.86, True), (0.1, False)):
         with pytest.raises(VerificationFailed) as failed:
