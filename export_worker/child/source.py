@@ -136,9 +136,15 @@ def vocabulary(model: PreTrainedModel, folder: Path) -> int | None:
 
 
 def local_folder(name: str) -> Path:
-    """A folder as it is; a Hub id downloaded, safetensors only (the token comes with the environment)."""
+    """A folder as it is; a Hub id downloaded, without its pickled files where it has safetensors (the token comes with
+    the environment)."""
     path = Path(name)
-    return path if path.is_absolute() else Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
+    if path.is_absolute():
+        return path
+    folder = Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
+    if any(folder.glob("*.safetensors")):
+        return folder
+    return Path(snapshot_download(name, ignore_patterns=["*.pth", "*.gguf"]))
 
 
 def choose_device(wanted: str) -> str:
