@@ -106,8 +106,11 @@ def proven(verification: Mapping[str, Any]) -> Iterator[str]:
             ", ".join(map(str, prompted["stops"])) or "that no file names"
         )
     if weighed := verification.get("weights"):
-        told = f"{weighed['num_same']} tensors are the base's to the bit, {weighed['num_changed']} have changed as the "
-        yield f"Weights: {told}adapter says" if weighed["compared"] else f"Weights: not compared, {weighed['why']}"
+        if weighed["compared"]:
+            told = f"{weighed['num_same']} tensors are the base's to the bit, {weighed['num_changed']} have changed"
+            yield f"Weights: {told} as the adapter says"
+        else:
+            yield f"Weights: not compared, {weighed['why']}"
     if ratio := (verification.get("quantized") or {}).get("perplexity_ratio"):
         yield f"Perplexity: {ratio:.3f} times that of the merged model"
     if vllm := verification.get("vllm"):

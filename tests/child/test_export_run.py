@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from export_worker.child import card
 from export_worker.child.export import Order, export
 from export_worker.child.failed import VerificationFailed
 from export_worker.child.source import CannotExport
@@ -143,6 +144,11 @@ def test_the_card_says_where_the_model_comes_from_and_what_was_measured(
     expected = ['base_model: "tiny"', "ft:tiny", "facts", "Apache License", "learning_rate", "--served-model-name"]
     assert [part for part in expected if part not in card] == []
     assert f"{done['verification']['merge']['relative_difference']:.4f}" in card
+
+
+def test_the_card_says_why_weights_were_not_compared() -> None:
+    told = list(card.proven({"weights": {"compared": False, "why": "the files are not safetensors"}}))
+    assert told == ["Weights: not compared, the files are not safetensors"]
 
 
 #: The output folder, the result, and what was said.
