@@ -43,6 +43,7 @@ FORMAT = Format(
     doc="One GGUF file for llama.cpp and Ollama, with a Modelfile; export_gguf_type says how it is quantized.",
     bits=tuple(dict.fromkeys(QUANTIZED.values())),
     default_for=(2, 3, 5, 6),
+    calibrated=True,
     programs=("llama.cpp", "Ollama"),
     converted=True,
     served=None,

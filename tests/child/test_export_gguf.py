@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from export_worker.child import quantizers
 from export_worker.child.failed import VerificationFailed
-from export_worker.child.llamacpp import ask, convert, ggml, modelfile, types
+from export_worker.child.llamacpp import ask, convert, ggml, importance, modelfile, types
 from export_worker.child.llamacpp.client import LlamaCpp, LlamaCppFailed
 from export_worker.child.reading import Questions, Reading, read_model
 from export_worker.child.rows import Sample
@@ -145,7 +145,7 @@ def test_a_mix_gives_each_tensor_its_type_and_tied_embeddings_stay_one(exported:
     assert [found[f"blk.{layer}.ffn_down.weight"] for layer in (0, 1)] == ["Q4_K", "Q6_K"]
     assert (found["blk.0.attn_q.weight"], found["blk.0.attn_norm.weight"]) == ("Q5_0", "F32")
     assert told(file, "general.file_type") == LlamaFileType.MOSTLY_Q4_K_M
-    assert done["quantization"]["method"] == "q4_k_m"
+    assert (done["quantization"]["method"], done["quantization"]["num_samples"]) == ("q4_k_m", 40)
 
 
 def test_the_modelfile_writes_conversations_as_the_chat_template_does(exported: Exported) -> None:
@@ -280,6 +280,27 @@ def test_ggmls_codes_mean_the_weights(name: str, error: float) -> None:
     assert codes.nbytes == ggml.num_bytes(values.size, type_)
     back = plain.dequantize(codes.reshape(8, -1), type_)
     assert np.abs(back - values).mean() < error
+
+
+def test_what_a_weight_is_used_for_decides_how_it_is_rounded(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked, watch = questions(tokenizer), Watch(Recorder())
+    loaded = Source(model=folder).load(folder, torch.float32)
+    known = importance.measure(loaded, asked.samples, watch)
+    names = {name for name, module in loaded.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert known.keys() == {f"{name}.weight" for name in names}
+
+    def error(known: importance.Importance) -> float:
+        """Of the outputs of a layer, with the inputs that were measured."""
+        convert.write(folder, folder / "x.gguf", "q4_0", name="x", watch=watch, importance=known)
+        found = next(one for one in GGUFReader(folder / "x.gguf").tensors if one.name == "blk.1.ffn_down.weight")
+        off = plain.dequantize(found.data, found.tensor_type) - weight.detach().numpy()
+        return float((off**2 * weights).sum())
+
+    weight = loaded.model.layers[1].mlp.down_proj.weight
+    weights = known["model.layers.1.mlp.down_proj.weight"]
+    assert error(known) < 0.9 * error(convert.NONE)
 
 
 def test_layers_are_counted_in_their_order() -> None:

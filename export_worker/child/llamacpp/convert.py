@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from auto_round.export.export_to_gguf.llama_cpp_conversion import get_conversion
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from export_worker.child.llamacpp import ggml, pretokenizer, types, vocabulary
+from export_worker.child.llamacpp.importance import Importance
 from export_worker.child.source import CannotExport
 from export_worker.child.watch import Watch
 
-#: By tensor name of the file: how much an error of each column of its weights costs, float32 (width,).
-Importance = Callable[[str], "np.ndarray | None"]
+#: Nothing is known of the weights' use.
+NONE: Importance = {}
 
 
 def check(folder: Path) -> None:
@@ -59,6 +60,16 @@ def converter(folder: Path, out: Path, file_type: gguf.LlamaFileType) -> Any:
 
         model_arch = found.model_arch
 
+        def __init__(self, *given: Any) -> None:
+            #: By tensor of the file, the model's weights that it is made of.
+            self.made_of: dict[str, list[str]] = {}
+            super().__init__(*given)
+
+        def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Iterable[tuple[str, Any]]:
+            for tensor, values in super().modify_tensors(data_torch, name, bid):
+                self.made_of.setdefault(tensor, []).append(name)
+                yield tensor, values
+
         def get_vocab_base_pre(self, tokenizer: PreTrainedTokenizerBase) -> str:
             return pretokenizer.name(tokenizer, super().get_vocab_base_pre)
 
@@ -75,7 +86,7 @@ def converter(folder: Path, out: Path, file_type: gguf.LlamaFileType) -> Any:
 
 
 def write(
-    folder: Path, out: Path, type_name: str, *, name: str, watch: Watch, importance: Importance = lambda _: None
+    folder: Path, out: Path, type_name: str, *, name: str, watch: Watch, importance: Importance = NONE
 ) -> dict[str, int]:
     """Write the file; returns how many tensors have each type."""
     kept = {tensor: info.dtype for tensor, info in tensors(converter(folder, out, gguf.LlamaFileType.MOSTLY_F16))}
@@ -94,13 +105,19 @@ def write(
         info = lazy.pop(tensor)
         values = np.asarray(gguf.LazyNumpyTensor.to_eager(info.tensor), dtype=np.float32).reshape(info.shape)
         parts = []
-        for part in ggml.quantize(values, chosen[tensor], importance(tensor)):
+        for part in ggml.quantize(values, chosen[tensor], important(model, tensor, importance)):
             parts.append(part)
             done += part.nbytes
             watch.progress(done, total, "bytes")
         writer.write_tensor_data(np.concatenate(parts))
     writer.close()
     return count(chosen)
+
+
+def important(model: Any, tensor: str, importance: Importance) -> np.ndarray | None:
+    """Of a tensor that is one weight of the model; None: not measured, or put together of several."""
+    made_of = model.made_of.get(tensor, [])
+    return importance.get(made_of[0]) if len(made_of) == 1 else None
 
 
 def tensors(model: Any) -> list[tuple[str, Any]]:
