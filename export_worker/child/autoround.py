@@ -162,19 +162,26 @@ def choose_group_size(model: PreTrainedModel) -> tuple[int, list[str]]:
     """The largest group that leaves the fewest weights as they are, and the names of the layers that stay so."""
     layers = schemes.linears(model)
     best: tuple[int, int, list[str]] | None = None
-    for size in schemes.GROUP_SIZES:
+    inner = expert_widths(model)
+    for size in (size for size in schemes.GROUP_SIZES if not any(width % size for width in inner)):
         unfit = left_out(layers, size)
         weights = sum(layers[name].weight.numel() for name in unfit)
         if best is None or weights < best[0]:
             best = (weights, size, unfit)
     if best is None or len(best[2]) == len(layers):
-        widths = sorted({layer.in_features for layer in layers.values()})
+        widths = sorted({layer.in_features for layer in layers.values()} | inner)
         raise CannotExport(
             f"no layer can be packed: groups have {schemes.GROUP_SIZES[-1]} weights at least, and divide none of the "
             f"widths {widths}",
             field="export_format",
         )
     return best[1], best[2]
+
+
+def expert_widths(model: PreTrainedModel) -> set[int]:
+    """Of experts that the model's class holds in one tensor (experts, out, in); the library takes them apart."""
+    fused = (tensor for name, tensor in model.named_parameters() if ".experts." in name and tensor.dim() == 3)
+    return {width for tensor in fused for width in tensor.shape[1:]}
 
 
 def left_out(layers: Mapping[str, torch.nn.Linear], size: int) -> list[str]:
