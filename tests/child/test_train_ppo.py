@@ -30,7 +30,7 @@ SPEC = {
 #: Loss and reward of four steps, on one thread, torch 2.13, transformers 5.17, peft 0.21.
 PINNED: dict[str, dict[str, list[float]]] = {
     "lora": {
-        "loss": [-0.04638153, -0.03791034, 0.1187381, 0.01381082],
+        "loss": [-0.04638153, -0.03791034, 0.1187381, 0.013809046],
         "reward": [-1.075047, -0.1179329, -0.1268883, -0.9688688],
     },
     "full": {
