@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared import catalog, templates
+from shared import catalog, serving, templates
 from shared.errors import InvalidSpec
 from shared.settings import Settings
 from shared.spec import DeploySpec
@@ -33,6 +33,7 @@ def bring(
     return Files(
         model=folder,
         format=record.format,
+        num_bits=serving.width_of(record.config),
         context_length=context_length(Path(folder)),
         adapter=adapter,
         adapter_rank=rank,

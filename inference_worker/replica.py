@@ -171,7 +171,7 @@ class Life:
         """Say in our words what vLLM would say after a minute in its own: the door may have known no worker yet."""
         made = formats.TABLE.get(found.format or "")
         there = devices.known(tuple(machine.gpus) or (devices.CPU,))
-        if made is not None and (why := serving.refusal(self.replica.model_name, made, there)):
+        if made is not None and (why := serving.refusal(self.replica.model_name, made, there, found.num_bits)):
             raise InvalidSpec(why, field="model")
 
     def _start(self, found: Files, machine: Machine) -> None:

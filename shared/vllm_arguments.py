@@ -28,6 +28,8 @@ class Files:
     model: str
     #: Of shared/formats, as its record says; None: not known.
     format: str | None = None
+    #: Bits of a weight, where its record says them.
+    num_bits: int | None = None
     #: Longest prompt and answer that the model's config allows, tokens; None where it does not say.
     context_length: int | None = None
     #: Folder and rank of the LoRA adapter, when one is served unmerged.

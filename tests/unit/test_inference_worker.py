@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -118,7 +119,7 @@ def worker(tmp_path: Path) -> Worker:
 
 
 def register(
-    worker: Worker, folder: Path, name: str, kind: str = "base", base_model: str | None = None, **more: str
+    worker: Worker, folder: Path, name: str, kind: str = "base", base_model: str | None = None, **more: Any
 ) -> None:
     sealed = worker.artifacts.put_folder(folder, worker.artifacts.uri("models", name))
     new = NewModel(
@@ -179,12 +180,19 @@ def test_a_model_that_is_gone_is_told_by_its_name(worker: Worker, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("gone", "'gone'"), ("floats", "in format fp8, which vLLM serves on NVIDIA")]
+    ("name", "why"),
+    [
+        ("gone", "'gone'"),
+        ("floats", "in format fp8, which vLLM serves on NVIDIA"),
+        ("two-bits", "in format gptq (2 bits), which vLLM serves on no machine"),
+    ],
 )
 def test_a_replica_that_cannot_start_says_why_in_its_row_and_is_stopped_when_that_is_wanted(
     name: str, why: str, worker: Worker, tmp_path: Path
 ) -> None:
-    register(worker, folder_with(tmp_path, "config.json", {}), "floats", "quantized", format="fp8")
+    files = folder_with(tmp_path, "config.json", {})
+    register(worker, files, "floats", "quantized", format="fp8")
+    register(worker, files, "two-bits", "quantized", format="gptq", config={"quantization": {"num_bits": 2}})
     project_id = worker.store.projects.default().id
     spec = schema.to_wire(DeploySpec(model=name))
     worker.store.deployments.create(project_id, name=name, model_name=name, spec=spec)
