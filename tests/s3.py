@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import fsspec
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -25,6 +26,8 @@ def serve(patch: pytest.MonkeyPatch) -> Iterator[str]:
         patch.setenv(name, value)
     s3 = fsspec.get_filesystem_class("s3")
     s3.clear_instance_cache()
+    # What it keeps belongs to the process, and outlives a server.
+    httpx.post(f"http://{host}:{port}/moto-api/reset").raise_for_status()
     try:
         s3(skip_instance_cache=True).mkdir(BUCKET)
         yield f"s3://{BUCKET}"

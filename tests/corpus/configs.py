@@ -392,7 +392,7 @@ OTHERS = [
     export("export_size", 0, "at least 1"),
     export("export_device", "cuda", "must be one of"),
     export("export_format", "gguff", "must be one of"),
-    export("export_quantization_bit", 5, "must be one of"),
+    export("export_quantization_bit", 7, "must be one of"),
     export("export_quantization_dataset", "nowhere", "no dataset"),
     export("export_quantization_nsamples", 0, "at least 1"),
     export("export_dir", "", "one line"),
