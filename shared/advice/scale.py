@@ -139,7 +139,7 @@ def _by_weights(case: Case, field: str) -> Finding:
 def precision(case: Case) -> Iterator[Finding]:
     train, model = case.spec.train, case.spec.model
     if not (train.bf16 or train.fp16 or case.spec.tuning.pure_bf16):
-        text = Text("Neither bf16 nor fp16 is set: float32 takes twice the memory and time.")
+        text = Text("Neither bf16 nor fp16 is set: on a card float32 takes twice the memory and time.")
         yield warning("bf16", REFERENCE, text, Text("Set bf16 to true; fp16 on cards older than Ampere."))
     if model.quantization_bit is not None:
         text = Text("An adapter trained on a quantized base merges inexactly into the full one.")
