@@ -7,6 +7,10 @@ from pathlib import PurePosixPath
 
 from shared.settings import Settings
 
+#: Formats for which AutoRound reads a block of the model when it comes to it, and keeps none. Not awq: when all is
+#: written, AutoRound 0.15.1 wants to move the model that has no weights any more ("Cannot copy out of meta tensor").
+STREAMED = ("gptq",)
+
 
 def argv(python: str, folder: str) -> list[str]:
     return [python, "-m", "export_worker.child", folder]
@@ -17,13 +21,13 @@ def served_argv(python: str, folder: str) -> list[str]:
     return [python, "-m", "export_worker.child.served", folder]
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings, format_name: str) -> dict[str, str]:
     env = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     # OpenMP's threads spin while they wait for each other. With a replica on the same two cores a comparison took 95 s
     # spinning and 5 s sleeping; alone on the machine 0.8 s and 1.2 s an answer.
     env["OMP_WAIT_POLICY"] = "PASSIVE"
-    # AutoRound then reads a block of the model when it comes to it, and keeps none.
-    env["AR_DISK_STREAM_MODEL"] = "1"
+    if format_name in STREAMED:
+        env["AR_DISK_STREAM_MODEL"] = "1"
     return env if settings.hub else env | {"HF_HUB_OFFLINE": "1"}
 
 

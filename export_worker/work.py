@@ -72,7 +72,8 @@ class ExportWork:
 
     def phases(self, run: Run) -> Sequence[Phase]:
         python, at = interpreters.trainer(run.settings), str(run.folder)
-        env = command.environment(run.settings)
+        format_name = schema.from_stored(ExportSpec, run.job.spec).export.export_format
+        env = command.environment(run.settings, str(format_name))
         holds = takes_devices(run)
         written = Phase(name="export", argv=command.argv(python, at), env=env, needs_devices=holds)
         asked = vllm_of(run)

@@ -22,7 +22,7 @@ from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Stopped, Watch
 from shared.settings import Settings
 from tests.child.export_fixtures import Recorder, llama
-from tests.child.test_export_run import ROOT, attempt_folder, run_here
+from tests.child.test_export_run import ROOT, attempt_folder
 
 #: Little is asked of the models: what is tested is the files.
 QUICK = {
@@ -70,12 +70,17 @@ def test_a_cancel_is_seen_within_a_block_and_a_later_export_is_not_disturbed(bas
     assert one["lm_head.weight" if "lm_head.weight" in one else "model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
+def run_as_a_worker_does(folder: Path, format_name: str) -> list[dict[str, Any]]:
+    """In a process of its own with the worker's environment, which changes what the library does; its events."""
+    told = command.environment(Settings(home=folder / "home", hub=False), format_name)
+    env = os.environ | told | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "export_worker.child", str(folder)], cwd=ROOT, env=env, check=True)
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
 def test_the_child_reads_blocks_as_they_come_and_proves_the_packed_files(base: Path, tmp_path: Path) -> None:
     folder = attempt_folder(tmp_path, base, spec={"export_format": "gptq", "export_quantization_bit": 8} | QUICK)
-    env = os.environ | command.environment(Settings(home=tmp_path / "home", hub=False)) | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "export_worker.child", str(folder)], cwd=ROOT, env=env, check=True)
-
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    events = run_as_a_worker_does(folder, "gptq")
     done = events[-1]["data"]
     assert done["quantization"]["method"] == "autoround"
     assert 0 < done["verification"]["quantized"]["relative_difference"] < 0.05
@@ -86,7 +91,9 @@ def test_the_child_reads_blocks_as_they_come_and_proves_the_packed_files(base: P
 
 
 def test_zero_points_of_awq_are_read_back(base: Path, tmp_path: Path) -> None:
-    done = run_here(attempt_folder(tmp_path, base, spec={"export_format": "awq"} | QUICK))
+    done = run_as_a_worker_does(attempt_folder(tmp_path, base, spec={"export_format": "awq"} | QUICK), "awq")[-1][
+        "data"
+    ]
     assert 0 < done["verification"]["quantized"]["relative_difference"] < 0.4
     told = quantization_config(tmp_path / "output")
     assert (told["quant_method"], told["zero_point"], told["version"]) == ("awq", True, "gemm")
