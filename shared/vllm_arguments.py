@@ -2,6 +2,7 @@
 
 The module is run, never the `vllm serve` command: the CPU build's distribution has another name, and the command dies
 looking for its own. Nothing secret is on the command line, which every user of the machine can read.
+Here and not with the inference worker, because an export is proven with the very command that will serve it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from export_worker.child.rows import Sample
+from export_worker.child.asked import Sample
 
 #: Short samples are joined to rows of this length.
 PACKED_TOKENS = 512

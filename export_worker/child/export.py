@@ -25,12 +25,11 @@ from export_worker.child.rows import Texts
 from export_worker.child.source import Source, choose_device, local_folder
 from export_worker.child.watch import Watch
 from shared import schema, templates, volumes
+from shared.advice import exports
 from shared.spec import ExportSpec, TrainSpec
 from shared.tongues import Text
 
 MERGED = "merged"
-#: Room needed on the disk: the merged copy, and for a quantized export the codes beside it.
-SPACE_FACTOR = {True: 1.05, False: 1.6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +180,12 @@ def prove(order: Order, watch: Watch) -> Found:
 
 
 def require_space(order: Order) -> None:
-    """Say before an hour's work, not after it, that the disk is too small."""
+    """As the worker before it (room.py), which knows no size of what was still on the Hub."""
     order.scratch.mkdir(parents=True, exist_ok=True)
     size = sum(file.stat().st_size for file in order.source.model.glob("*") if file.is_file())
-    needed = int(size * SPACE_FACTOR[order.format == MERGED])
-    volumes.require(order.scratch, needed)
+    known = exports.Known(base=order.source.model.name, base_bytes=size, dtype=order.spec.source.infer_dtype)
+    if (needed := exports.needs(order.spec, known)) is not None:
+        volumes.require(order.scratch, needed.scratch)
 
 
 def write_merged(order: Order, held_out: HeldOut, watch: Watch) -> Merged:
@@ -288,8 +288,8 @@ def serving_of(
     asked = held_out.prompts if limits.export_verify_prompt else prompts.as_served(order.tokenizer, held_out.prompts)
     return serving.Serving(
         models=models,
-        samples=[serving.Sample(**vars(sample)) for sample in questions.samples[:count]],
-        prompts=[serving.Prompt(**vars(prompt)) for prompt in asked],
+        samples=list(questions.samples[:count]),
+        prompts=list(asked),
         answer_tokens=limits.export_verify_answer_tokens,
         trust_remote_code=order.source.trust_remote_code,
         max_answer_gap=limits.export_max_answer_gap,

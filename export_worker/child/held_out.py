@@ -15,7 +15,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from export_worker.child.rows import PROBES, Sample, choose_rows, encode, read_rows, render
+from export_worker.child.asked import Prompt, Sample
+from export_worker.child.rows import PROBES, choose_rows, encode, read_rows, render
 from shared import stages, vocabulary, witness
 from shared.conversation import Encoder, Unlearnable
 from shared.rows import Row
@@ -36,15 +37,6 @@ MAX_TOKENS = 512
 NUM_BEGUN = 16
 #: Prompts whose ids are compared.
 NUM_PROMPTS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """A conversation that a model is asked to go on with, and the ids that the training makes of it."""
-
-    messages: list[dict[str, Any]]
-    tools: list[Any] | None
-    ids: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from export_worker.child.asked import Prompt
 from export_worker.child.failed import raise_failed
-from export_worker.child.held_out import HeldOut, Prompt
+from export_worker.child.held_out import HeldOut
 from export_worker.child.rows import encode
 
 GENERATION, CONFIG = "generation_config.json", "config.json"

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from export_worker.child.answers import NUM_RIVALS, Answer
-from export_worker.child.rows import Sample
+from export_worker.child.asked import Sample
 from export_worker.child.source import Source
 from export_worker.child.watch import Watch
 

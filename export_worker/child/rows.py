@@ -11,6 +11,7 @@ from typing import Any
 from datasets import load_dataset
 from transformers import PreTrainedTokenizerBase
 
+from export_worker.child.asked import Sample
 from shared import datafiles
 from shared.rows import Row
 
@@ -23,15 +24,6 @@ PROBES = (
 )
 #: Rows looked at for a choice; the beginning of a very large file is enough.
 MAX_ROWS_READ = 50_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    input_ids: list[int]
-    #: First token that the model is measured on, at least 1.
-    score_from: int
-    #: Where the model takes over when it is asked for an answer.
-    answer_from: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from export_worker.child import answers
+from export_worker.child.asked import Prompt
 from export_worker.child.failed import VerificationFailed, raise_failed
 from export_worker.child.publish import Found, publish
-from export_worker.child.serving import Prompt, Served, Serving
+from export_worker.child.serving import Served, Serving
 from export_worker.child.vllm_server import Client, NotServed, Place, serving
 from export_worker.child.watch import Stopped, Watch
 from shared.attempt import Attempt

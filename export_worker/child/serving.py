@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export_worker.child.answers import Answer
+from export_worker.child.asked import Prompt, Sample
 
 SERVING = "serving.json"
 
@@ -25,20 +26,6 @@ class Served:
     #: None: it was not read.
     loss: float | None
     answers: list[Answer]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    input_ids: list[int]
-    score_from: int
-    answer_from: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    messages: list[dict[str, Any]]
-    tools: list[Any] | None
-    ids: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)

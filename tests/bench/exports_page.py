@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from tests.bench.page import machine, versions
+from tests.bench.page import by_side, machine, middle, versions
 
 INTRO = """# Benchmark of the merge
 
@@ -43,18 +42,7 @@ def text(made: list[Merged], *, base_bytes: int, trainer: Path, factory: Path) -
 
 
 def table(made: list[Merged]) -> Iterator[str]:
-    yield f"| {' | '.join(COLUMNS)} |"
-    yield "|---" * len(COLUMNS) + "|"
-    sides = {one.side: [other for other in made if other.side == one.side] for one in made}
-    for side, rounds in sides.items():
-        yield row(f"**{side}**", rounds)
-    first = next(iter(sides))
-    for side, rounds in list(sides.items())[1:]:
-        shares = [middle(sides[first], name) / middle(rounds, name) for name in VALUES]
-        yield f"| **{first} against {side}** | {' | '.join(f'{share:.2f}x' for share in shares)} |"
-    for number in range(max(map(len, sides.values()))):
-        for side, rounds in sides.items():
-            yield row(f"{side}, round {number + 1}", [rounds[number]])
+    return by_side(made, COLUMNS, row, ratios)
 
 
 VALUES = ("seconds", "synced_seconds", "cpu_seconds", "peak_rss_bytes")
@@ -65,5 +53,6 @@ def row(name: str, rounds: list[Merged]) -> str:
     return f"| {name} | {' | '.join(f'{value:.1f}' for value in seconds)} | {rss / 1e9:.2f} |"
 
 
-def middle(rounds: list[Merged], name: str) -> float:
-    return float(statistics.median(getattr(one, name) for one in rounds))
+def ratios(first: str, other: str, ours: list[Merged], theirs: list[Merged]) -> str:
+    shares = [middle(ours, name) / middle(theirs, name) for name in VALUES]
+    return f"| **{first} against {other}** | {' | '.join(f'{share:.2f}x' for share in shares)} |"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -81,8 +82,18 @@ def versions(python: Path) -> str:
 
 
 def table(made: list[Measured]) -> Iterator[str]:
-    yield f"| {' | '.join(COLUMNS)} |"
-    yield "|---" * len(COLUMNS) + "|"
+    return by_side(made, COLUMNS, row, ratios)
+
+
+def by_side(
+    made: list[Any],
+    columns: Sequence[str],
+    row: Callable[[str, list[Any]], str],
+    ratios: Callable[[str, str, list[Any], list[Any]], str],
+) -> Iterator[str]:
+    """The medians of each side, the first one's against the others', then every round."""
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
     sides = {one.side: [other for other in made if other.side == one.side] for one in made}
     for side, rounds in sides.items():
         yield row(f"**{side}**", rounds)
@@ -117,5 +128,5 @@ def ratios(first: str, other: str, ours: list[Measured], theirs: list[Measured])
     return f"| **{first} against {other}** | {' | '.join(cells)} | |"
 
 
-def middle(rounds: list[Measured], name: str) -> float:
+def middle(rounds: list[Any], name: str) -> float:
     return float(statistics.median(getattr(one, name) for one in rounds))

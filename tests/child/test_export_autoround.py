@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from export_worker import command
 from export_worker.child import autoround, packed
+from export_worker.child.asked import Sample
 from export_worker.child.packed import Packing
 from export_worker.child.quantizers import Quantization, awq, gptq
-from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Stopped, Watch
 from shared.settings import Settings

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from export_worker.child import rounding, schemes
+from export_worker.child.asked import Sample
 from export_worker.child.quantizers import Quantization, w8a8
-from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Watch
 from tests.child.export_fixtures import Recorder, gpt2, llama, lora

@@ -18,11 +18,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from export_worker.child import quantizers
+from export_worker.child.asked import Sample
 from export_worker.child.failed import VerificationFailed
 from export_worker.child.llamacpp import ask, convert, ggml, importance, modelfile, types
 from export_worker.child.llamacpp.client import LlamaCpp, LlamaCppFailed
 from export_worker.child.reading import Questions, Reading, read_model
-from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Stopped, Watch
 from shared import templates

@@ -17,13 +17,12 @@ from transformers import AutoTokenizer
 from export_worker.child import __main__ as child
 from export_worker.child import answers, loading, served, verify
 from export_worker.child.answers import Answer
+from export_worker.child.asked import Prompt, Sample
 from export_worker.child.failed import VerificationFailed
 from export_worker.child.held_out import Known, gather
 from export_worker.child.publish import Found, publish
 from export_worker.child.reading import Questions, Reading
-from export_worker.child.rows import Sample
-from export_worker.child.serving import Prompt, Served, Serving
-from export_worker.child.serving import Sample as Asked
+from export_worker.child.serving import Served, Serving
 from export_worker.child.watch import Watch
 from shared import schema, witness
 from shared.spec import TrainSpec
@@ -228,7 +227,7 @@ def test_files_that_vllm_answers_otherwise_fail(server: FakeServer, text: str) -
     said = Answer(ids=[5, 1], text="", ended=True, rivals=[{5: 0.0, 7: 0.4}, {1: 0.0}])
     model = Served(name="merged", folder="", loss=1.0, answers=[said])
     told = Serving(
-        models=[model], samples=[Asked(input_ids=[3, 4, 5, 1], score_from=2, answer_from=2)],
+        models=[model], samples=[Sample(input_ids=[3, 4, 5, 1], score_from=2, answer_from=2)],
         prompts=[Prompt(messages=[], tools=None, ids=[3, 4])], answer_tokens=3, trust_remote_code=False,
         max_answer_gap=1.0, max_difference=0.1, max_perplexity_ratio=1.5, is_required=False,
     )  # fmt: skip

@@ -14,10 +14,10 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from export_worker.child.answers import NUM_RIVALS, Answer
+from export_worker.child.asked import Sample
 from export_worker.child.failed import raise_failed
 from export_worker.child.llamacpp.client import LlamaCpp
 from export_worker.child.reading import Questions, Reading
-from export_worker.child.rows import Sample
 from export_worker.child.watch import Watch
 
 #: Conversations that a template is rendered with, here and there. Not every template knows a system prompt.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from export_worker.child.rows import Sample
+from export_worker.child.asked import Sample
 from export_worker.child.watch import Watch
 
 #: Tokens that are looked at, in whole samples; more tell the same.

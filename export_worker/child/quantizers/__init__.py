@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export_worker.child.asked import Sample
 from export_worker.child.reading import ReadBack, Reading, read_folder
-from export_worker.child.rows import Sample
 from export_worker.child.source import CannotExport, Source
 from export_worker.child.watch import Watch
 from shared.tongues import Text

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from export_worker.child import loading
+from export_worker.child.asked import Sample
 from export_worker.child.llamacpp import ask, convert, importance, modelfile
 from export_worker.child.quantizers import Quantization
 from export_worker.child.reading import ReadBack, Reading
-from export_worker.child.rows import Sample
 from export_worker.child.source import Source
 from shared.formats.gguf import FLOATS
 
