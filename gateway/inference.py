@@ -7,7 +7,7 @@ reaches vLLM byte for byte. Which replica answers is gateway/replicas.py, how ga
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from typing import Any, Protocol
 
 from flask import Response, request
@@ -19,11 +19,12 @@ from gateway.auth import project_id
 from gateway.http import request_id
 from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
 from gateway.replicas import Directory
-from shared import sampling
+from shared import routing, sampling
 from shared.errors import InvalidSpec, ModelNotFound, NotFound, Unavailable
 from shared.fields import StrictBoolean, StrictObject, StrictString
 from shared.nearest import did_you_mean
 from shared.records import Deployment
+from shared.routing import fleet, version
 from shared.settings import Settings
 from shared.store import Store
 from shared.telemetry import Metrics
@@ -84,7 +85,8 @@ def blueprint(services: Services) -> Blueprint:
     made = Blueprint(
         "inference", __name__, description="Answers of deployed models; the openai client works unmodified"
     )
-    proxy = Proxy(Directory(services.store.replicas.ready), make_client(), GatewayMeter(services.metrics))
+    directory = Directory(lambda project_id: fleet(services.store, project_id), partial(version, services.store))
+    proxy = Proxy(directory, make_client(), GatewayMeter(services.metrics))
 
     @made.route(CHAT, methods=["POST"])
     @made.doc(requestBody=_described(ChatRequest), responses=_ANSWERS)
@@ -122,7 +124,8 @@ def make_call(given: dict[str, Any], raw: bytes, *, path: str, project_id: str, 
         project_id=project_id,
         model=given["model"],
         path=path,
-        body=json.dumps(sampling.to_openai(given)).encode() if is_foreign else raw,
+        body=raw,
+        given=sampling.to_openai(given) if is_foreign else None,
         stream=bool(given.get("stream")),
         include_usage=bool(options.get("include_usage")),
         request_id=request_id,
@@ -139,20 +142,16 @@ def check(given: dict[str, Any], schema: type[Schema]) -> None:
 
 def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNotFound:
     """Why nobody answers for this name, and what to do."""
-    deployments = store.deployments.list(project_id)
-    for deployment in deployments:
-        if deployment.name == model:
-            return _not_ready(deployment)
-    for deployment in deployments:
-        if deployment.model_name == model:
-            text = "{model!r} is deployed as {name!r}: ask for that name"
-            return Unavailable(text, field="model", model=model, name=deployment.name)
+    running = fleet(store, project_id)
+    if (deployment := routing.find(running, model, partial(version, store, project_id))) is not None:
+        return _not_ready(deployment)
     known = [record.name for record in store.models.list(project_id)]
+    routes = [route.name for route in running.routes]
     if is_model(store, project_id, model):
         call = f'POST /v1/deployments {{"model": "{model}"}}'
         text = "{model!r} is not deployed: {call}, then ask again when it is ready"
         return Unavailable(text, field="model", model=model, call=call)
-    names = list(dict.fromkeys([*(deployment.name for deployment in deployments), *known]))
+    names = list(dict.fromkeys([*(deployment.name for deployment in running.deployments), *routes, *known]))
     listed = ", ".join(repr(name) for name in names[:MAX_NAMES]) or Text("none yet")
     near, text = did_you_mean(model, names), "there is no model {model!r}{near}; known: {listed}"
     return ModelNotFound(text, field="model", model=model[:200], near=near, listed=listed)

@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
 
-from gateway.replicas import Balancer, Directory, Ready
+from gateway.replicas import Balancer, Directory
+from shared import routing
 from shared.errors import InvalidRequest, Unavailable
+from shared.records import Deployment
+from shared.routing import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +41,24 @@ class Call:
     """One request as it goes to a replica."""
 
     project_id: str
-    #: Public name of the model, which is also the name that the replica serves.
+    #: As the request names it.
     model: str
     #: `/v1/chat/completions` or `/v1/completions`.
     path: str
+    #: As it came; it goes on byte for byte where nothing in it has to be said otherwise.
     body: bytes
+    #: What goes on instead, under the replica's own name of the model; None: nothing has to be said otherwise but that.
+    given: Mapping[str, Any] | None = None
     stream: bool = False
     #: Whether the stream will tell its usage at the end (stream_options.include_usage).
     include_usage: bool = False
     request_id: str = ""
+
+    def body_for(self, served_name: str) -> bytes:
+        if self.given is None and served_name == self.model:
+            return self.body
+        given = json.loads(self.body) if self.given is None else self.given
+        return json.dumps({**given, "model": served_name}).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +122,8 @@ class Proxy:
         """Raises NoReplica when none is ready, Unavailable when those that were tried failed, InvalidRequest when vLLM
         refuses the request."""
         tried: set[str] = set()
-        while len(tried) < MAX_TRIES and (replica := self._choose(call, tried)) is not None:
+        deployment = self._directory.find(call.project_id, call.model)
+        while deployment and len(tried) < MAX_TRIES and (replica := self._choose(call, deployment, tried)) is not None:
             tried.add(replica.id)
             try:
                 return self._ask(replica, call)
@@ -128,11 +141,10 @@ class Proxy:
             )
         raise NoReplica(f"no replica of {call.model!r} is ready")
 
-    def _choose(self, call: Call, tried: set[str]) -> Ready | None:
-        ready = self._directory.ready(call.project_id)
-        return self.balancer.take([r for r in ready if r.served_name == call.model and r.url], tried)
+    def _choose(self, call: Call, deployment: Deployment, tried: set[str]) -> Endpoint | None:
+        return self.balancer.take(routing.endpoints(self._directory.fleet(call.project_id), deployment), tried)
 
-    def _leave_out(self, replica: Ready, call: Call, error: Exception) -> None:
+    def _leave_out(self, replica: Endpoint, call: Call, error: Exception) -> None:
         self.balancer.eject(replica)
         self._directory.forget(call.project_id)
         log.warning(
@@ -142,7 +154,7 @@ class Proxy:
             extra={"replica_id": replica.id, "request_id": call.request_id, "model": call.model},
         )
 
-    def _ask(self, replica: Ready, call: Call) -> Answer:
+    def _ask(self, replica: Endpoint, call: Call) -> Answer:
         """The replica is given back when its answer is complete: at once here, by the stream otherwise."""
         handed_on = False
         started_at = time.monotonic()
@@ -163,13 +175,14 @@ class Proxy:
                     response.close()
                 self.balancer.give_back(replica)
 
-    def _request(self, replica: Ready, call: Call) -> httpx.Request:
+    def _request(self, replica: Endpoint, call: Call) -> httpx.Request:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "X-Request-Id": call.request_id}
         if replica.api_key:
             headers["Authorization"] = f"Bearer {replica.api_key}"
-        return self._client.build_request("POST", f"{replica.url}{call.path}", content=call.body, headers=headers)
+        body = call.body_for(replica.served_name)
+        return self._client.build_request("POST", f"{replica.url}{call.path}", content=body, headers=headers)
 
-    def _begin_stream(self, replica: Ready, call: Call, response: httpx.Response, started_at: float) -> Answer:
+    def _begin_stream(self, replica: Endpoint, call: Call, response: httpx.Response, started_at: float) -> Answer:
         """Waits for the first bytes: until they are there another replica could still be asked."""
         chunks = response.iter_raw()
         first = next(chunks, b"")

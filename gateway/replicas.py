@@ -1,4 +1,4 @@
-"""Which replica answers next: the ready ones of the ledger (kept for a second), least busy first, broken ones left out.
+"""Which replica answers next: what the ledger says runs (kept for a second), least busy first, broken ones left out.
 
 Does not talk to replicas (gateway/proxy.py) and does not start any (inference_worker).
 """
@@ -9,7 +9,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+
+from shared import routing
+from shared.records import Deployment
+from shared.routing import Endpoint, Fleet
 
 #: How old the list of ready replicas may be: a deployment that became ready answers within this time.
 CACHE_SECONDS = 1.0
@@ -17,38 +20,44 @@ CACHE_SECONDS = 1.0
 EJECT_SECONDS = 5.0
 
 
-class Ready(Protocol):
-    """What is used of a replica's record; the ledger's own type has more."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def served_name(self) -> str: ...
-    @property
-    def url(self) -> str | None: ...
-    @property
-    def api_key(self) -> str | None: ...
-    @property
-    def load(self) -> float: ...
-
-
 class Directory:
-    """The ready replicas of each project, read at most once in `CACHE_SECONDS`."""
+    """What runs in each project, read at most once in `CACHE_SECONDS`."""
 
-    def __init__(self, read: Callable[[str], Sequence[Ready]], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        read: Callable[[str], Fleet],
+        version: Callable[[str, str], str | None] = lambda project_id, name: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`version`: of a project, the catalog's name of what is called `family@version`; None: no such model."""
         self._read = read
+        self._version = version
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, Sequence[Ready]]] = {}
+        self._known: dict[str, tuple[float, Fleet, dict[str, str | None]]] = {}
 
-    def ready(self, project_id: str) -> Sequence[Ready]:
+    def fleet(self, project_id: str) -> Fleet:
+        return self._look(project_id)[0]
+
+    def find(self, project_id: str, name: str) -> Deployment | None:
+        """The deployment that answers to `name` this time: a route may mean another the next."""
+        fleet, versions = self._look(project_id)
+
+        def version(name: str) -> str | None:
+            if name not in versions:
+                versions[name] = self._version(project_id, name)
+            return versions[name]
+
+        return routing.find(fleet, name, version)
+
+    def _look(self, project_id: str) -> tuple[Fleet, dict[str, str | None]]:
         # The lock is held while reading: 64 threads must not ask the ledger the same thing at once.
         with self._lock:
-            read_at, replicas = self._known.get(project_id, (float("-inf"), ()))
+            read_at, fleet, versions = self._known.get(project_id, (float("-inf"), Fleet(), {}))
             if self._clock() - read_at >= CACHE_SECONDS:
-                replicas = self._read(project_id)
-                self._known[project_id] = (self._clock(), replicas)
-            return replicas
+                fleet, versions = self._read(project_id), {}
+                self._known[project_id] = (self._clock(), fleet, versions)
+            return fleet, versions
 
     def forget(self, project_id: str) -> None:
         """Reads the ledger again next time: after a replica failed, what we know is stale."""
@@ -65,7 +74,7 @@ class Balancer:
         self._in_flight: Counter[str] = Counter()
         self._ejected_until: dict[str, float] = {}
 
-    def take(self, replicas: Sequence[Ready], tried: Collection[str] = ()) -> Ready | None:
+    def take(self, replicas: Sequence[Endpoint], tried: Collection[str] = ()) -> Endpoint | None:
         """The least busy replica, counted as busy with one more until `give_back`; None when none is left."""
         with self._lock:
             now = self._clock()
@@ -76,13 +85,13 @@ class Balancer:
             self._in_flight[chosen.id] += 1
             return chosen
 
-    def give_back(self, replica: Ready) -> None:
+    def give_back(self, replica: Endpoint) -> None:
         with self._lock:
             self._in_flight[replica.id] -= 1
             if self._in_flight[replica.id] <= 0:
                 del self._in_flight[replica.id]
 
-    def eject(self, replica: Ready) -> None:
+    def eject(self, replica: Endpoint) -> None:
         with self._lock:
             now = self._clock()
             self._ejected_until = {id: until for id, until in self._ejected_until.items() if until > now}

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from shared import catalog, ids, schema
+from shared import catalog, ids, routing, schema
 from shared.errors import NotFound
 from shared.job import HELD, Kind
 from shared.lease import LEDGER_AWAY
@@ -63,8 +64,10 @@ class GenerateWork:
 
 def tell_replicas(run: Run, model: str) -> None:
     """Write down who can answer now."""
-    ready = [r for r in run.store.replicas.ready(run.job.project_id) if r.served_name == model and r.url]
-    told = [{"id": replica.id, "url": replica.url, "api_key": replica.api_key} for replica in ready]
+    store, project_id = run.store, run.job.project_id
+    running = routing.fleet(store, project_id)
+    deployment = routing.find(running, model, lambda name: routing.version(store, project_id, name))
+    told = [asdict(ready) for ready in routing.endpoints(running, deployment)] if deployment else []
     beside = run.folder / f"{REPLICAS}.part"
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(told, file)

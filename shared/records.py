@@ -310,6 +310,12 @@ class Replica:
     #: Holders in a row that were lost, or gave up, before it got ready.
     num_failures: int
     created_at: datetime
+    #: Of the deployment's spec that it was claimed under, or is to be.
+    generation: int = 1
+    #: Names under which it answers with adapters that are loaded.
+    adapters: list[str] = field(default_factory=list)
+    #: Why an adapter that is wanted is not loaded, by its name.
+    adapter_errors: dict[str, str] = field(default_factory=dict)
 
 
 class HeldReplica(NamedTuple):
@@ -331,6 +337,12 @@ class Deployment:
     #: Counted up when the spec changes in more than the number of replicas.
     generation: int
     created_at: datetime
+    #: The deployment on whose replicas its adapter is loaded; None: it has replicas of its own.
+    host_id: str | None = None
+    #: Replicas that its load wants now; None: as many as its spec says.
+    num_wanted: int | None = None
+    #: When a request last named it, to within seconds.
+    asked_at: datetime | None = None
     replicas: list[Replica] = field(default_factory=list)
 
     @property
@@ -342,6 +354,28 @@ class Deployment:
         return next(
             (word for word in ("ready", "starting", "stopping", "pending", "failed") if word in live), "pending"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A name that stands for deployments, which share its requests by weight."""
+
+    name: str
+    #: [{"model": name, "weight": number}]
+    targets: list[dict[str, Any]]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Generation parameters under a name."""
+
+    name: str
+    description: str | None
+    parameters: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

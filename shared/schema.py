@@ -25,7 +25,7 @@ from shared.tongues import Text
 from shared.unsupported import LF_DEFAULTS, UNSUPPORTED, WITHOUT_EFFECT, is_off
 
 #: Version of what `to_wire` writes; raised together with an entry in UPGRADES.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 #: From a version to the next: what happens to fields that are kept but read otherwise. New ones say `since`.
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 #: More than every name there is.

@@ -25,6 +25,9 @@ class Replica:
     id: str
     url: str
     api_key: str
+    #: What it calls the model.
+    served_name: str
+    load: float
 
 
 class Replicas:
@@ -52,7 +55,7 @@ class Replicas:
             return None
         try:
             headers = {"Authorization": f"Bearer {replica.api_key}"}
-            answer = self._client.post(replica.url + path, json=body, headers=headers)
+            answer = self._client.post(replica.url + path, json=body | {"model": replica.served_name}, headers=headers)
         except httpx.TransportError:
             self._eject(replica)
             return None

@@ -28,6 +28,7 @@ from shared.store.migrate import migrate
 from shared.store.models import Models
 from shared.store.queued import Queued
 from shared.store.replicas import Replicas
+from shared.store.routes import Routes
 from shared.store.tables import meta
 from shared.store.workers import Workers
 
@@ -50,6 +51,7 @@ class Store:
         self.evaluations = Evaluations(self.database)
         self.deployments = Deployments(self.database)
         self.replicas = Replicas(self.database)
+        self.routes = Routes(self.database)
         self.queued = Queued(self.database)
         self.workers = Workers(self.database)
 

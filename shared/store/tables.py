@@ -316,6 +316,12 @@ deployments = Table(
     Column("wanted", Words, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("created_at", Moment, nullable=False),
+    #: The deployment on whose replicas this one's adapter is loaded; NULL: it has replicas of its own.
+    Column("host_id", Words, index=True),
+    #: Replicas that its load wants now; NULL: as many as its spec says.
+    Column("num_wanted", Integer),
+    #: When a request last named it, to within seconds; NULL: never.
+    Column("asked_at", Moment),
     # A name is free again once its deployment was stopped.
     Index(
         "uq_deployments_running_name",
@@ -348,6 +354,10 @@ replicas = Table(
     Column("log_tail", Words),
     Column("num_failures", Integer, nullable=False),
     Column("created_at", Moment, nullable=False),
+    #: Names under which it answers with adapters that are loaded.
+    Column("adapters", Json, nullable=False, server_default=text("'[]'")),
+    #: Why an adapter that is wanted is not loaded, by its name.
+    Column("adapter_errors", Json, nullable=False, server_default=text("'{}'")),
     UniqueConstraint("deployment_id", "ordinal"),
 )
 

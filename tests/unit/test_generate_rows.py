@@ -102,6 +102,10 @@ def test_max_samples_counts_rows(tmp_path: Path) -> None:
     assert rows.check(path, spec) == 4 == len(list(rows.read(path, spec)))
 
 
+def ready(id: str, url: str) -> dict[str, Any]:
+    return {"id": id, "url": url, "api_key": "k", "served_name": "smol", "load": 0.0}
+
+
 def attempt_in(folder: Path, dataset: Path, replicas: list[dict[str, str]], resume_from: Path | None = None) -> Attempt:
     for name in ("output", "scratch"):
         (folder / name).mkdir(parents=True)
@@ -130,8 +134,12 @@ def answered(attempt: Attempt) -> list[str]:
 def test_every_row_is_answered_once_though_a_replica_is_dead(tmp_path: Path) -> None:
     dataset = write(tmp_path / "rows.jsonl", *({"custom_id": f"r{i:02}", "prompt": "x"} for i in range(40)))
     with serving(Upstream(body=json.dumps(ANSWER).encode())) as upstream:
-        dead = {"id": "dead", "url": f"http://127.0.0.1:{closed_port()}", "api_key": "k"}
-        attempt = attempt_in(tmp_path / "1", dataset, [dead, {"id": "a", "url": upstream.url, "api_key": "k"}])
+        dead = ready("dead", f"http://127.0.0.1:{closed_port()}")
+        attempt = attempt_in(
+            tmp_path / "1",
+            dataset,
+            [dead, ready("a", upstream.url)],
+        )
         generate(attempt)
 
     assert answered(attempt) == [f"r{i:02}" for i in range(40)]
@@ -151,7 +159,7 @@ def test_rows_of_the_checkpoint_are_not_asked_again(tmp_path: Path) -> None:
     assert checkpoint["data"]["step"] == 4
 
     with serving(Upstream(body=json.dumps(ANSWER).encode())) as upstream:
-        ready = [{"id": "a", "url": upstream.url, "api_key": "k"}]
+        ready = [ready("a", upstream.url)]
         attempt = attempt_in(tmp_path / "2", dataset, ready, resume_from=Path(checkpoint["data"]["path"]))
         generate(attempt)
 
@@ -164,7 +172,11 @@ def test_a_row_that_vllm_refuses_is_an_error_of_that_row(tmp_path: Path) -> None
     dataset = write(tmp_path / "rows.jsonl", {"custom_id": "a", "prompt": "x"})
     refusal = {"error": {"message": "too long", "code": 400}}
     with serving(Upstream(status=400, body=json.dumps(refusal).encode())) as upstream:
-        attempt = attempt_in(tmp_path / "1", dataset, [{"id": "a", "url": upstream.url, "api_key": "k"}])
+        attempt = attempt_in(
+            tmp_path / "1",
+            dataset,
+            [ready("a", upstream.url)],
+        )
         with pytest.raises(ChildFailed, match="none of the 1 rows"):
             generate(attempt)
     [line] = (attempt.folder / "output" / NAME).read_text().splitlines()

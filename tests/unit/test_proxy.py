@@ -13,19 +13,12 @@ import pytest
 from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
 from gateway.replicas import CACHE_SECONDS, EJECT_SECONDS, Balancer, Directory
 from shared.errors import InvalidRequest, Unavailable
+from shared.routing import Endpoint, Fleet
+from tests.unit.fleet import deployment, replica
 from tests.unit.upstream import Upstream, closed_port, event, serving
 
 MODEL = "ft:smol:local::12345678"
 DONE = b"data: [DONE]\n\n"
-
-
-@dataclass(frozen=True)
-class FakeReplica:
-    id: str
-    url: str | None
-    served_name: str = MODEL
-    api_key: str | None = "secret"
-    load: float = 0.0
 
 
 @dataclass
@@ -53,8 +46,13 @@ def meter() -> Recorder:
     return Recorder()
 
 
-def proxy_to(client: httpx.Client, meter: Recorder, *replicas: FakeReplica) -> Proxy:
-    return Proxy(Directory(lambda project_id: replicas), client, meter)
+def at(id: str, url: str, load: float = 0.0) -> Endpoint:
+    return Endpoint(id=id, url=url, api_key="secret", served_name=MODEL, load=load)
+
+
+def proxy_to(client: httpx.Client, meter: Recorder, *there: Endpoint, name: str = MODEL) -> Proxy:
+    replicas = [replica(one.id, one.url, one.served_name, load=one.load) for one in there]
+    return Proxy(Directory(lambda project_id: Fleet(deployments=[deployment(name, replicas)])), client, meter)
 
 
 def call(*, stream: bool = False, include_usage: bool = False, body: bytes = b"{}", model: str = MODEL) -> Call:
@@ -72,7 +70,7 @@ def streamed(answer: Answer) -> bytes:
 def test_the_body_reaches_the_replica_unchanged_and_with_its_key(client: httpx.Client, meter: Recorder) -> None:
     answer_body = b'{"usage":{"prompt_tokens":7,"completion_tokens":3},  "model": "x"}'
     with serving(Upstream(body=answer_body)) as upstream:
-        answer = proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(body=b'{ "top_k" : 5}'))
+        answer = proxy_to(client, meter, at("a", upstream.url)).send(call(body=b'{ "top_k" : 5}'))
 
     assert answer.body == answer_body
     [seen] = upstream.requests
@@ -83,10 +81,17 @@ def test_the_body_reaches_the_replica_unchanged_and_with_its_key(client: httpx.C
     assert meter.usages == [Usage(prompt_tokens=7, completion_tokens=3)]
 
 
+def test_the_model_is_asked_for_under_the_name_that_its_replica_knows(client: httpx.Client, meter: Recorder) -> None:
+    with serving(Upstream(body=b"{}")) as upstream:
+        proxy = proxy_to(client, meter, at("a", upstream.url), name="bot")
+        proxy.send(call(body=b'{"model": "bot", "top_k": 5}', model="bot"))
+    assert json.loads(upstream.requests[0]["body"]) == {"model": MODEL, "top_k": 5}
+
+
 def test_a_stream_passes_unchanged_and_its_events_are_counted(client: httpx.Client, meter: Recorder) -> None:
     pieces: list[bytes | int] = [event("a"), event("b"), event("c"), DONE]
     with serving(Upstream(pieces=pieces)) as upstream:
-        proxy = proxy_to(client, meter, FakeReplica("a", upstream.url))
+        proxy = proxy_to(client, meter, at("a", upstream.url))
         answer = proxy.send(call(stream=True))
         assert proxy.balancer.num_in_flight("a") == 1
         body = streamed(answer)
@@ -102,7 +107,7 @@ def test_events_cut_anywhere_by_the_network_arrive_whole(client: httpx.Client, m
     whole = event("one") + event("two") + DONE
     pieces: list[bytes | int] = [whole[i : i + 7] for i in range(0, len(whole), 7)]
     with serving(Upstream(pieces=pieces)) as upstream:
-        answer = proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
+        answer = proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True))
         assert isinstance(answer.body, EventStream)
         parts = list(answer.body)
 
@@ -113,7 +118,7 @@ def test_events_cut_anywhere_by_the_network_arrive_whole(client: httpx.Client, m
 def test_usage_is_read_from_the_stream_where_the_client_asked_for_it(client: httpx.Client, meter: Recorder) -> None:
     last = event("", usage={"prompt_tokens": 11, "completion_tokens": 42, "total_tokens": 53})
     with serving(Upstream(pieces=[event("a", usage=None), last, DONE])) as upstream:
-        streamed(proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True, include_usage=True)))
+        streamed(proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True, include_usage=True)))
 
     assert meter.usages == [Usage(prompt_tokens=11, completion_tokens=42)]
 
@@ -124,7 +129,7 @@ def test_a_replica_lost_in_mid_stream_ends_with_an_error_event(
 ) -> None:
     pieces: list[bytes | int] = [event("a"), *([half] if half else []), 0]
     with serving(Upstream(pieces=pieces)) as upstream:
-        body = streamed(proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True)))
+        body = streamed(proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True)))
 
     first, second, rest = body.split(b"\n\n")
     assert first + b"\n\n" == event("a")
@@ -137,7 +142,7 @@ def test_a_stream_that_ends_in_good_order_but_without_done_is_not_taken_for_fini
     client: httpx.Client, meter: Recorder
 ) -> None:
     with serving(Upstream(pieces=[event("a")])) as upstream:
-        body = streamed(proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True)))
+        body = streamed(proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True)))
 
     assert b"upstream_lost" in body
 
@@ -145,7 +150,7 @@ def test_a_stream_that_ends_in_good_order_but_without_done_is_not_taken_for_fini
 def test_closing_the_stream_hangs_up_on_the_replica(client: httpx.Client, meter: Recorder) -> None:
     many: list[bytes | int] = [event("x")] * 500
     with serving(Upstream(pieces=many, pause_seconds=0.01)) as upstream:
-        proxy = proxy_to(client, meter, FakeReplica("a", upstream.url))
+        proxy = proxy_to(client, meter, at("a", upstream.url))
         answer = proxy.send(call(stream=True))
         assert isinstance(answer.body, EventStream)
         answer.body.close()  # before its first step: what a server does when the client is gone already
@@ -157,27 +162,27 @@ def test_closing_the_stream_hangs_up_on_the_replica(client: httpx.Client, meter:
 
 def test_another_replica_answers_when_one_refuses_the_connection(client: httpx.Client, meter: Recorder) -> None:
     with serving(Upstream(body=b'{"ok":1}')) as upstream:
-        dead = FakeReplica("a", f"http://127.0.0.1:{closed_port()}")
-        proxy = proxy_to(client, meter, dead, FakeReplica("b", upstream.url, load=9))
+        dead = at("a", f"http://127.0.0.1:{closed_port()}")
+        proxy = proxy_to(client, meter, dead, at("b", upstream.url, load=9))
         assert proxy.send(call()).body == b'{"ok":1}'
         assert proxy.balancer.take([dead]) is None  # left out for a while
 
 
 def test_another_replica_answers_when_one_dies_before_its_first_event(client: httpx.Client, meter: Recorder) -> None:
     with serving(Upstream(pieces=[0])) as dying, serving(Upstream(pieces=[event("a"), DONE])) as healthy:
-        proxy = proxy_to(client, meter, FakeReplica("a", dying.url), FakeReplica("b", healthy.url, load=9))
+        proxy = proxy_to(client, meter, at("a", dying.url), at("b", healthy.url, load=9))
         assert streamed(proxy.send(call(stream=True))) == event("a") + DONE
 
 
 def test_a_stranger_on_the_port_of_a_replica_is_left_out(client: httpx.Client, meter: Recorder) -> None:
     refusing = Upstream(status=401, body=b'{"error":"Unauthorized"}')
     with serving(refusing) as stranger, pytest.raises(Unavailable) as caught:
-        proxy_to(client, meter, FakeReplica("a", stranger.url)).send(call())
+        proxy_to(client, meter, at("a", stranger.url)).send(call())
     assert not isinstance(caught.value, NoReplica)
 
 
 def test_a_request_brings_down_three_replicas_at_most(client: httpx.Client, meter: Recorder) -> None:
-    dead = [FakeReplica(str(i), f"http://127.0.0.1:{closed_port()}") for i in range(4)]
+    dead = [at(str(i), f"http://127.0.0.1:{closed_port()}") for i in range(4)]
     proxy = proxy_to(client, meter, *dead)
     with pytest.raises(Unavailable):
         proxy.send(call())
@@ -185,7 +190,7 @@ def test_a_request_brings_down_three_replicas_at_most(client: httpx.Client, mete
 
 
 def test_without_a_replica_of_that_name_there_is_none(client: httpx.Client, meter: Recorder) -> None:
-    proxy = proxy_to(client, meter, FakeReplica("a", "http://127.0.0.1:1", served_name="other"))
+    proxy = proxy_to(client, meter, at("a", "http://127.0.0.1:1"), name="other")
     with pytest.raises(NoReplica):
         proxy.send(call())
 
@@ -193,30 +198,30 @@ def test_without_a_replica_of_that_name_there_is_none(client: httpx.Client, mete
 def test_what_vllm_refuses_is_told_in_our_envelope_with_the_field(client: httpx.Client, meter: Recorder) -> None:
     body = b'{"error":{"message":"maximum context length is 64","type":"BadRequestError","param":"prompt","code":400}}'
     with serving(Upstream(status=400, body=body)) as upstream, pytest.raises(InvalidRequest) as caught:
-        proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
+        proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True))
     assert caught.value.field == "prompt"
     assert "maximum context length" in caught.value.message
 
 
 def test_the_ledger_is_read_once_in_a_while_only() -> None:
     now, reads = [0.0], []
-    directory = Directory(lambda project_id: reads.append(project_id) or (), clock=lambda: now[0])
+    directory = Directory(lambda project_id: reads.append(project_id) or Fleet(), clock=lambda: now[0])
 
     for _ in range(5):
-        directory.ready("proj-1")
+        directory.fleet("proj-1")
     assert reads == ["proj-1"]
     now[0] += CACHE_SECONDS
-    directory.ready("proj-1")
+    directory.fleet("proj-1")
     assert len(reads) == 2
     directory.forget("proj-1")
-    directory.ready("proj-1")
+    directory.fleet("proj-1")
     assert len(reads) == 3
 
 
 def test_the_least_busy_replica_is_taken_and_a_broken_one_comes_back() -> None:
     now = [0.0]
     balancer = Balancer(clock=lambda: now[0])
-    busy, idle = FakeReplica("a", "http://a", load=2), FakeReplica("b", "http://b", load=0.5)
+    busy, idle = at("a", "http://a", load=2), at("b", "http://b", load=0.5)
 
     assert [balancer.take([busy, idle]) for _ in range(3)] == [idle, idle, busy]
     balancer.eject(idle)
@@ -228,7 +233,7 @@ def test_the_least_busy_replica_is_taken_and_a_broken_one_comes_back() -> None:
 
 def test_a_slow_stream_is_passed_on_event_by_event(client: httpx.Client, meter: Recorder) -> None:
     with serving(Upstream(pieces=[event("a"), event("b"), DONE], pause_seconds=0.15)) as upstream:
-        answer = proxy_to(client, meter, FakeReplica("a", upstream.url)).send(call(stream=True))
+        answer = proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True))
         assert isinstance(answer.body, EventStream)
         times = []
         for _ in answer.body:

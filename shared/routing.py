@@ -1,0 +1,108 @@
+"""Which replicas may answer to a name, for gateways and for generation in bulk: pure functions of what the ledger says.
+
+A name is that of a running deployment, of a route, of a served model or one of its versions (`family@3`,
+`family@alias`), or `base@adapter`: a deployment, and one whose adapter is loaded on it. Which of several replicas
+answers is not decided here (gateway/replicas.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shared.errors import NotFound
+from shared.records import Deployment, Replica, Route
+from shared.store.models import AT
+
+if TYPE_CHECKING:
+    from shared.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """What a project has running."""
+
+    #: Those that are wanted, with their replicas.
+    deployments: Sequence[Deployment] = ()
+    routes: Sequence[Route] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A replica that answers, under the name that it knows."""
+
+    id: str
+    url: str
+    api_key: str | None = field(repr=False)
+    #: What the replica calls the model.
+    served_name: str
+    #: Requests that it works on or keeps waiting.
+    load: float = 0.0
+
+
+#: The catalog's name of what is called `family@version`; None: no such model.
+Versions = Callable[[str], str | None]
+
+
+def fleet(store: Store, project_id: str) -> Fleet:
+    deployments = [found for found in store.deployments.list(project_id) if found.wanted == "running"]
+    return Fleet(deployments=deployments, routes=store.routes.list(project_id))
+
+
+def version(store: Store, project_id: str, name: str) -> str | None:
+    """The name in the catalog of what is called `family@version`; None: there is no such model."""
+    try:
+        return store.models.get(project_id, name).name
+    except NotFound:
+        return None
+
+
+def find(fleet: Fleet, name: str, versions: Versions, draw: Callable[[], float] = random.random) -> Deployment | None:
+    """The deployment that answers to `name`; of a route's targets the one that `draw`, in [0, 1), falls on."""
+    if (found := named(fleet, name, versions)) is not None:
+        return found
+    route = next((route for route in fleet.routes if route.name == name), None)
+    if route is None:
+        return None
+    targets = [(named(fleet, target["model"], versions), float(target["weight"])) for target in route.targets]
+    # A target that is not deployed leaves its share to the others.
+    there = [(deployment, weight) for deployment, weight in targets if deployment is not None and weight > 0]
+    point = draw() * sum(weight for _, weight in there)
+    for deployment, weight in there:
+        point -= weight
+        if point < 0:
+            return deployment
+    return there[-1][0] if there else None
+
+
+def named(fleet: Fleet, name: str, versions: Versions) -> Deployment | None:
+    """As `find`, routes left aside."""
+    by_name = {deployment.name: deployment for deployment in fleet.deployments}
+    if name in by_name:
+        return by_name[name]
+    base, at, adapter = name.partition(AT)
+    if at and (host := by_name.get(base)) and (hosted := by_name.get(adapter)) and hosted.host_id == host.id:
+        return hosted
+    model = versions(name) if at else name
+    return next((deployment for deployment in fleet.deployments if deployment.model_name == model), None)
+
+
+def endpoints(fleet: Fleet, deployment: Deployment) -> list[Endpoint]:
+    """The ready replicas that answer for it."""
+    if deployment.host_id is None:
+        return [_endpoint(replica, replica.served_name) for replica in _ready(deployment)]
+    host = next((found for found in fleet.deployments if found.id == deployment.host_id), None)
+    name = deployment.model_name
+    return [_endpoint(replica, name) for replica in _ready(host) if name in replica.adapters] if host else []
+
+
+def _ready(deployment: Deployment) -> list[Replica]:
+    return [one for one in deployment.replicas if one.status == "ready" and one.wanted == "running" and one.url]
+
+
+def _endpoint(replica: Replica, served_name: str) -> Endpoint:
+    return Endpoint(
+        id=replica.id, url=str(replica.url), api_key=replica.api_key, served_name=served_name, load=replica.load
+    )
