@@ -159,8 +159,8 @@ def test_rows_of_the_checkpoint_are_not_asked_again(tmp_path: Path) -> None:
     assert checkpoint["data"]["step"] == 4
 
     with serving(Upstream(body=json.dumps(ANSWER).encode())) as upstream:
-        ready = [ready("a", upstream.url)]
-        attempt = attempt_in(tmp_path / "2", dataset, ready, resume_from=Path(checkpoint["data"]["path"]))
+        told = [ready("a", upstream.url)]
+        attempt = attempt_in(tmp_path / "2", dataset, told, resume_from=Path(checkpoint["data"]["path"]))
         generate(attempt)
 
     assert len(upstream.requests) == 2
