@@ -69,10 +69,10 @@ def _create(name: str, model: str, spec: dict[str, Any]) -> tuple[Deployment, bo
     try:
         return services().store.deployments.create(project_id(), name=name, model_name=model, spec=spec), True
     except Conflict:
-        there = services().store.deployments.get(project_id(), name)
-        if there.spec != spec:
+        there = [found for found in services().store.deployments.list(project_id()) if found.name == name]
+        if not there or there[0].spec != spec:
             raise
-        return there, False
+        return there[0], False
 
 
 def _unregistered(spec: DeploySpec) -> list[Complaint]:

@@ -23,6 +23,7 @@ from gateway import (
     parameters,
     plans,
     previews,
+    routes,
     templates,
     workers,
 )
@@ -49,7 +50,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     http.install_handlers(app)
     for module in (
         health, parameters, templates, datasets, previews, jobs, jobfiles, checkpoints, plans, downloads, models,
-        evaluations, deployments, workers, files, fine_tuning,
+        evaluations, deployments, routes, workers, files, fine_tuning,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     api.register_blueprint(inference.blueprint(built))

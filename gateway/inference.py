@@ -129,6 +129,7 @@ def make_call(given: dict[str, Any], raw: bytes, *, path: str, project_id: str, 
         stream=bool(given.get("stream")),
         include_usage=bool(options.get("include_usage")),
         request_id=request_id,
+        user=user if isinstance(user := given.get("user"), str) else "",
     )
 
 

@@ -162,6 +162,16 @@ _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 
 
+_TARGETS: dict[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["model"],
+        "properties": {"model": _TEXT, "weight": {"type": "number", "minimum": 0, "default": 1}},
+    },
+}
+
+
 def _record(**properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {"id": _TEXT, "object": _TEXT, **properties}}
 
@@ -225,6 +235,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Deployment": _record(
         name=_TEXT, model=_TEXT, status=_TEXT, error=_TEXT, replicas={"type": "array", "items": _OBJECT}, spec=_OBJECT,
     ),
+    "Route": _record(name=_TEXT, targets={"type": "array", "items": _OBJECT}, created_at=_TIME, updated_at=_TIME),
+    "NewRoute": {"type": "object", "required": ["name", "targets"], "properties": {"name": _TEXT, "targets": _TARGETS}},
+    "RouteChange": {"type": "object", "required": ["targets"], "properties": {"targets": _TARGETS}},
     "Worker": _record(
         kinds={"type": "array", "items": _TEXT}, host=_TEXT, labels={"type": "array", "items": _TEXT},
         devices={"type": "array", "items": _OBJECT}, busy={"type": "boolean"}, job=_OBJECT,

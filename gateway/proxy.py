@@ -53,6 +53,8 @@ class Call:
     #: Whether the stream will tell its usage at the end (stream_options.include_usage).
     include_usage: bool = False
     request_id: str = ""
+    #: Whom it is for: a route sends all requests of one user to one target. Empty: not told.
+    user: str = ""
 
     def body_for(self, served_name: str) -> bytes:
         if self.given is None and served_name == self.model:
@@ -122,7 +124,7 @@ class Proxy:
         """Raises NoReplica when none is ready, Unavailable when those that were tried failed, InvalidRequest when vLLM
         refuses the request."""
         tried: set[str] = set()
-        deployment = self._directory.find(call.project_id, call.model)
+        deployment = self._directory.find(call.project_id, call.model, call.user)
         while deployment and len(tried) < MAX_TRIES and (replica := self._choose(call, deployment, tried)) is not None:
             tried.add(replica.id)
             try:

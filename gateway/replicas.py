@@ -5,10 +5,12 @@ Does not talk to replicas (gateway/proxy.py) and does not start any (inference_w
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from shared import routing
 from shared.records import Deployment
@@ -39,8 +41,8 @@ class Directory:
     def fleet(self, project_id: str) -> Fleet:
         return self._look(project_id)[0]
 
-    def find(self, project_id: str, name: str) -> Deployment | None:
-        """The deployment that answers to `name` this time: a route may mean another the next."""
+    def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
+        """The deployment that answers to `name` this time: a route may mean another the next, but one per user."""
         fleet, versions = self._look(project_id)
 
         def version(name: str) -> str | None:
@@ -48,7 +50,7 @@ class Directory:
                 versions[name] = self._version(project_id, name)
             return versions[name]
 
-        return routing.find(fleet, name, version)
+        return routing.find(fleet, name, version, partial(routing.fraction, name, user) if user else random.random)
 
     def _look(self, project_id: str) -> tuple[Fleet, dict[str, str | None]]:
         # The lock is held while reading: 64 threads must not ask the ledger the same thing at once.

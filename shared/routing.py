@@ -7,6 +7,7 @@ answers is not decided here (gateway/replicas.py).
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,12 @@ def find(fleet: Fleet, name: str, versions: Versions, draw: Callable[[], float] 
         if point < 0:
             return deployment
     return there[-1][0] if there else None
+
+
+def fraction(*parts: str) -> float:
+    """In [0, 1), the same for the same texts, on every machine."""
+    digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
 
 
 def named(fleet: Fleet, name: str, versions: Versions) -> Deployment | None:

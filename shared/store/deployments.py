@@ -16,6 +16,7 @@ from shared.ids import new_id
 from shared.records import Deployment, Replica
 from shared.store.columns import now, record
 from shared.store.engine import Database
+from shared.store.fleet_tables import routes
 from shared.store.moves import lock_project
 from shared.store.names import check_name
 from shared.store.paging import one
@@ -33,6 +34,9 @@ class Deployments:
             lock_project(connection, project_id)
             if deployment_is_taken(connection, project_id, name):
                 raise Conflict("There is a deployment {name!r} in this project already", field="name", name=name)
+            mine = routes.c.project_id == project_id, routes.c.name == name
+            if connection.execute(select(1).where(*mine)).first() is not None:
+                raise Conflict("There is a route {name!r} in this project already", field="name", name=name)
             return insert_deployment(connection, project_id, name=name, model_name=model_name, spec=spec)
 
     def get(self, project_id: str, id_or_name: str) -> Deployment:

@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.records import Route
 from shared.store.columns import now, record
+from shared.store.deployments import deployment_is_taken
 from shared.store.engine import Database
 from shared.store.fleet_tables import routes
 from shared.store.moves import lock_project
@@ -22,12 +23,15 @@ class Routes:
         self._database = database
 
     def put(self, project_id: str, name: str, targets: Sequence[Mapping[str, Any]]) -> tuple[Route, bool]:
-        """Made, or its targets replaced; whether it was made."""
+        """Made, or its targets replaced; whether it was made. Raises Conflict where a deployment has the name."""
         check_name(name)
         values = {"targets": [dict(target) for target in targets], "updated_at": now()}
         mine = routes.c.project_id == project_id, routes.c.name == name
         with self._database.write() as connection:
             lock_project(connection, project_id)
+            if deployment_is_taken(connection, project_id, name):
+                text = "There is a deployment {name!r}: a route of that name would never be asked"
+                raise Conflict(text, field="name", name=name)
             is_new = connection.execute(select(1).where(*mine)).first() is None
             if is_new:
                 row = {"project_id": project_id, "name": name, "created_at": values["updated_at"], **values}

@@ -256,3 +256,21 @@ def test_whoever_uses_a_model_is_named(store: Store, project: str) -> None:
         store.models.delete(project, "b")
     for user in ("deployment 'bot'", "adapter 'a'", "adapter 'c'", "checkpoint 'a:ckpt-step-1'"):
         assert user in refused.value.message
+
+
+def test_routes_are_a_projects_own_and_share_no_name_with_a_deployment(
+    store: Store, project: str, other_project: str
+) -> None:
+    targets = [{"model": "a", "weight": 1.5}, {"model": "b", "weight": 0}]
+    made, is_new = store.routes.put(project, "prod", targets)
+    assert is_new and made.targets == targets and store.routes.list(other_project) == []
+    again, is_new = store.routes.put(project, "prod", targets[:1])
+    assert (is_new, again.targets, again.created_at) == (False, targets[:1], made.created_at)
+    with pytest.raises(Conflict):
+        store.deployments.create(project, name="prod", model_name="m", spec={})
+    store.deployments.create(other_project, name="prod", model_name="m", spec={})
+    with pytest.raises(Conflict):
+        store.routes.put(other_project, "prod", targets)
+    store.routes.delete(project, "prod")
+    with pytest.raises(NotFound):
+        store.routes.delete(project, "prod")

@@ -26,6 +26,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     made.post("/v1/jobs", {"model": "mine", "dataset": "mine"})
     run_to_its_end(made)
     made.post("/v1/deployments", {"model": "mine"})
+    made.post("/v1/routes", {"name": "prod", "targets": [{"model": "mine"}]})
     return made
 
 
@@ -50,8 +51,11 @@ def routes(platform: Platform) -> Iterator[tuple[str, str, set[str]]]:
 
 def ids(platform: Platform) -> dict[str, str]:
     """The id of the first project's record in every collection."""
-    collections = ("/v1/jobs", "/v1/fine_tuning/jobs", "/v1/datasets", "/v1/files", "/v1/models", "/v1/deployments")
-    found = {path: platform.get(path).get_json()["data"][0]["id"] for path in (*collections, "/v1/evaluations")}
+    collections = ("/v1/jobs", "/v1/fine_tuning/jobs", "/v1/datasets", "/v1/files", "/v1/models")
+    served = ("/v1/deployments", "/v1/routes")
+    found = {
+        path: platform.get(path).get_json()["data"][0]["id"] for path in (*collections, *served, "/v1/evaluations")
+    }
     checkpoints = f"/v1/jobs/{found['/v1/jobs']}/checkpoints"
     files = f"/v1/models/{found['/v1/models']}/files"
     return found | {path: platform.get(path).get_json()["data"][0]["id"] for path in (checkpoints, files)}

@@ -55,6 +55,14 @@ def test_a_route_shares_its_requests_by_weight_among_what_is_deployed() -> None:
     assert routing.find(fleet(prod=[("gone", 1)]), "prod", VERSIONS.get) is None
 
 
+def test_requests_of_one_user_stay_with_one_target_and_the_users_are_shared() -> None:
+    drawn = [routing.fraction("prod", f"user-{n}") for n in range(400)]
+    assert drawn == [routing.fraction("prod", f"user-{n}") for n in range(400)]
+    assert drawn[0] == pytest.approx(0.49045, abs=1e-4)
+    assert sum(one < 0.25 for one in drawn) == pytest.approx(100, abs=20)
+    assert routing.fraction("prod", "\ud800") != routing.fraction("next", "\ud800")
+
+
 def test_an_adapter_is_answered_by_the_replicas_that_have_loaded_it_under_its_own_name() -> None:
     found = [routing.endpoints(fleet(), one) for one in (BASE, HOSTED, OWN)]
     assert [[(one.id, one.served_name) for one in those] for those in found] == [
