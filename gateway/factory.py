@@ -53,7 +53,8 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
         evaluations, deployments, routes, workers, files, fine_tuning,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
-    api.register_blueprint(inference.blueprint(built))
+    proxy = inference.make_proxy(built)
+    api.register_blueprint(inference.blueprint(built, proxy))
     app.register_blueprint(console.blueprint)
     return app
 

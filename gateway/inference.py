@@ -79,26 +79,32 @@ ChatRequest = Schema.from_dict({**ENVELOPE, "messages": MESSAGES, **sampling.fie
 CompletionRequest = Schema.from_dict(
     {**ENVELOPE, "prompt": Prompt(required=True), **sampling.fields()}, name="CompletionRequest"
 )
+#: What is checked of a request, by route.
+SCHEMAS = {CHAT: ChatRequest, COMPLETIONS: CompletionRequest}
 
 
-def blueprint(services: Services) -> Blueprint:
+def make_proxy(services: Services) -> Proxy:
+    """One for all routes that ask models: it knows what is in flight."""
+    directory = Directory(lambda project_id: fleet(services.store, project_id), partial(version, services.store))
+    return Proxy(directory, make_client(), GatewayMeter(services.metrics))
+
+
+def blueprint(services: Services, proxy: Proxy) -> Blueprint:
     made = Blueprint(
         "inference", __name__, description="Answers of deployed models; the openai client works unmodified"
     )
-    directory = Directory(lambda project_id: fleet(services.store, project_id), partial(version, services.store))
-    proxy = Proxy(directory, make_client(), GatewayMeter(services.metrics))
 
     @made.route(CHAT, methods=["POST"])
     @made.doc(requestBody=_described(ChatRequest), responses=_ANSWERS)
     def chat() -> Response:
         """Continue a conversation"""
-        return _answer(services, proxy, CHAT, ChatRequest)
+        return _answer(services, proxy, CHAT)
 
     @made.route(COMPLETIONS, methods=["POST"])
     @made.doc(requestBody=_described(CompletionRequest), responses=_ANSWERS)
     def complete() -> Response:
         """Continue a text"""
-        return _answer(services, proxy, COMPLETIONS, CompletionRequest)
+        return _answer(services, proxy, COMPLETIONS)
 
     return made
 
@@ -176,17 +182,23 @@ def _not_ready(deployment: Deployment) -> Unavailable:
     return Unavailable(text, field="model", **told)
 
 
-def _answer(services: Services, proxy: Proxy, path: str, schema: type[Schema]) -> Response:
+def ask(
+    services: Services, proxy: Proxy, path: str, given: dict[str, Any], raw: bytes, *, project_id: str, request_id: str
+) -> Answer:
+    """One request of any route, checked and sent; needs no request of Flask's. `raw`: the text of `given`."""
+    check(given, SCHEMAS[path])
+    call = make_call(given, raw, path=path, project_id=project_id, request_id=request_id)
+    try:
+        return proxy.send(call)
+    except NoReplica as error:
+        raise why_not(services.store, project_id, call.model) from error
+
+
+def _answer(services: Services, proxy: Proxy, path: str) -> Response:
     # Cached: read once more below, as the object that it is.
     raw = request.get_data(cache=True)
     given = body.json_object()
-    check(given, schema)
-    call = make_call(given, raw, path=path, project_id=project_id(), request_id=request_id())
-    try:
-        answer = proxy.send(call)
-    except NoReplica as error:
-        raise why_not(services.store, call.project_id, call.model) from error
-    return _response(answer)
+    return _response(ask(services, proxy, path, given, raw, project_id=project_id(), request_id=request_id()))
 
 
 def _response(answer: Answer) -> Response:
