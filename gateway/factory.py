@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from gateway import (
     auth,
     checkpoints,
+    compare,
     console,
     datasets,
     deployments,
@@ -55,6 +56,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
         api.register_blueprint(module.blueprint)
     proxy = inference.make_proxy(built)
     api.register_blueprint(inference.blueprint(built, proxy))
+    api.register_blueprint(compare.blueprint(built, proxy))
     app.register_blueprint(console.blueprint)
     return app
 

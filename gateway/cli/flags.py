@@ -6,6 +6,7 @@ the server, whose complaints name the field. A flag overrides the same field of 
 
 from __future__ import annotations
 
+import dataclasses
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from shared import request, schema
 from shared.fields import Numbers
 from shared.param import Param
 from shared.requirements import Requirements
-from shared.spec import SPECS
+from shared.spec import SPECS, Sampling
 from shared.tongues import chinese
 
 PREFIX = "spec."
@@ -36,6 +37,30 @@ def add_spec(parser: ArgumentParser, spec: type, positional: str) -> None:
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
         groups[name].add_argument(*_flags(param), dest=PREFIX + param.wire, help=_help(kind, param), **_kind(param))
+
+
+def add_generation(parser: ArgumentParser, positional: str) -> None:
+    """One flag per generation parameter of a request; what is left out the deployment decides."""
+    parser.usage = f"%(prog)s {positional} [options] [--<parameter> VALUE ...]"
+    group = parser.add_argument_group("generation parameters; left out: the deployment's, or the model's own")
+    group.add_argument("--preset", dest=f"{PREFIX}preset", help="parameters kept on the server under this name")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other member of the request, in YAML"
+    )
+    for param in schema.params(Sampling):
+        help = _help("generate", dataclasses.replace(param, default=None))
+        group.add_argument(*_flags(param), dest=PREFIX + param.wire, help=help, **_kind(param))
+
+
+def generation(args: Namespace) -> dict[str, Any]:
+    """The members of a request that were given as flags."""
+    pairs = (pair.partition("=") for pair in args.set)
+    return given(args) | {name.strip(): value(text) for name, _, text in pairs}
+
+
+def value(text: str) -> Any:
+    """As YAML 1.2 reads it: 0.2, true, [a, b], {"type": "json_object"}, else text."""
+    return request.parse_yaml(f"value: {text}")["value"]
 
 
 def add_requirements(parser: ArgumentParser) -> None:
@@ -109,7 +134,7 @@ def _parse(param: Param) -> Callable[[str], Any]:
         if param.type is list:
             return [part.strip() for part in text.split(",") if part.strip()]
         try:
-            return request.parse_yaml(f"value: {text}")["value"]
+            return value(text)
         except Exception as error:
             raise ArgumentTypeError(f"cannot be read: {text!r}") from error
 

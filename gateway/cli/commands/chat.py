@@ -1,74 +1,85 @@
-"""Talk to a deployed model. With a MESSAGE: one answer. Without: a conversation until Ctrl-D; when standard input is no
-terminal, it is the message."""
+"""Talk to a deployed model. With a MESSAGE: one answer. Without: a conversation until Ctrl-D, in which /help lists the
+commands and Ctrl-C stops an answer. Standard input that is no terminal is the message; beside one it is read as the
+file `-`: `make 2>&1 | tunesmith chat MODEL "What is wrong here?" --file -`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 from rich.console import Console
 
-from gateway.cli.client import ApiError, Client, connect
+from gateway.cli import flags, speaking
+from gateway.cli.client import Client, connect
+from gateway.cli.conversation import Conversation
 from shared.settings import Settings
 
 HELP = "talk to a deployed model"
-#: Sampling flags, named as on the wire.
-SAMPLING = {"temperature": float, "top_p": float, "max_tokens": int, "seed": int}
+INTERRUPTED = 130
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", help="a deployment, a route, a version or base@adapter")
     parser.add_argument("message", nargs="?", metavar="MESSAGE")
-    parser.add_argument("--system", help="system message")
-    for name, kind in SAMPLING.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
+    parser.add_argument("--system", default="", help="system message")
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a text that goes before the message, `-`: standard input",
+    )
+    flags.add_generation(parser, "MODEL [MESSAGE]")
+    parser.set_defaults(parser=parser)
 
 
 def run(args: Namespace, console: Console) -> int:
-    messages = [{"role": "system", "content": args.system}] if args.system else []
-    options = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    try:
+        parts = [sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8") for path in args.file]
+    except (OSError, UnicodeDecodeError) as error:
+        args.parser.error(str(error))
     with connect(Settings.from_env()) as client:
-        for text in _messages(args, console):
-            messages.append({"role": "user", "content": text})
-            body = {"model": args.model, "messages": messages, "stream": True, **options}
-            messages.append({"role": "assistant", "content": _answer(client, console, body)})
+        parameters = flags.generation(args)
+        conversation = Conversation(
+            client=client, console=console, model=args.model, system=args.system, parameters=parameters
+        )
+        if args.message is None and sys.stdin.isatty():
+            conversation.attached = parts
+            return _converse(conversation)
+        parts.append(sys.stdin.read() if args.message is None else args.message)
+        return _once(client, console, conversation, "\n\n".join(part for part in parts if part))
+
+
+def _once(client: Client, console: Console, conversation: Conversation, text: str) -> int:
+    conversation.messages.append({"role": "user", "content": text})
+    body = {name: value for name, value in conversation.body().items() if name != "stream_options"}
+    return INTERRUPTED if speaking.speak(client, console, body).is_stopped else 0
+
+
+def _converse(conversation: Conversation) -> int:
+    # Lines can be edited and called back; imported where there is a terminal only.
+    import readline  # noqa: F401
+
+    conversation.tell(f"{conversation.model}; /help lists the commands, Ctrl-D leaves")
+    while (line := _line(conversation.console)) is not None:
+        if line and not conversation.hear(line):
+            break
     return 0
 
 
-def _messages(args: Namespace, console: Console) -> Iterator[str]:
-    if args.message is not None:
-        yield args.message
-    elif not sys.stdin.isatty():
-        yield sys.stdin.read()
-    else:
-        yield from _typed(console)
-
-
-def _typed(console: Console) -> Iterator[str]:
+def _line(console: Console) -> str | None:
+    """What was typed, over several lines where they end with a backslash; None: no more."""
+    typed = ""
     while True:
         try:
-            text = console.input("[bold cyan]>[/] ").strip()
+            typed += console.input("[bold cyan]>[/] " if not typed else "[dim].[/] ")
         except EOFError:
             console.print()
-            return
-        if text:
-            yield text
-
-
-def _answer(client: Client, console: Console, body: dict[str, Any]) -> str:
-    parts = []
-    with client.events("POST", "/v1/chat/completions", body=body) as events:
-        for event in events:
-            if event.data == "[DONE]":
-                break
-            chunk = json.loads(event.data)
-            if "error" in chunk:
-                raise ApiError(500, chunk["error"])
-            text = chunk["choices"][0]["delta"].get("content") or "" if chunk["choices"] else ""
-            parts.append(text)
-            console.out(text, end="", highlight=False)
-    console.out("")
-    return "".join(parts)
+            return None
+        except KeyboardInterrupt:
+            console.print()
+            return ""
+        if not typed.endswith("\\"):
+            return typed.strip()
+        typed = typed.removesuffix("\\") + "\n"

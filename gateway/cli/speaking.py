@@ -1,0 +1,86 @@
+"""One answer on the terminal, as it comes: thoughts dim, then the text. Ctrl-C ends it and keeps what was said.
+
+Leaving the stream closes the connection, and with it the generation on the replica.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from gateway.cli.client import ApiError, Client
+
+PATH = "/v1/chat/completions"
+
+
+@dataclass(kw_only=True)
+class Said:
+    text: str = ""
+    #: Of calls of tools, name and arguments, by their index.
+    calls: dict[int, list[str]] = field(default_factory=dict)
+    usage: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    is_stopped: bool = False
+    first_seconds: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """How long it took and how it ended."""
+        tokens = (self.usage or {}).get("completion_tokens")
+        parts = ["stopped" if self.is_stopped else ""]
+        parts += [f"{tokens} tokens, {tokens / self.seconds:.1f} tok/s"] if tokens and self.seconds else []
+        parts += [f"first after {self.first_seconds:.2f} s"] if self.first_seconds is not None else []
+        parts += [f"ended by {self.finish_reason}"] if self.finish_reason not in (None, "stop") else []
+        return ", ".join(part for part in parts if part)
+
+
+def speak(client: Client, console: Console, body: Mapping[str, Any]) -> Said:
+    """Ask with `body` and print the answer while it comes. Raises ApiError, also for a stream that broke."""
+    said, started_at = Said(), time.monotonic()
+    is_thinking = False
+    try:
+        with client.events("POST", PATH, body=body) as events:
+            for delta in _deltas(events, said):
+                thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
+                text = delta.get("content") or ""
+                if (thought or text) and said.first_seconds is None:
+                    said.first_seconds = time.monotonic() - started_at
+                if text and is_thinking:
+                    console.out("\n")
+                    is_thinking = False
+                if thought:
+                    is_thinking = True
+                    console.out(thought, end="", style="dim italic", highlight=False)
+                console.out(text, end="", highlight=False)
+                said.text += text
+    except KeyboardInterrupt:
+        said.is_stopped = True
+    said.seconds = time.monotonic() - started_at
+    console.out("")
+    for name, arguments in said.calls.values():
+        console.out(f"{name}({arguments})", style="cyan", highlight=False)
+    return said
+
+
+def _deltas(events: Iterator[Any], said: Said) -> Iterator[dict[str, Any]]:
+    for event in events:
+        if event.data == "[DONE]":
+            return
+        chunk = json.loads(event.data)
+        if "error" in chunk:
+            raise ApiError(500, chunk["error"])
+        said.usage = chunk.get("usage") or said.usage
+        for choice in chunk["choices"][:1]:
+            said.finish_reason = choice.get("finish_reason") or said.finish_reason
+            for call in choice["delta"].get("tool_calls") or ():
+                name_and_arguments = said.calls.setdefault(call.get("index", 0), ["", ""])
+                function = call.get("function") or {}
+                name_and_arguments[0] += function.get("name") or ""
+                name_and_arguments[1] += function.get("arguments") or ""
+            yield choice["delta"]
