@@ -1,17 +1,24 @@
-"""Talking to one vLLM server over HTTP: is it well, how busy is it, does it answer? Starts and stops nothing."""
+"""Talking to one vLLM server over HTTP: is it well, how busy is it, does it answer, which adapters has it loaded?
+
+Starts and stops nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
 
-from shared.errors import ChildFailed
+from shared.errors import ChildFailed, ModelNotLoaded
 
 #: A healthy server answers these at once, also while its engine computes.
 PROBE_SECONDS = 5.0
 #: The first answer may compile kernels.
 WARM_UP_SECONDS = 300.0
+#: Between two steps of its engine the server reads an adapter's files.
+LOAD_SECONDS = 120.0
 
 RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 GENERATED, PROMPT = "vllm:generation_tokens_total", "vllm:prompt_tokens_total"
@@ -57,6 +64,42 @@ class Engine:
         if answer.status_code != 200:
             raise ChildFailed(f"vLLM is up but refuses to answer ({answer.status_code}): {answer.text[:500]}")
 
+    def adapters(self) -> dict[str, str]:
+        """Folders of the adapters that answer, by their names. Raises ModelNotLoaded when the server does not tell."""
+        answer = self._ask("GET", "/v1/models", PROBE_SECONDS)
+        if answer.status_code != 200:
+            raise ModelNotLoaded(f"the replica does not tell its adapters: {said(answer)}")
+        return {model["id"]: model["root"] for model in answer.json()["data"] if model.get("parent")}
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """From here on it answers requests for `name` with this adapter; nothing happens where it does already.
+
+        The folder has to stay: an adapter that is not among the last that were asked is read from it again. Other files
+        take another name, or another folder after `unload_adapter`: cached prefixes are known by both.
+        Raises ModelNotLoaded with what the server said.
+        """
+        if self.adapters().get(name) == str(folder):
+            return
+        body = {"lora_name": name, "lora_path": str(folder)}
+        answer = self._ask("POST", "/v1/load_lora_adapter", LOAD_SECONDS, body)
+        if answer.status_code != 200:
+            raise ModelNotLoaded(f"the replica does not load adapter {name!r}: {said(answer)}")
+
+    def unload_adapter(self, name: str) -> None:
+        """Requests for `name` are refused from here on, answers that are being given go on to their end.
+
+        Nothing happens where it was not loaded. Raises ModelNotLoaded with what the server said.
+        """
+        answer = self._ask("POST", "/v1/unload_lora_adapter", PROBE_SECONDS, {"lora_name": name})
+        if answer.status_code not in (200, 404):
+            raise ModelNotLoaded(f"the replica does not unload adapter {name!r}: {said(answer)}")
+
+    def _ask(self, method: str, path: str, seconds: float, body: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            return self._client.request(method, path, json=body, timeout=seconds)
+        except httpx.TransportError as error:
+            raise ModelNotLoaded(f"the replica does not answer: {error or type(error).__name__}") from error
+
     def numbers(self) -> Numbers | None:
         """None when it does not answer."""
         try:
@@ -64,6 +107,15 @@ class Engine:
         except httpx.TransportError:
             return None
         return parse(answer.text) if answer.status_code == 200 else None
+
+
+def said(answer: httpx.Response) -> str:
+    """What the server says of its refusal, in one line: its message, else the beginning of its page."""
+    try:
+        message = answer.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = answer.text
+    return " ".join(str(message).split())[:500] or f"status {answer.status_code}"
 
 
 def parse(text: str) -> Numbers:

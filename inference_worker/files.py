@@ -10,7 +10,7 @@ from shared import catalog, serving, templates
 from shared.errors import InvalidSpec
 from shared.settings import Settings
 from shared.spec import DeploySpec
-from shared.vllm_arguments import Files, context_length
+from shared.vllm_arguments import Files, adaptable, context_length
 
 if TYPE_CHECKING:
     from shared.artifact import ArtifactStore
@@ -37,6 +37,8 @@ def bring(
         context_length=context_length(Path(folder)),
         adapter=adapter,
         adapter_rank=rank,
+        base_name=record.base_model if adapter else None,
+        adaptable=adaptable(Path(folder)),
         chat_template=chat_template(spec, record.template, Path(folder), adapter, to),
         generation=adapter if adapter and (adapter / GENERATION).is_file() else None,
     )

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from inference_worker import files
+from inference_worker import cpu_kernels, files
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
 from shared import crash, devices, formats, interpreters, keeper, schema, serving, spawn, vllm_arguments, vllm_log
@@ -164,6 +164,7 @@ class Life:
         return Machine(
             gpus=self._taken.names if self._taken else (),
             cpu_kv_cache_gib=self._settings.cpu_kv_cache_gib,
+            has_cpu_kernels=not self._worker.gpus and cpu_kernels.are_installed(interpreters.inference(self._settings)),
             cache_folder=self._settings.run_dir / "cache" / "vllm",
         )
 

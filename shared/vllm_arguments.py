@@ -17,6 +17,18 @@ from shared.spec import DeploySpec
 
 #: What `--max-lora-rank` takes.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+#: Architectures of dense models that vLLM 0.32 puts adapters on, on every backend. Of others (mixtures of experts, some
+#: with vision) some are refused at the start: there a deployment takes adapters where it says `enable_lora`.
+TAKE_ADAPTERS = frozenset(
+    f"{name}ForCausalLM"
+    for name in (
+        *("Apertus", "Cohere", "Cohere2", "Exaone", "Exaone4", "Gemma", "Gemma2", "Gemma3", "Glm4", "Granite"),
+        *("InternLM2", "InternLM3", "Llama", "MiniCPM", "Mistral", "Nemotron", "OPT", "Phi3", "Qwen2", "Qwen3"),
+        *("Solar", "TeleChat3"),
+    )
+)
+#: Above it vLLM refuses adapters of the output layer, and with them the start.
+MAX_VOCABULARY = 258_048
 #: Names under which configs tell how many positions a model has.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 
@@ -36,6 +48,10 @@ class Files:
     #: Folder and rank of the LoRA adapter, when one is served unmerged.
     adapter: Path | None = None
     adapter_rank: int = 0
+    #: Its base's name in the catalog.
+    base_name: str | None = None
+    #: Whether vLLM is known to put adapters on it without answering more slowly (see `takes_adapters`).
+    adaptable: bool = False
     #: Jinja file that replaces the model's own chat template.
     chat_template: Path | None = None
     #: Folder whose generation_config.json replaces the model's own: where an adapter was taught to end.
@@ -50,8 +66,16 @@ class Machine:
     gpus: Sequence[str] = ()
     #: Memory of the KV cache on a CPU, GiB.
     cpu_kv_cache_gib: int = 1
+    #: Whether the Python that runs vLLM has our kernels for adapters on CPUs (inference_worker/child/lora).
+    has_cpu_kernels: bool = False
     #: Where vLLM keeps what it compiled.
     cache_folder: Path
+
+    @property
+    def mixes_adapters(self) -> bool:
+        """Whether requests for a base and for its adapters may be computed together: vLLM's own kernels for CPUs answer
+        such requests wrongly."""
+        return bool(self.gpus) or self.has_cpu_kernels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +101,8 @@ def argv(
         *("--seed", str(spec.seed)),
         # Nobody reads them: the gateway logs requests, the API has its own docs.
         *("--disable-uvicorn-access-log", "--disable-fastapi-docs"),
-        *_names(spec, files, served_name),
+        *_names(spec, files, machine, served_name),
+        *_adapters(spec, files, machine),
         *(_on_gpus(spec, machine) if machine.gpus else ("--enforce-eager",)),
         *(("--max-num-seqs", str(spec.max_num_seqs)) if spec.max_num_seqs is not None else ()),
         *(("--chat-template", str(files.chat_template)) if files.chat_template else ()),
@@ -98,6 +123,8 @@ def env(files: Files, machine: Machine, *, api_key: str) -> dict[str, str]:
     """What the replica's environment has beside the allow-list."""
     variables = {
         "VLLM_API_KEY": api_key,
+        # Routes that load adapters, where there are any: they ask for the key, and no gateway passes them on.
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_CACHE_ROOT": str(machine.cache_folder),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -132,6 +159,28 @@ def context_length(folder: Path) -> int | None:
     return None
 
 
+def adaptable(folder: Path) -> bool:
+    """Whether vLLM is known to put adapters on the model of a folder. What lies elsewhere is not known."""
+    if not (folder / "config.json").is_file():
+        return False
+    config = json.loads((folder / "config.json").read_text())
+    if config.get("quantization_config") or (config.get("vocab_size") or 0) > MAX_VOCABULARY:
+        return False
+    return bool(set(config.get("architectures") or ()) & TAKE_ADAPTERS)
+
+
+def takes_adapters(spec: DeploySpec, files: Files, machine: Machine) -> bool:
+    """Whether adapters can be loaded onto the replica while it answers. Raises InvalidSpec when it must and cannot."""
+    wanted = spec.adapters.enable_lora
+    if wanted and not machine.mixes_adapters:
+        text = (
+            "is true, but vLLM's own CPU kernels answer a base beside its adapters wrongly, and the Python that runs "
+            "vLLM lacks the package tunesmith, which brings right ones: install it there, or leave enable_lora out"
+        )
+        raise InvalidSpec(text, field="enable_lora")
+    return machine.mixes_adapters and (files.adaptable if wanted is None else wanted)
+
+
 def max_lora_rank(spec: DeploySpec, rank: int) -> int:
     """The spec's, raised to what this adapter needs."""
     needed = next((allowed for allowed in LORA_RANKS if allowed >= rank), None)
@@ -141,21 +190,30 @@ def max_lora_rank(spec: DeploySpec, rank: int) -> int:
     return max(spec.vllm_max_lora_rank, needed)
 
 
-def base_name(served_name: str) -> str:
-    """The name of the base model beside an adapter. No client gets there: rows of a base and of an adapter in one
-    batch are answered wrongly by vLLM's CPU kernels, so a replica serves one of the two."""
+def base_name(files: Files, machine: Machine, served_name: str) -> str:
+    """The name of the base beside an adapter that answers to `served_name`: its own, where both may be asked."""
+    if machine.mixes_adapters and files.base_name not in (None, served_name):
+        return str(files.base_name)
+    # No client gets there.
     return f"base-of:{served_name}"
 
 
-def _names(spec: DeploySpec, files: Files, served_name: str) -> list[str]:
+def _names(spec: DeploySpec, files: Files, machine: Machine, served_name: str) -> list[str]:
     if files.adapter is None:
         return ["--served-model-name", served_name]
     # JSON: in the form name=path a name could hold no comma and no equals sign.
     module = json.dumps({"name": served_name, "path": str(files.adapter)})
-    rank = max_lora_rank(spec, files.adapter_rank)
+    return ["--served-model-name", base_name(files, machine, served_name), "--lora-modules", module]
+
+
+def _adapters(spec: DeploySpec, files: Files, machine: Machine) -> list[str]:
+    others = takes_adapters(spec, files, machine)
+    if files.adapter is None and not others:
+        return []
+    counts = (spec.adapters.max_loras, spec.adapters.max_cpu_loras) if others else (1, 1)
     return [
-        *("--served-model-name", base_name(served_name)),
-        *("--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", module),
+        *("--enable-lora", "--max-lora-rank", str(max_lora_rank(spec, files.adapter_rank))),
+        *("--max-loras", str(counts[0]), "--max-cpu-loras", str(counts[1])),
     ]
 
 

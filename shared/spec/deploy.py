@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from shared import templates
-from shared.param import MISSING, param
+from shared.param import MISSING, group, param
+from shared.spec.deploy_adapters import AdapterServing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class DeploySpec:
         choices=(1, 8, 16, 32, 64, 128, 256, 320, 512),
         aliases=("max_lora_rank",),
     )
+    adapters: AdapterServing = group(AdapterServing)
     tensor_parallel_size: int = param(
         1, "Devices that share one copy of the model.", minimum=1, maximum=64, source="vLLM"
     )

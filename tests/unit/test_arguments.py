@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.errors import InvalidSpec
 from shared.spec import DeploySpec
-from shared.vllm_arguments import Address, Files, Machine, argv, base_name, env
+from shared.spec.deploy_adapters import AdapterServing
+from shared.vllm_arguments import Address, Files, Machine, adaptable, argv, base_name, env, takes_adapters
 
 SPEC = DeploySpec(model="smol")
 FILES = Files(model="/models/smol", context_length=2048)
 CPU = Machine(cpu_kv_cache_gib=3, cache_folder=Path("/run/cache"))
 GPU = Machine(gpus=["GPU-a", "GPU-b"], cache_folder=Path("/run/cache"))
+KERNELS = replace(CPU, has_cpu_kernels=True)
+ADAPTED = replace(FILES, adapter=Path("/models/tuned"), adapter_rank=8, base_name="base-135m", adaptable=True)
 ADDRESS = Address(host="127.0.0.1", port=18500)
 
 
@@ -61,12 +65,56 @@ def test_the_context_is_no_longer_than_the_model_allows(asked: int, has: int | N
     assert value(made, "--max-model-len") == str(gets)
 
 
-def test_an_adapter_is_served_under_its_name_and_its_base_under_none_that_is_asked_for() -> None:
-    files = replace(FILES, adapter=Path("/models/tuned, v=2"), adapter_rank=64)
-    made = command(files=files)
+def test_an_adapter_is_served_under_its_name_beside_its_base_under_its_own() -> None:
+    files = replace(ADAPTED, adapter=Path("/models/tuned, v=2"))
+    made = command(files=files, machine=GPU)
     assert json.loads(value(made, "--lora-modules")) == {"name": "smol", "path": "/models/tuned, v=2"}
-    assert value(made, "--served-model-name") == base_name("smol") != "smol"
-    assert "--enable-lora" in made
+    assert value(made, "--served-model-name") == "base-135m"
+    same = replace(files, base_name="smol")
+    assert value(command(files=same, machine=GPU), "--served-model-name") == base_name(same, GPU, "smol") != "smol"
+
+
+def test_where_a_base_and_its_adapters_may_not_mix_a_replica_answers_for_one_adapter_alone() -> None:
+    made = command(files=ADAPTED, machine=CPU)
+    assert value(made, "--served-model-name") == "base-of:smol"
+    assert (value(made, "--max-loras"), value(made, "--max-cpu-loras")) == ("1", "1")
+    assert not takes_adapters(SPEC, ADAPTED, CPU)
+    with pytest.raises(InvalidSpec, match="lacks the package"):
+        command(replace(SPEC, adapters=AdapterServing(enable_lora=True)), machine=CPU)
+
+
+@pytest.mark.parametrize("machine", [KERNELS, GPU])
+@pytest.mark.parametrize(
+    ("asked", "adaptable", "takes"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_a_base_takes_adapters_where_vllm_is_known_to_and_where_it_is_told_to(
+    asked: bool | None, adaptable: bool, takes: bool, machine: Machine
+) -> None:
+    spec = replace(SPEC, adapters=AdapterServing(enable_lora=asked, max_loras=3, max_cpu_loras=9))
+    made = command(spec, replace(FILES, adaptable=adaptable), machine)
+    assert ("--enable-lora" in made) is takes
+    if takes:
+        assert (value(made, "--max-loras"), value(made, "--max-cpu-loras")) == ("3", "9")
+        assert value(made, "--max-lora-rank") == "32"
+
+
+@pytest.mark.parametrize(
+    ("config", "takes"),
+    [
+        ({"architectures": ["LlamaForCausalLM"], "vocab_size": 49152}, True),
+        ({"architectures": ["MixtralForCausalLM"], "vocab_size": 32000}, False),
+        ({"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "awq"}}, False),
+        ({"architectures": ["Gemma3ForCausalLM"], "vocab_size": 262144}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_takes_adapters_by_its_architecture_and_unquantized(
+    config: dict[str, Any], takes: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert adaptable(tmp_path) is takes
+    assert not adaptable(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(("rank", "told"), [(4, "32"), (32, "32"), (33, "64"), (300, "320")])

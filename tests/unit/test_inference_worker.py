@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from inference_worker import files
+from inference_worker import cpu_kernels, files
 from inference_worker.counting import ReplicaCollector, Tokens
 from inference_worker.engine import Engine, Numbers, parse
 from inference_worker.replica import Life, Worker, free_port
 from shared import schema, vllm_log
 from shared.artifact import ArtifactStore
-from shared.errors import ChildFailed, NotFound
+from shared.errors import ChildFailed, ModelNotLoaded, NotFound
 from shared.records import NewModel
 from shared.settings import Settings
 from shared.spec import DeploySpec
@@ -24,6 +26,7 @@ from shared.store import Store
 from shared.telemetry import Metrics
 from tests.unit.upstream import Upstream, closed_port, serving
 
+ROOT = Path(__file__).resolve().parents[2]
 #: As vLLM 0.32 writes it when a checkpoint lacks weights; shortened.
 LOG = """\
 (APIServer pid=1) WARNING 11-25 03:22:33 [system.py:9] may cause `OSError: [Errno 24] Too many`. Use ulimit -n
@@ -96,6 +99,45 @@ def test_a_warm_up_that_is_refused_says_what_vllm_said() -> None:
     with serving(refusing) as upstream, pytest.raises(ChildFailed, match="no such model"):
         Engine(upstream.url, "k").warm_up("smol")
     assert json.loads(upstream.requests[0]["body"])["model"] == "smol"
+
+
+def test_an_adapter_that_is_refused_says_what_vllm_said() -> None:
+    why = b'{"error":{"message":"LoRA rank 64 is greater\\n than max_lora_rank 32."}}'
+    refusing = Upstream(body=b'{"data":[]}', answers={"/v1/load_lora_adapter": (500, why)})
+    with serving(refusing) as upstream, pytest.raises(ModelNotLoaded, match=r"'tuned'.*rank 64 is greater than"):
+        Engine(upstream.url, "k").load_adapter("tuned", Path("/models/tuned"))
+    told = [json.loads(request["body"]) for request in upstream.requests if request["path"] == "/v1/load_lora_adapter"]
+    assert told == [{"lora_name": "tuned", "lora_path": "/models/tuned"}]
+
+
+def test_an_adapter_that_is_loaded_is_not_loaded_again() -> None:
+    models = [{"id": "smol", "root": "/models/smol"}, {"id": "tuned", "root": "/models/tuned", "parent": "smol"}]
+    with serving(Upstream(body=json.dumps({"data": models}).encode())) as upstream:
+        engine = Engine(upstream.url, "k")
+        assert engine.adapters() == {"tuned": "/models/tuned"}
+        engine.load_adapter("tuned", Path("/models/tuned"))
+    assert {request["path"] for request in upstream.requests} == {"/v1/models"}
+
+
+def test_an_adapter_that_was_not_there_is_unloaded_all_the_same() -> None:
+    with serving(Upstream(status=404, body=b'{"error":{"message":"cannot be found"}}')) as upstream:
+        Engine(upstream.url, "k").unload_adapter("tuned")
+    assert json.loads(upstream.requests[0]["body"]) == {"lora_name": "tuned"}
+    with pytest.raises(ModelNotLoaded, match="does not answer"):
+        Engine(f"http://127.0.0.1:{closed_port()}", "k").unload_adapter("tuned")
+
+
+def test_an_interpreter_is_asked_whether_it_has_our_kernels_for_cpus(tmp_path: Path) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["vllm.platform_plugins"]
+    info = tmp_path / "ours-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    assert not cpu_kernels.are_installed(str(python))
+    (info / "entry_points.txt").write_text(f"[vllm.platform_plugins]\n{next(iter(declared))} = ours:kernels\n")
+    assert cpu_kernels.are_installed(str(python))
 
 
 def test_a_free_port_can_be_listened_on() -> None:

@@ -24,6 +24,8 @@ class Upstream:
 
     status: int = 200
     body: bytes = b"{}"
+    #: Status and body of single paths.
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     #: Pieces of a stream, each one write; an int closes the socket there without a proper end.
     pieces: list[bytes | int] = field(default_factory=list)
     #: Pause before each piece after the first, seconds.
@@ -49,16 +51,20 @@ def serving(upstream: Upstream) -> Iterator[Upstream]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
             upstream.seen(self)
             if upstream.pieces:
                 stream(self, upstream)
             else:
-                self.send_response(upstream.status)
+                status, body = upstream.answers.get(self.path, (upstream.status, upstream.body))
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(upstream.body)))
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(upstream.body)
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
