@@ -15,7 +15,8 @@ from gateway.tailer import event_json
 from shared import catalog, curves, failures
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
-from shared.records import Attempt, Member, Page
+from shared.member import Member
+from shared.records import Attempt, Page
 from shared.tongues import chinese
 
 #: Jobs read at once where only some of them are shown.

@@ -20,11 +20,23 @@ from typing import TypeVar
 from inference_worker import cpu_kernels, files
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
-from shared import crash, devices, formats, interpreters, keeper, schema, serving, spawn, vllm_arguments, vllm_log
+from shared import (
+    crash,
+    devices,
+    formats,
+    happenings,
+    interpreters,
+    keeper,
+    schema,
+    serving,
+    spawn,
+    vllm_arguments,
+    vllm_log,
+)
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, InvalidSpec, LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
-from shared.records import Replica
+from shared.records import NewEvent, Replica
 from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
@@ -83,6 +95,7 @@ class Life:
         self._log_tail: str | None = None
         self._load = 0.0
         self._api_key = ""
+        self._events: list[NewEvent] = []
         self._wanted = "running"
         self._renewed_at = 0.0
         self._answered_at = 0.0
@@ -120,13 +133,16 @@ class Life:
             self._explain(error)
         if time.monotonic() - self._ready_at > STEADY_SECONDS:
             self._num_failures = 0
+        pause = min(BACK_OFF_SECONDS * 2**self._num_failures, MAX_BACK_OFF_SECONDS)
+        self._events.append(happenings.failed(self.replica, self.status, str(self._error), self._log_tail, pause))
         # A start that failed is the deployment's failure until one succeeds; a crash after it was ready is not.
         self._tell("starting" if self.status == "ready" else "failed")
-        self._wait(min(BACK_OFF_SECONDS * 2**self._num_failures, MAX_BACK_OFF_SECONDS))
+        self._wait(pause)
         self._num_failures += 1
 
     def _serve(self) -> None:
         """Start and watch one process. Raises ChildFailed when it ends, Stopped when it shall."""
+        began = time.monotonic()
         found = self._meanwhile(self._bring_files)
         machine = self._machine()
         self._check_format(found, machine)
@@ -137,6 +153,7 @@ class Life:
         self._meanwhile(lambda: engine.warm_up(self._served_name))
         self._error, self._log_tail = None, ""
         self._ready_at = self._answered_at = time.monotonic()
+        self._events.append(happenings.ready(self.replica, self._ready_at - began))
         self._tell("ready")
         log.info("Replica is ready", extra=self._context())
         while True:
@@ -262,7 +279,9 @@ class Life:
                 log_tail=self._log_tail,
                 api_key=self._api_key,
                 served_name=self._served_name,
+                events=self._events,
             )
+            self._events = []
         except LEDGER_AWAY as error:
             log.warning("The ledger cannot be reached: %s", type(error).__name__, extra=self._context())
             return

@@ -14,8 +14,8 @@ from typing import Any
 from shared import failures, nodes
 from shared.errors import LeaseLost
 from shared.lease import LEDGER_AWAY, Lease
+from shared.member import HeldMember, Member
 from shared.nodes import Node
-from shared.records import HeldMember, Member
 from shared.store.members import ENDING, LIVE, STARTED
 from shared.sweep import Watch
 from shared.work import Run

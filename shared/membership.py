@@ -22,7 +22,7 @@ from shared import checkpoints, crash, devices, folder, keeper, nodes, spawn, ta
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
-from shared.records import Member, Standing
+from shared.member import Member, Standing
 from shared.relay import TICK_SECONDS
 from shared.store.members import ENDING, STARTED
 from shared.work import Run, Work

@@ -89,47 +89,6 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """One node of an attempt that several workers share."""
-
-    job_id: str
-    attempt: int
-    #: 0 leads.
-    node_rank: int
-    worker_id: str
-    #: Where the other nodes reach it.
-    address: str
-    #: Of node 0, once all are ready: where the processes meet.
-    port: int | None
-    beat: int
-    #: Node 0: leading, started or ending. Others: reserved, joined, ready, running, leaving; ended, failed or lost.
-    status: str
-    #: {"code", "message", "field"} of one that failed or was lost.
-    error: dict[str, Any] | None
-
-
-class Standing(NamedTuple):
-    """How an attempt stands, as a node hears it with each beat."""
-
-    #: Moves as long as the leader lives.
-    leader_beat: int
-    #: Node 0's status.
-    status: str
-    address: str
-    port: int | None
-
-
-class HeldMember(NamedTuple):
-    """What the sweep watches of a node."""
-
-    job_id: str
-    attempt: int
-    node_rank: int
-    beat: int
-    worker_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Claim:
     job: Job
     #: Number of the attempt that this claim began.
@@ -291,7 +250,7 @@ class Replica:
     model_name: str
     #: What the vLLM server calls the model.
     served_name: str
-    #: The deployment's spec.
+    #: The deployment's, of the generation that it is of.
     spec: dict[str, Any]
     #: "starting", "ready", "failed" or "stopping" while a worker has it, "pending", "failed" or "stopped" else.
     status: str
@@ -310,8 +269,10 @@ class Replica:
     #: Holders in a row that were lost, or gave up, before it got ready.
     num_failures: int
     created_at: datetime
-    #: Of the deployment's spec that it was claimed under, or is to be.
+    #: Of the deployment's spec that it serves, or is to.
     generation: int = 1
+    #: Since when it answers; None: it does not.
+    ready_at: datetime | None = None
     #: Names under which it answers with adapters that are loaded.
     adapters: list[str] = field(default_factory=list)
     #: Why an adapter that is wanted is not loaded, by its name.
@@ -334,7 +295,7 @@ class Deployment:
     spec: dict[str, Any]
     #: "running" or "stopped".
     wanted: str
-    #: Counted up when the spec changes in more than the number of replicas.
+    #: Of the spec: another one when it changes in what a running replica cannot take over.
     generation: int
     created_at: datetime
     #: The deployment on whose replicas its adapter is loaded; None: it has replicas of its own.
@@ -343,17 +304,38 @@ class Deployment:
     num_wanted: int | None = None
     #: When a request last named it, to within seconds.
     asked_at: datetime | None = None
+    #: The last change of the spec: {"status": "running", "done" or "rolled_back", "generation", "changed": {name:
+    #: [before, after]}, "started_at", "ended_at", "error"}, and while it runs "before": {"generation", "spec",
+    #: "model_name"}, which goes on serving until the new generation does.
+    rollout: dict[str, Any] | None = None
     replicas: list[Replica] = field(default_factory=list)
 
     @property
     def status(self) -> str:
-        """pending, starting, ready, failed, stopping or stopped: what its replicas come to."""
+        """pending, starting, ready, failed, idle, stopping or stopped: what its replicas come to."""
         live = [replica.status for replica in self.replicas if replica.status != "stopped"]
         if self.wanted == "stopped":
             return "stopping" if live else "stopped"
+        if self.num_wanted == 0 and not live:
+            return "idle"
         return next(
             (word for word in ("ready", "starting", "stopping", "pending", "failed") if word in live), "pending"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentEvent:
+    deployment_id: str
+    #: Counted up within the deployment.
+    number: int
+    #: None: of the deployment as a whole.
+    replica_id: str | None
+    level: str
+    #: What happened, for machines: "starting", "ready", "failed" ...
+    type: str
+    message: str
+    data: dict[str, Any]
+    created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,8 @@ from shared.work import Finish, Phase, Run, Work
 
 if TYPE_CHECKING:
     from shared.artifact import ArtifactStore
-    from shared.records import Claim, Member
+    from shared.member import Member
+    from shared.records import Claim
     from shared.store import Store
 
 __all__ = ["Finish", "Phase", "Run", "Runner", "Work", "Worker"]

@@ -59,6 +59,7 @@ class Sweep:
         self.reclaim_jobs()
         self.strike_off_nodes()
         self.reclaim_replicas()
+        self.settle_deployments()
         self.send_again()
         self.forget_workers()
 
@@ -107,6 +108,11 @@ class Sweep:
                 continue
             self._metrics.leases_lost.inc()
             log.warning("Reclaimed a replica: %s", reason, extra={"replica_id": replica.replica_id})
+
+    def settle_deployments(self) -> None:
+        """What a worker that ended in the middle would have started or stopped."""
+        for deployment in self._store.deployments.running():
+            self._store.deployments.settle(deployment)
 
     def send_again(self) -> None:
         """A wake-up for each kind that waits, where none is under way: the queue stays short whatever happens."""

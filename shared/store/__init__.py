@@ -21,6 +21,7 @@ from shared.store.discarded import Discarded
 from shared.store.engine import Database
 from shared.store.evaluations import Evaluations
 from shared.store.events import Events
+from shared.store.fleet_events import DeploymentEvents
 from shared.store.jobs import Jobs
 from shared.store.keys import Keys, Projects
 from shared.store.members import Members
@@ -50,6 +51,7 @@ class Store:
         self.models = Models(self.database)
         self.evaluations = Evaluations(self.database)
         self.deployments = Deployments(self.database)
+        self.deployment_events = DeploymentEvents(self.database)
         self.replicas = Replicas(self.database)
         self.routes = Routes(self.database)
         self.queued = Queued(self.database)

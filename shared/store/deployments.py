@@ -1,6 +1,7 @@
 """Deployments: what users want served. A deployment's replicas are rows from the start, claimed by inference workers.
 
-A change of the spec other than the number of replicas stops the old replicas, which then start anew with it.
+Whatever changes here, shared/rollout.py says which replicas start and stop then: those of a changed spec come up beside
+the ones that serve, and take their place when they are ready.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
 
+from shared import rollout, scaling
 from shared.errors import Conflict
 from shared.ids import new_id
 from shared.records import Deployment, Replica
 from shared.store.columns import now, record
-from shared.store.engine import Database
+from shared.store.engine import Database, ledger_time
+from shared.store.fleet_moves import lock, note, replicas_query, settle
 from shared.store.fleet_tables import routes
 from shared.store.moves import lock_project
 from shared.store.names import check_name
 from shared.store.paging import one
-from shared.store.replicas import insert_replica, replicas_query
 from shared.store.tables import deployments, replicas
+from shared.tongues import Text
 
 
 class Deployments:
@@ -54,26 +57,81 @@ class Deployments:
         with self._database.read() as connection:
             return _with_replicas(connection, [record(Deployment, row) for row in connection.execute(query).mappings()])
 
+    def running(self) -> Sequence[Deployment]:
+        """Of all projects; for the sweep."""
+        query = select(deployments).where(deployments.c.wanted == "running")
+        with self._database.read() as connection:
+            return _with_replicas(connection, [record(Deployment, row) for row in connection.execute(query).mappings()])
+
     def delete(self, project_id: str, id_or_name: str) -> Deployment:
         """Wanted no longer: replicas stop as soon as their workers see it."""
         with self._database.write() as connection:
             lock_project(connection, project_id)
-            deployment = _find(connection, project_id, id_or_name)
-            connection.execute(_row(deployment).values(wanted="stopped"))
-            _stop(connection, deployment, from_ordinal=0)
+            deployment = lock(connection, _find(connection, project_id, id_or_name).id)
+            if deployment.wanted == "running":
+                connection.execute(_row(deployment).values(wanted="stopped"))
+                note(connection, deployment.id, "deleted", Text("Deployment is deleted: its replicas are stopped"))
+                settle(connection, deployment.id)
             return _find(connection, project_id, deployment.id)
 
-    def update_spec(self, project_id: str, id_or_name: str, spec: Mapping[str, Any]) -> Deployment:
+    def update(
+        self, project_id: str, seen: Deployment, spec: Mapping[str, Any], model_name: str | None = None
+    ) -> Deployment:
+        """Another spec for the deployment as it was `seen`. Raises: Conflict when it has another one meanwhile"""
         with self._database.write() as connection:
             lock_project(connection, project_id)
-            before = _find(connection, project_id, id_or_name)
+            before = lock(connection, _find(connection, project_id, seen.id).id)
             if before.wanted != "running":
                 raise Conflict("Deployment {name!r} is stopped: make a new one", name=before.name)
-            same = {**before.spec, "replicas": None} == {**spec, "replicas": None}
-            after = replace(before, spec=dict(spec), generation=before.generation + (0 if same else 1))
-            connection.execute(_row(before).values(spec=after.spec, generation=after.generation))
-            _scale(connection, after)
+            if (before.spec, before.generation) != (seen.spec, seen.generation):
+                raise Conflict("Deployment {name!r} was changed meanwhile: look again", name=before.name)
+            after = replace(before, spec=dict(spec), model_name=model_name or before.model_name)
+            values = {"num_wanted": scaling.resized(before, after.spec)} | _next_generation(connection, before, after)
+            values |= {"spec": after.spec, "model_name": after.model_name}
+            connection.execute(_row(before).values(values))
+            _try_again(connection, before)
+            settle(connection, before.id)
             return _find(connection, project_id, before.id)
+
+    def asked(self, project_id: str, deployment_id: str) -> bool:
+        """A request names it: when is kept, and where nothing runs for it, replicas are started again. Whether they
+        are. Where its adapter is loaded on another deployment's replicas, all this is for that one, too."""
+        woken = self._asked(project_id, deployment_id)
+        with self._database.read() as connection:
+            query = select(deployments.c.host_id).where(deployments.c.id == deployment_id)
+            host_id = connection.execute(query).scalar()
+        return woken if host_id is None else self._asked(project_id, host_id)
+
+    def rescale(self, deployment_id: str, *, before: int | None, num_wanted: int, type: str, why: Text) -> bool:
+        """Another number of replicas, if `before` is still what is wanted; `why` is the event's message."""
+        with self._database.write() as connection:
+            deployment = lock(connection, deployment_id)
+            if deployment.wanted != "running" or deployment.num_wanted != before:
+                return False
+            connection.execute(_row(deployment).values(num_wanted=num_wanted))
+            note(connection, deployment.id, type, why)
+            settle(connection, deployment.id)
+            return True
+
+    def settle(self, deployment: Deployment) -> None:
+        """Start and stop what its state asks for, should somebody have ended before doing so."""
+        if rollout.moves(deployment) != rollout.Moves():
+            with self._database.write() as connection:
+                settle(connection, deployment.id)
+
+    def _asked(self, project_id: str, deployment_id: str) -> bool:
+        mine = deployments.c.id == deployment_id, deployments.c.project_id == project_id
+        with self._database.write() as connection:
+            moment = ledger_time(connection)
+            connection.execute(update(deployments).where(*mine).values(asked_at=moment))
+            idle = select(deployments.c.id).where(*mine, deployments.c.num_wanted == 0)
+            if connection.execute(idle.where(deployments.c.wanted == "running")).first() is None:
+                return False
+            deployment = lock(connection, deployment_id)
+            connection.execute(_row(deployment).values(num_wanted=scaling.woken(deployment.spec)))
+            note(connection, deployment.id, "woken", Text("A request came: replicas are started"))
+            settle(connection, deployment.id)
+            return True
 
 
 def insert_deployment(
@@ -92,7 +150,8 @@ def insert_deployment(
     )
     row = {column.name: getattr(deployment, column.name) for column in deployments.columns}
     connection.execute(insert(deployments).values(row))
-    _scale(connection, deployment)
+    note(connection, deployment.id, "created", Text("Deployment of {model} is made", model=model_name))
+    settle(connection, deployment.id)
     return _find(connection, project_id, deployment.id)
 
 
@@ -125,21 +184,29 @@ def _with_replicas(connection: Connection, found: Sequence[Deployment]) -> list[
     ]
 
 
-def _scale(connection: Connection, deployment: Deployment) -> None:
-    """Rows for as many replicas as the spec wants; those beyond are wanted no longer, failed ones get a new start."""
-    wanted = int(deployment.spec.get("replicas", 1))
-    known = {replica.ordinal: replica for replica in deployment.replicas}
-    for ordinal in range(wanted):
-        if ordinal not in known:
-            insert_replica(connection, deployment, ordinal)
-    rows = update(replicas).where(replicas.c.deployment_id == deployment.id, replicas.c.ordinal < wanted)
-    connection.execute(rows.values(wanted="running"))
-    again = rows.where(replicas.c.status.in_(("stopped", "failed")), replicas.c.worker_id.is_(None))
-    connection.execute(again.values(status="pending", num_failures=0, error=None))
-    _stop(connection, deployment, from_ordinal=wanted)
+def _next_generation(connection: Connection, before: Deployment, after: Deployment) -> dict[str, Any]:
+    """What the deployment's row gets when running replicas cannot take the change over, and the event that says so."""
+    changed = rollout.changed_fields(before.spec, after.spec)
+    if not changed:
+        return {}
+    told = {name: [before.spec.get(name), after.spec.get(name)] for name in changed}
+    if rollout.LIVE.issuperset(changed):
+        text = Text("Changed: {fields}", fields=", ".join(changed))
+        note(connection, before.id, "changed", text, changed=told)
+        return {}
+    under_way = before.rollout or {}
+    number = max(before.generation, under_way.get("generation", 0)) + 1
+    text = Text("Update to generation {generation}: {fields}", generation=number, fields=", ".join(changed))
+    note(connection, before.id, "updating", text, changed=told, generation=number)
+    if not any(replica.status == "ready" for replica in before.replicas):
+        return {"generation": number, "rollout": None}  # nothing serves that could be gone back to
+    last = {"generation": before.generation, "spec": before.spec, "model_name": before.model_name}
+    plan = {"status": rollout.RUNNING, "generation": number, "changed": told, "started_at": now().isoformat()}
+    return {"generation": number, "rollout": plan | {"before": under_way.get("before", last)}}
 
 
-def _stop(connection: Connection, deployment: Deployment, *, from_ordinal: int) -> None:
-    rows = update(replicas).where(replicas.c.deployment_id == deployment.id, replicas.c.ordinal >= from_ordinal)
-    connection.execute(rows.values(wanted="stopped"))
-    connection.execute(rows.where(replicas.c.worker_id.is_(None)).values(status="stopped"))
+def _try_again(connection: Connection, deployment: Deployment) -> None:
+    """Replicas that were given up get a new start."""
+    given_up = replicas.c.deployment_id == deployment.id, replicas.c.status == "failed", replicas.c.worker_id.is_(None)
+    again = {"status": "pending", "num_failures": 0, "error": None, "log_tail": None}
+    connection.execute(update(replicas).where(*given_up, replicas.c.wanted == "running").values(again))

@@ -17,7 +17,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from shared import requirements
 from shared.errors import LeaseLost
 from shared.job import HELD, Job, Kind
-from shared.records import Claim, HeldMember, Member, NewEvent, Standing, Worker
+from shared.member import HeldMember, Member, Standing
+from shared.records import Claim, NewEvent, Worker
 from shared.store.backfill import PATIENCE_SECONDS
 from shared.store.columns import record
 from shared.store.engine import Database, ledger_time

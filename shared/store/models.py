@@ -164,11 +164,13 @@ def _take(connection: Connection, model: Model, aliases: Collection[str]) -> Non
 
 def _users(connection: Connection, project_id: str, name: str) -> Iterator[str]:
     """Deployments that serve the model, or whose last replicas still do; what is nothing without its base."""
-    still = select(replicas.c.deployment_id).where(replicas.c.status != "stopped")
-    live = or_(deployments.c.wanted == "running", deployments.c.id.in_(still))
-    query = select(deployments.c.name).where(
-        and_(deployments.c.project_id == project_id, deployments.c.model_name == name, live)
-    )
+    running = replicas.c.status != "stopped"
+    live = or_(deployments.c.wanted == "running", deployments.c.id.in_(select(replicas.c.deployment_id).where(running)))
+    # In an update, what serves until the new generation does.
+    serving = select(replicas.c.deployment_id).where(running, replicas.c.model_name == name)
+    before = deployments.c.rollout["before"]["model_name"].as_string() == name
+    its = or_(deployments.c.model_name == name, deployments.c.id.in_(serving), before)
+    query = select(deployments.c.name).where(and_(deployments.c.project_id == project_id, its, live))
     yield from (f"deployment {found!r}" for found in connection.execute(query).scalars())
     beside = select(models.c.name).where(
         models.c.project_id == project_id, models.c.kind == "adapter", models.c.base_model == name

@@ -322,6 +322,8 @@ deployments = Table(
     Column("num_wanted", Integer),
     #: When a request last named it, to within seconds; NULL: never.
     Column("asked_at", Moment),
+    #: The last change of the spec and how it goes (records.Deployment); NULL: there was none.
+    Column("rollout", Json),
     # A name is free again once its deployment was stopped.
     Index(
         "uq_deployments_running_name",
@@ -343,10 +345,14 @@ replicas = Table(
     Column("status", Words, nullable=False, index=True),
     Column("wanted", Words, nullable=False),
     Column("generation", Integer, nullable=False),
+    #: Of that generation: one that is replaced goes on with what it had.
+    Column("spec", Json, nullable=False, server_default=text("'{}'")),
+    Column("model_name", Words, nullable=False, server_default=text("''")),
     Column("attempt", Integer, nullable=False),
     Column("beat", BigInteger, nullable=False),
     Column("worker_id", Words),
     Column("storage_id", Words),
+    Column("ready_at", Moment),
     Column("url", Words),
     Column("api_key", Words),
     Column("load", Float, nullable=False),

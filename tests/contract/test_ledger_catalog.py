@@ -165,7 +165,7 @@ def test_another_projects_records_are_not_found(store: Store, project: str, othe
         with pytest.raises(NotFound):
             look(other_project, name)
     with pytest.raises(NotFound):
-        store.deployments.update_spec(other_project, deployment.id, {})
+        store.deployments.update(other_project, deployment, {})
     assert store.datasets.list(other_project).items == []
     assert store.models.list(other_project) == [] and store.deployments.list(other_project) == []
     assert store.datasets.get(project, made.id) == made

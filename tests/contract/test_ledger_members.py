@@ -8,7 +8,8 @@ import pytest
 
 from shared.errors import LeaseLost
 from shared.job import Job, Kind, Status
-from shared.records import Claim, Member
+from shared.member import Member
+from shared.records import Claim
 from shared.store import Store
 from shared.store.backfill import PATIENCE_SECONDS
 from tests.contract.ageing import grow_old

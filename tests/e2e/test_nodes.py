@@ -15,7 +15,7 @@ import pytest
 
 from shared import interpreters, schema
 from shared.job import Job, Status
-from shared.records import Member
+from shared.member import Member
 from shared.settings import Settings
 from shared.spec import TrainSpec
 from tests.e2e.test_supervision import Platform, wait_for
