@@ -43,6 +43,9 @@ class Conversation:
         """A message, which is answered, or a /command; whether the conversation goes on."""
         if line.startswith("/"):
             return self._obey(line)
+        if self.messages and self.messages[-1]["role"] == "user":
+            # Nobody answered it, and templates want turns.
+            self.messages.pop()
         content = "\n\n".join([*self.attached, line])
         self.attached.clear()
         self.messages.append({"role": "user", "content": content})
@@ -153,7 +156,9 @@ def _save(conversation: Conversation, rest: str) -> None:
     path = Path(rest).expanduser()
     record = {"messages": conversation.body()["messages"]}
     if path.suffix == ".jsonl":
-        # A row of a dataset, as trainings take it.
+        # A row of a dataset, as trainings take it: up to the last answer.
+        while record["messages"] and record["messages"][-1]["role"] != "assistant":
+            record["messages"].pop()
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     else:

@@ -18,8 +18,9 @@ async function api(path, options = {}) {
 }
 
 const get = async (path) => (await api(path)).json();
-const post = async (path, body) =>
-  (await api(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+const sendJson = (method) => async (path, body) =>
+  (await api(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+const [post, putJson, patchJson] = ["POST", "PUT", "PATCH"].map(sendJson);
 
 // Reads a server-sent event stream with fetch: EventSource cannot send the Authorization header.
 async function* sse(path, options) {
@@ -400,41 +401,13 @@ function deviceLine(device) {
   return element("div", { title: device.id }, badge(holder ? "busy" : "free"), ` ${device.name || device.id}${memory}`, holder ? ` ${holder}` : "");
 }
 
-// --- Chat ---------------------------------------------------------------------------------------------------------
-
-const showChat = guarded(async () => {
-  const { data } = await get("v1/deployments");
-  const ready = data.filter((item) => item.status === "ready").map((item) => item.name);
-  const options = () => ready.map((name) => element("option", { value: name }, name));
-  $("chat-model").replaceChildren(...options());
-  $("chat-other").replaceChildren(element("option", { value: "" }, "nothing"), ...options());
-});
-
-async function answer(model) {
-  const text = element("p");
-  $("answers").append(element("div", { class: "card answer" }, element("h3", {}, model), text));
-  const body = {
-    model, stream: true, temperature: Number($("chat-temperature").value), max_tokens: Number($("chat-max").value),
-    messages: [{ role: "user", content: $("chat-prompt").value }],
-  };
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  for await (const { data } of sse("v1/chat/completions", options)) {
-    if (data === "[DONE]") return;
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new Error(chunk.error.message);
-    text.textContent += chunk.choices[0]?.delta?.content || "";
-  }
-}
-
-$("chat-form").addEventListener("submit", guarded(async (event) => {
-  event.preventDefault();
-  $("answers").replaceChildren();
-  await Promise.all([...new Set([$("chat-model").value, $("chat-other").value])].filter(Boolean).map(answer));
-}));
-
 // --- Start --------------------------------------------------------------------------------------------------------
 
-const tabs = { jobs: showJobs, train: showDatasets, models: showModels, workers: showWorkers, chat: showChat };
+// The other scripts are loaded by the time a tab is shown.
+const tabs = {
+  jobs: showJobs, train: showDatasets, models: showModels, deployments: () => showDeployments(), workers: showWorkers,
+  chat: () => showChat(), compare: () => showCompare(),
+};
 
 function show(name) {
   for (const tab of Object.keys(tabs)) $(tab).hidden = tab !== name;
@@ -451,7 +424,7 @@ $("key-form").addEventListener("submit", (event) => {
   show("jobs");
 });
 $("key").value = state.key;
-const lively = { jobs: showJobs, models: showModels, workers: showWorkers };
+const lively = { jobs: showJobs, models: showModels, deployments: () => showDeployments(), workers: showWorkers };
 setInterval(() => {
   for (const [tab, refresh] of Object.entries(lively)) if (state.key && !$(tab).hidden) refresh();
 }, 3000);

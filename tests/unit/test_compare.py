@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from gateway.worddiff import difference
-from shared import schema
-from shared.spec import DeploySpec
-from tests.platform import Platform, make_platform
-from tests.unit.upstream import Upstream, event, serving
+from tests.unit.served import Served, serving_models
+from tests.unit.upstream import event
 
 DONE = b"data: [DONE]\n\n"
 
@@ -27,41 +23,15 @@ def end(reason: str) -> bytes:
     return b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "%s"}]}\n\n' % reason.encode()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    platform: Platform
-    upstreams: dict[str, Upstream]
-
-    def post(self, body: Any, **options: Any) -> Any:
-        return self.platform.post("/v1/compare", body, **options)
-
-    def sent(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(request["body"]) for request in self.upstreams[name].requests]
-
-
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """`base` and `tuned`, deployed and ready."""
-    platform = make_platform(tmp_path_factory.mktemp("compare"), log_level="ERROR")
-    with ExitStack() as stack:
-        upstreams = {name: stack.enter_context(serving(Upstream())) for name in ("base", "tuned")}
-        for name, upstream in upstreams.items():
-            spec = schema.to_wire(schema.load(DeploySpec, {"model": name}))
-            project_id = platform.store.projects.default().id
-            platform.store.deployments.create(project_id, name=name, model_name=name, spec=spec)
-            replica = platform.store.replicas.claim_next("worker", None)
-            assert replica is not None
-            platform.store.replicas.renew(replica.id, replica.attempt, status="ready", url=upstream.url, api_key="key")
-        yield Served(platform=platform, upstreams=upstreams)
-    platform.store.close()
+    with serving_models(tmp_path_factory.mktemp("compare"), "base", "tuned") as served:
+        yield served
 
 
 @pytest.fixture
 def served(deployed: Served) -> Served:
-    for upstream in deployed.upstreams.values():
-        upstream.pieces, upstream.pause_seconds = [], 0.0
-        upstream.requests.clear()
-        upstream.hung_up.clear()
+    deployed.forget()
     return deployed
 
 
@@ -78,7 +48,7 @@ def test_the_same_prompts_go_to_each_model_under_each_setting(served: Served) ->
     served.upstreams["base"].pieces = [event(""), event("a red "), event("fox"), end("stop"), usage(2), DONE]
     served.upstreams["tuned"].pieces = [event("a blue fox"), end("length"), usage(3), DONE]
     settings = [{"name": "cold", "temperature": 0}, {"max_new_tokens": 5}]
-    answer = served.post({
+    answer = served.compare({
         "models": ["base", "tuned"], "prompts": ["What?", [{"role": "user", "content": "Who?"}]],
         "system": "Be short.", "settings": settings, "max_tokens": 9, "seed": 1, "parallel": 2,
     })  # fmt: skip
@@ -112,7 +82,7 @@ def test_a_cell_that_fails_says_so_beside_the_others_while_they_stream(served: S
     served.upstreams["base"].pieces = [event("a"), event("b"), end("stop"), usage(2), DONE]
     served.upstreams["tuned"].pieces = [event("a"), 0]
     body = {"models": ["base", "tuned", "bose"], "messages": [{"role": "user", "content": "What?"}], "stream": True}
-    answer = served.post(body)
+    answer = served.compare(body)
 
     assert answer.content_type.startswith("text/event-stream")
     told = events(answer.get_data(as_text=True))
@@ -131,7 +101,7 @@ def test_who_leaves_a_comparison_ends_its_generations(served: Served) -> None:
     for upstream in served.upstreams.values():
         upstream.pieces, upstream.pause_seconds = [event("x")] * 1000, 0.01
     body = {"models": ["base", "tuned"], "prompts": ["What?"] * 9, "stream": True}
-    answer = served.post(body, buffered=False)
+    answer = served.compare(body, buffered=False)
     news = iter(answer.response)
     while b"event: delta" not in bytes(next(news)):
         pass
@@ -165,7 +135,7 @@ def test_who_leaves_a_comparison_ends_its_generations(served: Served) -> None:
     ],
 )
 def test_what_is_out_of_range_is_refused_under_its_member(served: Served, wrong: dict[str, Any], field: str) -> None:
-    answer = served.post({"models": ["base"], "prompts": ["x"]} | wrong)
+    answer = served.compare({"models": ["base"], "prompts": ["x"]} | wrong)
     assert answer.status_code == 422
     assert [issue["field"] for issue in answer.get_json()["error"]["issues"]] == [field]
 
@@ -173,7 +143,7 @@ def test_what_is_out_of_range_is_refused_under_its_member(served: Served, wrong:
 def test_models_without_a_chat_template_continue_texts(served: Served) -> None:
     served.upstreams["base"].pieces = [b'data: {"choices": [{"index": 0, "text": " upon"}]}\n\n', usage(1), DONE]
     body = {"models": ["base"], "prompts": ["Once"], "endpoint": "/v1/completions"}
-    told = served.post(body).get_json()
+    told = served.compare(body).get_json()
     assert told["rows"][0]["prompt"] == "Once"
     assert told["rows"][0]["answers"][0]["text"] == " upon"
     assert served.upstreams["base"].requests[0]["path"] == "/v1/completions"
