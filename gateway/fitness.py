@@ -15,7 +15,7 @@ from typing import Any
 from gateway import evaluable, pushing, resuming, rewards, suitors
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
-from shared import catalog, formats, schema, serving, stages
+from shared import catalog, engines, formats, schema, serving, stages
 from shared.errors import Complaint, NotFound
 from shared.formats import gguf
 from shared.layout import Layout, wrong_kind
@@ -199,7 +199,8 @@ def _servable(services: Services, project_id: str, spec: DeploySpec) -> Iterator
     if model is None or made is None:
         return
     devices, width = suitors.serving(services), serving.width_of(model.config)
-    if (devices or made.where(width) is None) and (why := serving.refusal(model.name, made, devices, width)):
+    is_known = bool(devices) or made.where(width) is None or spec.engine != engines.VLLM
+    if is_known and (why := serving.refusal(model.name, made, devices, width, spec.engine)):
         yield Complaint(field="model", message=why, code="not_served_here")
 
 

@@ -60,9 +60,9 @@ class Engine:
         try:
             answer = self._client.post("/v1/completions", json=body, timeout=WARM_UP_SECONDS)
         except httpx.TransportError as error:
-            raise ChildFailed(f"vLLM is up but does not answer: {error or type(error).__name__}") from error
+            raise ChildFailed(f"the engine is up but does not answer: {error or type(error).__name__}") from error
         if answer.status_code != 200:
-            raise ChildFailed(f"vLLM is up but refuses to answer ({answer.status_code}): {answer.text[:500]}")
+            raise ChildFailed(f"the engine is up but refuses to answer ({answer.status_code}): {answer.text[:500]}")
 
     def adapters(self) -> dict[str, str]:
         """Folders of the adapters that answer, by their names. Raises ModelNotLoaded when the server does not tell."""

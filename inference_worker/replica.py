@@ -1,4 +1,4 @@
-"""One replica from its claim to its release: vLLM started, warmed, watched, started again, drained and stopped.
+"""One replica from its claim to its release: its engine started, warmed, watched, started again, drained, stopped.
 
 Runs in a thread of its own, so that nothing it waits for (a download, a start of minutes) holds up another. Every
 write is fenced by the attempt of its claim; who loses the lease writes nothing more. The keeper ends the process,
@@ -17,22 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from inference_worker import cpu_kernels, files
+from inference_worker import cpu_kernels, engines, files
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
-from shared import (
-    crash,
-    devices,
-    formats,
-    happenings,
-    interpreters,
-    keeper,
-    schema,
-    serving,
-    spawn,
-    vllm_arguments,
-    vllm_log,
-)
+from shared import crash, devices, formats, happenings, interpreters, keeper, schema, serving, spawn, vllm_log
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, InvalidSpec, LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
@@ -86,7 +74,9 @@ class Life:
         #: The name that requests ask for; the model's own unless the deployment was given another.
         self._served_name = replica.deployment_name
         self._folder = worker.settings.run_dir / "replicas" / replica.id
-        self._log = self._folder / "vllm.log"
+        self._launcher = engines.of(self._spec)
+        self._title = self._launcher.engine.title
+        self._log = self._folder / f"{self._launcher.engine.name}.log"
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"files-{replica.id}")
         #: What the next renewal tells.
         self.status = "starting"
@@ -186,23 +176,25 @@ class Life:
         )
 
     def _check_format(self, found: Files, machine: Machine) -> None:
-        """Say in our words what vLLM would say after a minute in its own: the door may have known no worker yet."""
+        """Say in our words what the engine would say after a minute in its own: the door may have known no worker."""
         made = formats.TABLE.get(found.format or "")
         there = devices.known(tuple(machine.gpus) or (devices.CPU,))
-        if made is not None and (why := serving.refusal(self.replica.model_name, made, there, found.num_bits)):
+        if made is not None and (
+            why := serving.refusal(self.replica.model_name, made, there, found.num_bits, self._spec.engine)
+        ):
             raise InvalidSpec(why, field="model")
 
     def _start(self, found: Files, machine: Machine) -> None:
         address = Address(host=self._settings.replica_host, port=free_port(self._settings.replica_host))
         self._api_key = secrets.token_urlsafe(32)
-        python = interpreters.inference(self._settings)
-        argv = vllm_arguments.argv(python, self._spec, found, machine, served_name=self._served_name, address=address)
+        python = self._launcher.python(self._settings)
+        argv = self._launcher.argv(python, self._spec, found, machine, served_name=self._served_name, address=address)
         place = f"GPUs {', '.join(machine.gpus)}" if machine.gpus else "the CPU"
-        log.info("Starting vLLM on %s at %s", place, address.url, extra=self._context() | {"argv": argv})
+        log.info("Starting %s on %s at %s", self._title, place, address.url, extra=self._context() | {"argv": argv})
         vllm_log.rotate(self._log)
         self._kept = spawn.start(
             argv,
-            env=spawn.environment(vllm_arguments.env(found, machine, api_key=self._api_key)),
+            env=spawn.environment(self._launcher.env(found, machine, api_key=self._api_key)),
             folder=self._folder,
             log=self._log,
             limit_seconds=self._settings.keeper_seconds,
@@ -219,7 +211,7 @@ class Life:
         while not self._engine.healthy():
             self._wait(TICK_SECONDS)
             if time.monotonic() > deadline:
-                raise ChildFailed(f"vLLM was not up after {self._settings.replica_start_seconds:.0f} s")
+                raise ChildFailed(f"{self._title} was not up after {self._settings.replica_start_seconds:.0f} s")
 
     def _wait(self, seconds: float) -> None:
         """Let time pass: the lease is renewed, the process watched. Raises Stopped, LeaseLost, ChildFailed."""
@@ -228,9 +220,9 @@ class Life:
             raise Stopped
         if self._kept is not None and (code := self._kept.poll()) is not None:
             self._kept = None
-            raise ChildFailed(f"vLLM {meaning(code)}")
+            raise ChildFailed(f"{self._title} {meaning(code)}")
         if self.status == "ready" and time.monotonic() - self._answered_at > HANG_SECONDS:
-            raise ChildFailed(f"vLLM did not answer for {HANG_SECONDS:.0f} s")
+            raise ChildFailed(f"{self._title} did not answer for {HANG_SECONDS:.0f} s")
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -249,7 +241,7 @@ class Life:
         return future.result()
 
     def _look(self) -> None:
-        """Read what vLLM counts."""
+        """Read what the engine counts."""
         if self.status not in ("ready", "stopping") or self._engine is None:
             return
         numbers = self._engine.numbers()
@@ -290,7 +282,7 @@ class Life:
             self._kept.renew(began)
 
     def _explain(self, error: Exception) -> None:
-        """Keep for the row what went wrong: the message, the line of vLLM's log that names it, and the log's end."""
+        """Keep for the row what went wrong: the message, the line of the log that names it, and the log's end."""
         message = error.message if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"[:500]
         why = vllm_log.cause(self._log) if isinstance(error, ChildFailed) else None
         self._error = f"{message}: {why}" if why else message
@@ -323,7 +315,7 @@ class Life:
                 return
 
     def _stop_process(self) -> None:
-        """Let the keeper kill everything that vLLM started, and see that it is gone."""
+        """Let the keeper kill everything that the engine started, and see that it is gone."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -344,7 +336,7 @@ def meaning(code: int) -> str:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on now. Somebody may take it before vLLM does: then the next start takes another."""
+    """A port that nobody listens on now. If somebody takes it before the engine does, the next start takes another."""
     family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, socket.SOCK_STREAM) as free:
         free.bind(address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shared import formats
+from shared import engines, formats
 from shared.declarations import ANY_NEWER, Format, Served
 from shared.requirements import Device
 from shared.tongues import Text, listed
@@ -28,8 +28,12 @@ def width_of(config: Mapping[str, Any]) -> int | None:
     return (config.get("quantization") or {}).get("num_bits")
 
 
-def refusal(name: str, made: Format, devices: Iterable[Device], num_bits: int | None = None) -> Text | None:
+def refusal(
+    name: str, made: Format, devices: Iterable[Device], num_bits: int | None = None, engine: str = engines.VLLM
+) -> Text | None:
     """Why none of the devices answers from this model's files, and which formats are served there; None: one does."""
+    if engine != engines.VLLM:
+        return _not_loaded(name, made, engine)
     known, served = list(devices), made.where(num_bits)
     if any(is_served(served, device) for device in known):
         return None
@@ -43,6 +47,15 @@ def refusal(name: str, made: Format, devices: Iterable[Device], num_bits: int | 
     there = listed(sorted({_described(device) for device in known}))
     told = f"{made.name} ({num_bits} bits)" if num_bits in made.served_at else made.name
     return Text(text, name=name, format=told, where=where(served), devices=there, others=", ".join(others))
+
+
+def _not_loaded(name: str, made: Format, engine: str) -> Text | None:
+    """Engines other than vLLM compute a format wherever torch runs."""
+    known = engines.ENGINES[engine]
+    if known.loads(made):
+        return None
+    text = "is {name!r}, in format {format}, which engine {engine} does not load: it loads {formats}; leave engine out"
+    return Text(text, name=name, format=made.name, engine=engine, formats=", ".join(known.formats or ()))
 
 
 def left_to(others: Iterable[Iterable[Device]], mine: Iterable[Device]) -> list[str]:

@@ -40,7 +40,10 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         UNSLOTH, "use enable_liger_kernel for fused kernels; activations are checkpointed unless "
         "disable_gradient_checkpointing is true", use_unsloth=False, use_unsloth_gc=False,
     ),
-    *_all("models are served by vLLM only", "leave it out", infer_backend=("huggingface", "vllm")),
+    *_all(
+        "models are served by vLLM, whatever it says", "use engine transformers of a deployment where vLLM cannot load "
+        "the model", infer_backend=("huggingface", "vllm"),
+    ),
     *_all(
         "models come from the Hugging Face Hub, the catalog or the import roots, not from ModelScope or Modelers",
         "download the model into an import root and register it, or use hf_hub_token",

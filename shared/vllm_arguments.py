@@ -106,13 +106,13 @@ def argv(
         *(_on_gpus(spec, machine) if machine.gpus else ("--enforce-eager",)),
         *(("--max-num-seqs", str(spec.max_num_seqs)) if spec.max_num_seqs is not None else ()),
         *(("--chat-template", str(files.chat_template)) if files.chat_template else ()),
-        *_thinking(spec),
+        *thinking(spec),
         *(("--generation-config", str(files.generation)) if files.generation else ()),
         *(("--trust-remote-code",) if spec.trust_remote_code else ()),
     ]
 
 
-def _thinking(spec: DeploySpec) -> tuple[str, ...]:
+def thinking(spec: DeploySpec) -> tuple[str, ...]:
     """What chat templates are told where a request says nothing."""
     told = {"enable_thinking": spec.enable_thinking, "preserve_thinking": spec.preserve_thinking}
     said = {name: value for name, value in told.items() if value is not None}

@@ -1,10 +1,10 @@
-"""The spec of a deployment: a model served by vLLM."""
+"""The spec of a deployment: a model and the program that serves it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from shared import templates
+from shared import engines, templates
 from shared.param import MISSING, group, param
 from shared.spec.deploy_adapters import AdapterServing
 
@@ -24,6 +24,13 @@ class DeploySpec:
     )
     name: str | None = param(
         None, "Name under which requests ask for it. Left out: the model's.", type=str, kind="output", source="ours"
+    )
+    engine: str = param(
+        engines.VLLM,
+        "Program that answers: vllm; transformers for a model that vLLM cannot load, which is several times slower.",
+        choices=tuple(engines.ENGINES),
+        source="ours",
+        since=5,
     )
     template: str | None = param(
         None,

@@ -1,0 +1,104 @@
+"""LoRA adapters beside the base, loaded and unloaded while it answers; each row of a batch has its own or none.
+
+peft computes them. Which adapter a row has is told to its layers by a hook, from a value of the computing thread:
+peft's own way changes the model for the length of a call, which two threads must not.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from inference_worker.child.transformers_server.refusal import Refusal
+
+#: What peft calls a row without an adapter.
+BASE = "__base__"
+
+
+class Adapters:
+    def __init__(self, model: Any, max_rank: int):
+        self._model = model
+        self._max_rank = max_rank
+        #: peft's name by ours: modules cannot be called by names with a dot.
+        self._names: dict[str, str] = {}
+        self._folders: dict[str, Path] = {}
+        self._num_loaded = 0
+        self._hooked: set[int] = set()
+        self._rows = threading.local()
+        #: Layers must not change while they compute.
+        self.lock = threading.RLock()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def folders(self) -> dict[str, Path]:
+        """By the names of those that are loaded."""
+        return dict(self._folders)
+
+    def load(self, name: str, folder: Path) -> None:
+        """Raises Refusal when it cannot be served beside others."""
+        if name in self._names:
+            raise Refusal(f"the adapter {name!r} is loaded already", "lora_name")
+        check(folder, self._max_rank)
+        self._num_loaded += 1
+        inner = f"adapter{self._num_loaded}"
+        with self.lock:
+            try:
+                self._model.load_adapter(str(folder), adapter_name=inner, hotswap=False)
+            except (ValueError, RuntimeError, OSError, ImportError) as error:
+                raise Refusal(f"the adapter {name!r} cannot be put on the model: {error}", "lora_path") from error
+            self._model.requires_grad_(False)
+            self._model.eval()
+            self._hook()
+            self._names[name], self._folders[name] = inner, folder
+
+    def unload(self, name: str) -> None:
+        inner = self._names.pop(name, None)
+        if inner is None:
+            raise Refusal(f"the adapter {name!r} is not loaded", "lora_name", 404)
+        del self._folders[name]
+        with self.lock:
+            self._model.delete_adapter(inner)
+
+    @contextmanager
+    def rows(self, names: Sequence[str | None]) -> Iterator[None]:
+        """While it holds, row i of what this thread computes has adapter `names[i]`."""
+        with self.lock:
+            self._rows.names = [BASE if name is None else self._names.get(name, BASE) for name in names]
+            try:
+                yield
+            finally:
+                self._rows.names = None
+
+    def _hook(self) -> None:
+        from peft.tuners.lora import LoraLayer
+
+        for module in self._model.modules():
+            if isinstance(module, LoraLayer) and id(module) not in self._hooked:
+                module.register_forward_pre_hook(self._tell, with_kwargs=True)
+                self._hooked.add(id(module))
+
+    def _tell(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, kwargs | {"adapter_names": self._rows.names}
+
+
+def check(folder: Path, max_rank: int) -> None:
+    """Raises Refusal for what rows of one batch cannot have beside others."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise Refusal(f"no adapter can be read at the path given: {error}", "lora_path") from error
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise Refusal(f"the adapter is of kind {kind}: only LoRA is served beside a base; merge it", "lora_path")
+    if config.get("use_dora"):
+        raise Refusal("the adapter has DoRA, which rows of one batch cannot have beside others; merge it", "lora_path")
+    if config.get("modules_to_save"):
+        raise Refusal("the adapter has modules_to_save: whole layers of its own; merge it", "lora_path")
+    rank = max([int(config.get("r", 0)), *(int(one) for one in (config.get("rank_pattern") or {}).values())])
+    if rank > max_rank:
+        raise Refusal(f"the adapter has rank {rank}: this server takes up to {max_rank}", "lora_path")

@@ -1,0 +1,59 @@
+"""How each engine is started: a command line and an environment, as pure functions of what is served and where.
+
+What is started answers as vLLM's server does, under its routes, members and metrics: nothing else in the worker knows
+which engine a replica has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from inference_worker.engines import transformers_server, vllm_server
+from shared import engines, interpreters
+from shared.engines import Engine
+from shared.settings import Settings
+from shared.spec import DeploySpec
+from shared.vllm_arguments import Address, Files, Machine
+
+
+class Command(Protocol):
+    def __call__(
+        self, python: str, spec: DeploySpec, files: Files, machine: Machine, *, served_name: str, address: Address
+    ) -> list[str]: ...
+
+
+class Environment(Protocol):
+    def __call__(self, files: Files, machine: Machine, *, api_key: str) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """An engine as this worker starts it."""
+
+    engine: Engine
+    argv: Command
+    env: Environment
+    #: Its interpreter on this machine.
+    python: Callable[[Settings], str]
+
+
+LAUNCHERS: Mapping[str, Launcher] = {
+    engines.VLLM: Launcher(
+        engine=engines.ENGINES[engines.VLLM],
+        argv=vllm_server.argv,
+        env=vllm_server.env,
+        python=interpreters.inference,
+    ),
+    engines.TRANSFORMERS: Launcher(
+        engine=engines.ENGINES[engines.TRANSFORMERS],
+        argv=transformers_server.argv,
+        env=transformers_server.env,
+        python=interpreters.inference,
+    ),
+}
+
+
+def of(spec: DeploySpec) -> Launcher:
+    return LAUNCHERS[spec.engine]

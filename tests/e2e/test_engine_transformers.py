@@ -1,0 +1,105 @@
+"""Deployments with `engine: transformers`: posted, started, asked through the gateway by the openai client, killed.
+
+One worker, one gateway and one replica for the whole file; the tests build on each other, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+
+from inference_worker.engine import Engine
+from tests import serving
+from tests.platform import Platform, make_platform, serve, wait_until
+
+BASE, TUNED = "tiny", "ft:tiny:local::00000001"
+HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+
+
+@dataclass
+class Running:
+    platform: Platform
+    worker: psutil.Popen
+    client: openai.OpenAI
+    models: Path
+
+    def chat(self, model: str, **more: Any) -> Any:
+        given = {"max_tokens": 12, "temperature": 0} | more
+        return self.client.chat.completions.create(
+            model=model, messages=HELLO, extra_body={"ignore_eos": True}, **given
+        )
+
+    def engine(self, name: str) -> psutil.Process:
+        found = serving.processes(self.platform, self.worker, name)
+        return next(process for process in found if "transformers_server" in " ".join(process.cmdline()[:4]))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    models = serving.make_models(tmp_path_factory.mktemp("models"))
+    platform = make_platform(tmp_path_factory.mktemp("home"), renew_seconds=1.0, keeper_seconds=15.0)
+    serving.add_model(platform, models / "base", BASE)
+    serving.add_model(platform, models / "adapter", TUNED, "adapter", BASE)
+    with serving.worker(platform) as worker, serve(platform) as url:
+        posted = platform.post("/v1/deployments", {"model": BASE, "engine": "transformers"})
+        assert posted.status_code == 201, posted.get_json()
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key=platform.keys["user"], max_retries=0)
+        serving.await_status(platform, BASE, "ready")
+        yield Running(platform=platform, worker=worker, client=client, models=models)
+
+
+def test_it_answers_whole_and_streaming_and_tells_its_usage(running: Running) -> None:
+    whole = running.chat(BASE, n=2, logprobs=True, top_logprobs=3)
+    stream = list(running.chat(BASE, stream=True, stream_options={"include_usage": True}))
+
+    text = whole.choices[0].message.content
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == text
+    assert whole.choices[1].message.content == text
+    assert whole.choices[0].finish_reason == "length"
+    assert len(whole.choices[0].logprobs.content) == 12
+    assert whole.usage.completion_tokens == 24
+    assert len(stream) > 4 and stream[-1].usage.completion_tokens == 12
+
+
+def test_what_it_cannot_do_is_refused_under_its_field(running: Running) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"max_tokens.*512"):
+        running.chat(BASE, max_tokens=600)
+    with pytest.raises(openai.BadRequestError, match=r"prompt_logprobs.*engine vllm"):
+        running.client.completions.create(model=BASE, prompt="x", extra_body={"prompt_logprobs": 1})
+
+
+def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced(running: Running) -> None:
+    engine = running.engine(BASE)
+    stream = running.chat(BASE, n=16, max_tokens=470, stream=True)
+    next(iter(stream))
+    engine.kill()
+
+    with pytest.raises(openai.APIError):
+        list(stream)
+    wait_until(lambda: serving.deployment(running.platform, BASE).status != "ready", 30, "the crash is noticed")
+    [replica] = serving.deployment(running.platform, BASE).replicas
+    assert replica.error is not None and "transformers was ended by signal 9" in replica.error
+    serving.await_status(running.platform, BASE, "ready")
+    assert running.chat(BASE).choices[0].message.content
+
+
+def test_a_client_that_leaves_ends_its_generation(running: Running) -> None:
+    [replica] = serving.deployment(running.platform, BASE).replicas
+    engine = Engine(replica.url or "", replica.api_key or "")
+
+    def load() -> float:
+        numbers = engine.numbers()
+        return numbers.load if numbers else -1
+
+    stream = running.chat(BASE, n=16, max_tokens=470, stream=True)
+    next(iter(stream))
+    busy = load()
+    stream.close()
+    wait_until(lambda: load() == 0, 5, "nothing is computed any more")
+    assert busy == 16
