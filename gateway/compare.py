@@ -21,7 +21,7 @@ from marshmallow import Schema, fields
 
 from gateway import body, comparing, inference
 from gateway.auth import project_id
-from gateway.comparing import Column, Plan, Told
+from gateway.comparing import Ask, Column, Plan, Told
 from gateway.http import request_id
 from gateway.inference import CHAT, COMPLETIONS, MESSAGES, Services
 from gateway.proxy import Answer, Proxy
@@ -118,7 +118,7 @@ def blueprint(services: Services, proxy: Proxy) -> Blueprint:
 
         if not running.acquire(blocking=False):
             raise Unavailable("{most} comparisons are being made: ask again in a moment", most=MAX_COMPARISONS)
-        news = comparing.told(plan, ask)
+        news = comparing.told(plan, _streamed_or_whole(ask))
         if given.get("stream"):
             return _streamed(news, plan, running.release)
         try:
@@ -127,6 +127,20 @@ def blueprint(services: Services, proxy: Proxy) -> Blueprint:
             running.release()
 
     return made
+
+
+def _streamed_or_whole(ask: Ask) -> Ask:
+    """Beams are compared at the end: where parameters, preset or deployment ask for them nothing can be streamed."""
+
+    def either(one: dict[str, Any]) -> Answer:
+        try:
+            return ask(one)
+        except InvalidSpec as error:
+            if not any(complaint.field == "num_beams" for complaint in error.complaints):
+                raise
+        return ask({name: value for name, value in one.items() if name not in ("stream", "stream_options")})
+
+    return either
 
 
 def planned(given: Mapping[str, Any]) -> tuple[str, Plan]:

@@ -80,6 +80,9 @@ class Client:
     def patch(self, path: str, body: Any) -> Any:
         return self._json("PATCH", path, json=body)
 
+    def put(self, path: str, body: Any) -> Any:
+        return self._json("PUT", path, json=body)
+
     def delete(self, path: str) -> Any:
         return self._json("DELETE", path)
 

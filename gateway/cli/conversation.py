@@ -101,8 +101,7 @@ def _set(conversation: Conversation, rest: str) -> None:
         conversation.parameters[name] = flags.value(text.strip())
     elif name:
         conversation.parameters.pop(name, None)
-    told = ", ".join(f"{name}={json.dumps(kept, ensure_ascii=False)}" for name, kept in conversation.parameters.items())
-    conversation.tell(told or "no parameters set: the deployment's hold")
+    conversation.tell(flags.shown(conversation.parameters) or "no parameters set: the deployment's hold")
 
 
 def _preset(conversation: Conversation, rest: str) -> None:

@@ -7,8 +7,9 @@ the server, whose complaints name the field. A flag overrides the same field of 
 from __future__ import annotations
 
 import dataclasses
+import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,13 @@ def add_spec(parser: ArgumentParser, spec: type, positional: str) -> None:
         groups[name].add_argument(*_flags(param), dest=PREFIX + param.wire, help=_help(kind, param), **_kind(param))
 
 
-def add_generation(parser: ArgumentParser, positional: str) -> None:
-    """One flag per generation parameter of a request; what is left out the deployment decides."""
+def add_generation(parser: ArgumentParser, positional: str, *, preset: bool = True) -> None:
+    """One flag per generation parameter of a request; what is left out the deployment decides. `preset`: whether one
+    may lie below them."""
     parser.usage = f"%(prog)s {positional} [options] [--<parameter> VALUE ...]"
     group = parser.add_argument_group("generation parameters; left out: the deployment's, or the model's own")
-    group.add_argument("--preset", dest=f"{PREFIX}preset", help="parameters kept on the server under this name")
+    if preset:
+        group.add_argument("--preset", dest=f"{PREFIX}preset", help="parameters kept on the server under this name")
     group.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other member of the request, in YAML"
     )
@@ -56,6 +59,10 @@ def generation(args: Namespace) -> dict[str, Any]:
     """The members of a request that were given as flags."""
     pairs = (pair.partition("=") for pair in args.set)
     return given(args) | {name.strip(): value(text) for name, _, text in pairs}
+
+
+def shown(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in parameters.items())
 
 
 def value(text: str) -> Any:
