@@ -175,3 +175,22 @@ def test_compare_shows_each_prompt_with_its_answers_and_fails_when_one_did(
     answers = json.loads(capsys.readouterr().out)["rows"][0]["answers"]
     assert [answer["error"] and answer["error"]["code"] for answer in answers] == [None, "model_not_found"]
     assert served.sent("smol")[-1] == served.sent("smol")[-1] | {"temperature": 0, "seed": 3}
+
+
+def test_a_route_is_set_shown_and_deleted_by_command(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    served.upstreams["other"].pieces = [event("yes"), DONE]
+    assert cli.main(["routes", "set", "prod", "smol=0", "other=3"]) == 0
+    assert "prod" in capsys.readouterr().out
+    assert cli.main(["chat", "prod", "Hi"]) == 0
+    assert capsys.readouterr().out == "yes\n"
+    assert cli.main(["routes", "--json"]) == 0
+    targets = json.loads(capsys.readouterr().out)[0]["targets"]
+    assert [(target["model"], target["weight"], target["share"]) for target in targets] == [
+        ("smol", 0, 0.0), ("other", 3, 1.0),
+    ]  # fmt: skip
+    assert cli.main(["routes", "set", "prod", "nobody"]) == 2
+    assert "there is no deployment or model 'nobody'" in capsys.readouterr().err
+    assert cli.main(["routes", "delete", "prod"]) == 0
+    capsys.readouterr()
+    assert cli.main(["routes"]) == 0
+    assert "no routes" in capsys.readouterr().out
