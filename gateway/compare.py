@@ -23,9 +23,10 @@ from gateway import body, comparing, inference
 from gateway.auth import project_id
 from gateway.comparing import Ask, Column, Plan, Told
 from gateway.http import request_id
-from gateway.inference import CHAT, COMPLETIONS, MESSAGES, Services
+from gateway.inference import MESSAGES, Services
 from gateway.proxy import Answer, Proxy
 from shared import sampling, schema
+from shared.asking import CHAT, COMPLETIONS
 from shared.errors import Complaint, InvalidSpec, Unavailable
 from shared.fields import Above, Check, Message, OneOf, StrictBoolean, StrictInteger, StrictObject, StrictString, refuse
 from shared.spec import Sampling

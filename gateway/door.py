@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway import followers, labels, priorities, pushing, remarks, suitors
+from gateway import followers, generation, labels, priorities, pushing, remarks, suitors
 from gateway.admission import kept, missing, pinned, requires
 from gateway.fitness import unfit
 from gateway.services import Services
@@ -45,7 +45,7 @@ def create_job(
     if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_CHARS:
         message = Text("Idempotency-Key must have 1 to {most} characters", most=MAX_IDEMPOTENCY_KEY_CHARS)
         raise InvalidRequest(message, field="Idempotency-Key")
-    envelope, given = request.load(body)
+    envelope, given = request.load(generation.filled(services.store, key.project_id, body))
     spec = labels.settled(services, key.project_id, given)
     wire = kept(services, key.project_id, spec)
     complaints = list(missing(services, key.project_id, spec)) or list(unfit(services, key.project_id, spec, wire))

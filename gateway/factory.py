@@ -23,6 +23,7 @@ from gateway import (
     openapi,
     parameters,
     plans,
+    presets,
     previews,
     routes,
     templates,
@@ -51,7 +52,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     http.install_handlers(app)
     for module in (
         health, parameters, templates, datasets, previews, jobs, jobfiles, checkpoints, plans, downloads, models,
-        evaluations, deployments, routes, workers, files, fine_tuning,
+        evaluations, deployments, routes, presets, workers, files, fine_tuning,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     proxy = inference.make_proxy(built)

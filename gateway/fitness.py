@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import evaluable, pushing, resuming, rewards, suitors
+from gateway import evaluable, generation, pushing, resuming, rewards, suitors
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
 from shared import catalog, engines, formats, schema, serving, stages
@@ -20,7 +20,7 @@ from shared.errors import Complaint, NotFound
 from shared.formats import gguf
 from shared.layout import Layout, wrong_kind
 from shared.records import Model
-from shared.spec import DeploySpec, EvaluateSpec, ExportSpec, PushSpec, TrainSpec
+from shared.spec import DeploySpec, EvaluateSpec, ExportSpec, GenerateSpec, PushSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -58,6 +58,8 @@ def unfit(
         yield from _data(services, project_id, named, spec.data.stage, spec.data.dataset_dir)
     if isinstance(spec, PushSpec):
         yield from pushing.unfit(services, project_id, spec)
+    if isinstance(spec, GenerateSpec):
+        yield from generation.job_complaints(spec)
     if isinstance(spec, DeploySpec):
         yield from _serving(services, project_id, spec)
     yield from rewards.misused(services, project_id, spec)
@@ -178,6 +180,7 @@ def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
 
 
 def _serving(services: Services, project_id: str, spec: DeploySpec) -> Iterator[Complaint]:
+    yield from generation.kept_complaints(spec.answering.generation, "generation")
     yield from _servable(services, project_id, spec)
     adapter = record_of(services, project_id, spec.adapter_name_or_path)
     if adapter is None:

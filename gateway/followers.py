@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway import labels, rewards
+from gateway import generation, labels, rewards
 from gateway.admission import kept, missing, model_of, pinned, requires
 from gateway.fitness import unfit
 from gateway.services import Services
@@ -88,7 +88,7 @@ def _one(
     place: str,
 ) -> dict[str, Any]:
     kind = str(entry["kind"])
-    envelope, given = _load(kind, entry)
+    envelope, given = _load(kind, generation.filled(services.store, project_id, entry))
     spec = labels.settled(services, project_id, given)
     wire = kept(services, project_id, spec, made_from)
     wrong = list(missing(services, project_id, spec, follows=True))

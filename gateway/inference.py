@@ -1,8 +1,8 @@
 """/v1/chat/completions and /v1/completions: checked here, answered by a replica, passed through as they come.
 
-Only these two routes of vLLM are reachable. What the schemas below do not know goes on as it is: vLLM takes more
-(`extra_body` of the openai client). LLaMA Factory's names for sampling parameters are translated; a body without any
-reaches vLLM byte for byte. Which replica answers is gateway/replicas.py, how gateway/proxy.py.
+Only these two routes of vLLM are reachable. What nobody declared goes on as it is, but for what is dangerous or looks
+like a slip (shared/extras.py). A body reaches vLLM byte for byte unless its preset or the deployment adds something, or
+a name of LLaMA Factory's has to be translated. Which replica answers is gateway/replicas.py, how gateway/proxy.py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from flask import Response, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, ValidationError, fields, validate
 
-from gateway import body
+from gateway import body, generation
 from gateway.auth import project_id
 from gateway.http import request_id
 from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
 from gateway.replicas import Directory
-from shared import routing, sampling
-from shared.errors import InvalidSpec, ModelNotFound, NotFound, Unavailable
+from shared import asking, routing, sampling
+from shared.asking import CHAT, COMPLETIONS
+from shared.errors import ModelNotFound, NotFound, Unavailable
 from shared.fields import StrictBoolean, StrictObject, StrictString
 from shared.nearest import did_you_mean
 from shared.records import Deployment
@@ -30,7 +31,6 @@ from shared.store import Store
 from shared.telemetry import Metrics
 from shared.tongues import Text
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 #: Longest list of known names in an answer to an unknown one.
 MAX_NAMES = 10
 
@@ -67,6 +67,9 @@ class Prompt(fields.Raw):
 
 ENVELOPE: dict[str, fields.Field[Any]] = {
     "model": StrictString(required=True, metadata={"description": "Name of a deployed model."}),
+    "preset": StrictString(
+        metadata={"description": "Generation parameters by name (/v1/presets); what the request says goes before."}
+    ),
     "stream": StrictBoolean(metadata={"description": "Answer as server-sent events, token by token."}),
     "stream_options": StrictObject(
         metadata={"description": '{"include_usage": true}: the last event tells the usage.'}
@@ -122,29 +125,36 @@ class GatewayMeter:
         self._metrics.answered_tokens.labels(model).inc(usage.completion_tokens)
 
 
-def make_call(given: dict[str, Any], raw: bytes, *, path: str, project_id: str, request_id: str) -> Call:
-    """What goes to the replica: `raw` itself, unless a name in it has to be translated."""
+def make_call(
+    given: dict[str, Any],
+    raw: bytes,
+    deployment: Deployment,
+    settled: dict[str, Any] | None,
+    *,
+    path: str,
+    project_id: str,
+    request_id: str,
+) -> Call:
+    """What goes to the deployment: `raw` itself, unless something is said otherwise (`settled`). It is named by its own
+    name: of a route's targets the one that was drawn."""
     options = given.get("stream_options") or {}
-    is_foreign = not sampling.FOREIGN.isdisjoint(given)
     return Call(
         project_id=project_id,
-        model=given["model"],
+        model=deployment.name,
         path=path,
         body=raw,
-        given=sampling.to_openai(given) if is_foreign else None,
+        given=None if settled is None else asking.to_openai(settled, path),
         stream=bool(given.get("stream")),
         include_usage=bool(options.get("include_usage")),
         request_id=request_id,
-        user=user if isinstance(user := given.get("user"), str) else "",
+        user=_user(given),
     )
 
 
 def check(given: dict[str, Any], schema: type[Schema]) -> None:
     """Raises InvalidSpec with every field that is wrong."""
-    complaints = sampling.complaints(given, schema)
-    if complaints:
-        summary = "; ".join(f"{complaint.field} {complaint.message}" for complaint in complaints[:3])
-        raise InvalidSpec(summary, complaints=complaints)
+    if complaints := generation.complaints(given, schema):
+        raise generation.refusal(complaints)
 
 
 def why_not(store: Store, project_id: str, model: str) -> Unavailable | ModelNotFound:
@@ -187,11 +197,15 @@ def ask(
 ) -> Answer:
     """One request of any route, checked and sent; needs no request of Flask's. `raw`: the text of `given`."""
     check(given, SCHEMAS[path])
-    call = make_call(given, raw, path=path, project_id=project_id, request_id=request_id)
+    store, name = services.store, given["model"]
+    if (deployment := proxy.find(project_id, name, _user(given))) is None:
+        raise why_not(store, project_id, name)
+    settled = generation.settled(store, project_id, given, deployment, path)
+    call = make_call(given, raw, deployment, settled, path=path, project_id=project_id, request_id=request_id)
     try:
         return proxy.send(call)
     except NoReplica as error:
-        raise why_not(services.store, project_id, call.model) from error
+        raise why_not(store, project_id, name) from error
 
 
 def _answer(services: Services, proxy: Proxy, path: str) -> Response:
@@ -199,6 +213,10 @@ def _answer(services: Services, proxy: Proxy, path: str) -> Response:
     raw = request.get_data(cache=True)
     given = body.json_object()
     return _response(ask(services, proxy, path, given, raw, project_id=project_id(), request_id=request_id()))
+
+
+def _user(given: dict[str, Any]) -> str:
+    return user if isinstance(user := given.get("user"), str) else ""
 
 
 def _response(answer: Answer) -> Response:

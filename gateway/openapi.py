@@ -235,6 +235,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Deployment": _record(
         name=_TEXT, model=_TEXT, status=_TEXT, error=_TEXT, replicas={"type": "array", "items": _OBJECT}, spec=_OBJECT,
     ),
+    "Preset": _record(
+        name=_TEXT, description=_TEXT, parameters=_OBJECT, created_at=_TIME, updated_at=_TIME
+    ),
+    "NewPreset": {
+        "type": "object",
+        "required": ["name", "parameters"],
+        "properties": {"name": _TEXT, "description": _TEXT, "parameters": _OBJECT},
+    },
+    "PresetChange": {
+        "type": "object",
+        "required": ["parameters"],
+        "properties": {"description": _TEXT, "parameters": _OBJECT},
+    },
     "Route": _record(name=_TEXT, targets={"type": "array", "items": _OBJECT}, created_at=_TIME, updated_at=_TIME),
     "NewRoute": {"type": "object", "required": ["name", "targets"], "properties": {"name": _TEXT, "targets": _TARGETS}},
     "RouteChange": {"type": "object", "required": ["targets"], "properties": {"targets": _TARGETS}},

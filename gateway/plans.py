@@ -15,7 +15,19 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, exportplans, followers, labels, openapi, previews, pushing, remarks, suitors, surroundings
+from gateway import (
+    body,
+    exportplans,
+    followers,
+    generation,
+    labels,
+    openapi,
+    previews,
+    pushing,
+    remarks,
+    suitors,
+    surroundings,
+)
 from gateway.admission import kept, missing, requires
 from gateway.auth import project_id
 from gateway.fitness import unfit
@@ -109,7 +121,7 @@ def _answer(rest: dict[str, Any], beside: Beside | None, complaints: list[Compla
     cards, shape, wrong = _read(beside)
     complaints = [*complaints, *wrong]
     try:
-        envelope, spec = request.load(rest)
+        envelope, spec = request.load(generation.filled(services().store, project_id(), rest))
     except InvalidSpec as error:
         raise schema.refusal([*complaints, *error.complaints]) from error
     spec = labels.settled(services(), project_id(), spec)

@@ -120,6 +120,10 @@ class Proxy:
         self._meter = meter
         self.balancer = balancer or Balancer()
 
+    def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
+        """The deployment that answers to `name` this time."""
+        return self._directory.find(project_id, name, user)
+
     def send(self, call: Call) -> Answer:
         """Raises NoReplica when none is ready, Unavailable when those that were tried failed, InvalidRequest when vLLM
         refuses the request."""

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from shared.tongues import Text
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The most similar known name, or None when none is similar."""
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The most similar known name, or None when none is similar; `cutoff` 1 takes equal ones only."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name[:200].lower(), list(by_lower), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name[:200].lower(), list(by_lower), n=1, cutoff=cutoff)
     return by_lower[close[0]] if close else None
 
 

@@ -1,7 +1,7 @@
-"""Sampling parameters under the names that vLLM's OpenAI routes take: LLaMA Factory's names become theirs.
+"""Are the generation parameters right that somebody gives: in a request, a preset, a deployment, a row of a job?
 
-One place for the gateway (a request) and for generation in bulk (a spec). What is no parameter of `Sampling` is passed
-on as it is: vLLM takes more than we list. Ranges are checked by `complaints`, nothing is defaulted.
+Ranges are those of their declarations (shared/spec/generate.py); what two of them say together is looked at in
+`conflicts`. Nothing is defaulted: how they become what a replica is asked is shared/asking.py.
 """
 
 from __future__ import annotations
@@ -14,31 +14,18 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, ValidationError, missing
 from marshmallow.fields import Field
 
-from shared import schema
+from shared import asking, extras, schema
 from shared.errors import Complaint
 from shared.spec import Sampling
 from shared.tongues import Text
 
-#: Members that only LF knows; a request that has none of them needs no translation.
-FOREIGN = frozenset({"do_sample", "max_new_tokens"})
-
-
-def to_openai(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with LF's names translated; everything else unchanged."""
-    body = {name: value for name, value in given.items() if name not in FOREIGN}
-    if given.get("max_new_tokens") is not None:
-        body["max_tokens"] = given["max_new_tokens"]
-    if given.get("do_sample") is False:
-        # vLLM has no such switch: temperature 0 takes the likeliest token, whatever the other members say.
-        body["temperature"] = 0.0
-    return body
-
-
-def of_spec(sampling: Sampling) -> dict[str, Any]:
-    """The members that say what a spec says."""
-    values = schema.to_wire(sampling)
-    named = {param.wire: values[param.wire] for param in schema.params(Sampling)}
-    return to_openai({name: value for name, value in named.items() if value is not None and value != []})
+#: What vLLM's beam search would pass over without a word.
+NOT_WITH_BEAMS = (
+    "stop", "stop_token_ids", "min_tokens", "min_new_tokens", "logit_bias", "allowed_token_ids", "bad_words",
+    "response_format", "structured_outputs", "tools",
+)  # fmt: skip
+#: The same of penalties, unless they have the value that changes nothing.
+NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 def names() -> frozenset[str]:
@@ -60,16 +47,70 @@ def _without_default(field: Field[Any]) -> Field[Any]:
 
 
 def complaints(given: Mapping[str, Any], request: type[Schema] | None = None) -> list[Complaint]:
-    """What is wrong with the sampling parameters among `given`, or with all that `request` describes. A null means
-    that it was left out, as at OpenAI."""
-    found = _too_many_limits(given)
+    """What is wrong with the parameters among `given`, each by itself, or with all that `request` describes. A null
+    means that it was left out, as at OpenAI."""
+    checked = request or _schema()
+    said = {name: value for name, value in given.items() if value is not None}
+    found = list(extras.complaints(said, frozenset({*checked._declared_fields, *names(), *asking.FOREIGN})))
     try:
-        (request or _schema())(unknown=EXCLUDE).load(
-            {name: value for name, value in given.items() if value is not None}
-        )
+        checked(unknown=EXCLUDE).load(said)
     except ValidationError as error:
         found += [_complaint(name, messages) for name, messages in error.messages_dict.items()]
-    return found
+    return found or list(_twice(said))
+
+
+def conflicts(given: Mapping[str, Any], *, stream: bool = False, beams_heed: bool = False) -> Iterator[Complaint]:
+    """What parameters say against each other, each of which is right by itself; `beams_heed`: the engine's beams
+    follow what vLLM's pass over."""
+    longest = next((given[name] for name in asking.LENGTHS if name != "max_length" and given.get(name)), None)
+    shortest = given.get("min_tokens") or given.get("min_new_tokens")
+    if longest is not None and shortest is not None and shortest > longest:
+        yield Complaint(field="min_tokens", message=Text("is more than the longest answer, {most}", most=longest))
+    if given.get("top_logprobs") and not given.get("logprobs"):
+        yield Complaint(field="top_logprobs", message=Text("needs logprobs: true"))
+    if given.get("response_format") and given.get("structured_outputs"):
+        yield Complaint(field="structured_outputs", message=Text("cannot stand beside response_format: give one"))
+    yield from _tools(given)
+    if asking.num_beams(given) > 1 or given.get("use_beam_search"):
+        yield from _beams(given, stream, beams_heed)
+
+
+def _tools(given: Mapping[str, Any]) -> Iterator[Complaint]:
+    choice, tools = given.get("tool_choice"), given.get("tools") or []
+    if choice is None or choice == "none":
+        return
+    if not tools:
+        yield Complaint(field="tool_choice", message=Text("needs tools to choose from"))
+    elif isinstance(choice, dict):
+        known = [tool["function"]["name"] for tool in tools]
+        if (name := choice["function"]["name"]) not in known:
+            text = Text("names {name!r}, which is none of the tools: {known}", name=name, known=", ".join(known))
+            yield Complaint(field="tool_choice", message=text)
+
+
+def _beams(given: Mapping[str, Any], stream: bool, beams_heed: bool) -> Iterator[Complaint]:
+    beams = asking.num_beams(given)
+    if stream:
+        text = Text("is {count}: beams are compared at the end, so the answer cannot be streamed", count=beams)
+        yield Complaint(field="num_beams", message=text)
+    if beams > 1 and (given.get("n") or 1) > beams:
+        text = Text("is {count}: at most as many answers as num_beams, {beams}", count=given["n"], beams=beams)
+        yield Complaint(field="n", message=text)
+    if beams_heed:
+        return
+    passed_over = [name for name in NOT_WITH_BEAMS if given.get(name)]
+    passed_over += [name for name, value in NEUTRAL.items() if given.get(name, value) not in (value, None)]
+    for name in passed_over:
+        yield Complaint(field=name, message=Text("is not heeded by vLLM's beam search: leave it or num_beams out"))
+
+
+def _twice(given: Mapping[str, Any]) -> Iterator[Complaint]:
+    """Two names of one parameter; OpenAI's two for the longest answer may stand together, as there."""
+    for param in schema.params(Sampling):
+        for other in param.aliases if param.wire in given else ():
+            if other in given:
+                message = Text("is another name for {name!r}: give one", name=other)
+                yield Complaint(field=param.wire, message=message)
 
 
 @cache
@@ -77,19 +118,9 @@ def _schema() -> type[Schema]:
     return Schema.from_dict(dict(fields()), name="Sampling")
 
 
-def _too_many_limits(given: Mapping[str, Any]) -> list[Complaint]:
-    if given.get("max_new_tokens") is None:
-        return []
-    others = [name for name in ("max_tokens", "max_completion_tokens") if given.get(name) is not None]
-    return [
-        Complaint(field="max_new_tokens", message=Text("is another name for {name!r}: give one", name=name))
-        for name in others
-    ]
-
-
 def _complaint(name: str, messages: Any) -> Complaint:
     first = next(_leaves(messages))
-    return Complaint(field=name, message=str(first), code=getattr(first, "code", "invalid_value"))
+    return Complaint(field=name, message=first, code=getattr(first, "code", "invalid_value"))
 
 
 def _leaves(messages: Any) -> Iterator[str]:

@@ -48,7 +48,7 @@ class UnreadableSpec(TunesmithError):
 
 def load(spec_type: type[Spec], body: Mapping[str, Any], *, partial: bool = False) -> Spec:
     """The spec that the body describes. Raises InvalidSpec with every complaint; `partial` lets required ones lack."""
-    given, complaints = _named(spec_type, body)
+    given, complaints = _named(spec_type, _gathered(spec_type, body))
     values, wrong = _checked(spec_type, given, partial)
     spec = _built(spec_type, values)
     complaints += [*wrong, *_broken_rules(spec)]
@@ -56,6 +56,13 @@ def load(spec_type: type[Spec], body: Mapping[str, Any], *, partial: bool = Fals
         raise refusal(complaints)
     resolved: Spec = spec.resolved()  # type: ignore[attr-defined]
     return resolved
+
+
+def _gathered(spec_type: type, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A spec may take what is written flat into a field that holds it."""
+    check_size(body)
+    gathered: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = getattr(spec_type, "gathered", None)
+    return body if gathered is None else gathered(body)
 
 
 def to_wire(spec: Any) -> dict[str, Any]:
@@ -128,7 +135,6 @@ def _bound(owner: type, path: tuple[str, ...], prefix: str) -> Iterator[Param]:
 
 def _named(spec_type: type, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
     """What was given, under wire names; complaints about names that are unknown, unsupported or given twice."""
-    check_size(body)
     known = _names(spec_type)
     given: dict[str, Any] = {}
     #: Wire name -> the name that it was sent under.

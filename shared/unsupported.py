@@ -168,7 +168,7 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
           "export_hub_model_id: owner/name}] and hf_hub_token", push_to_hub=False, hub_model_id=None,
           hub_token=None, hub_private_repo=None, hub_strategy="every_save", hub_always_push=False, hub_revision=None),
     # Generation and evaluation
-    *_all("it counts the prompt too", "use max_new_tokens", max_length=1024, generation_max_length=None),
+    *_all("it counts the prompt too", "use max_new_tokens", generation_max_length=None),
     *_all("it names a file of the server", "use do_sample, temperature, top_p, top_k, num_beams and max_new_tokens",
           generation_config=None),
     *_all("tasks and their data lie where the administrator put them", "leave it out; tasks are named by tasks",
@@ -178,7 +178,7 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
 ])  # fmt: skip
 
 #: LF's defaults where ours are others: a file that writes everything out says nothing by them.
-LF_DEFAULTS: Mapping[str, object] = {"batch_size": 4, "n_shot": 5}
+LF_DEFAULTS: Mapping[str, object] = {"batch_size": 4, "n_shot": 5, "max_length": 1024}
 
 #: Accepted with any value: here it cannot change a result.
 WITHOUT_EFFECT: Mapping[str, str] = {

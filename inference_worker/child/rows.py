@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shared import dataset, reading, sampling
+from shared import asking, dataset, reading, sampling
+from shared.asking import CHAT, COMPLETIONS
 from shared.errors import Complaint, InvalidDataset
 from shared.reading import Found
 from shared.spec import GenerateSpec
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 #: Told at most; a file of the wrong kind has one in every line.
 MAX_COMPLAINTS = 100
 
@@ -86,10 +86,14 @@ def _row(found: Found, spec: GenerateSpec) -> Row:
     if wrong := sampling.complaints(asked):
         raise _Wrong("; ".join(f"{complaint.field} {complaint.message}" for complaint in wrong))
     # The spec's parameters, then what the row itself says; the model is the job's.
-    body = sampling.of_spec(spec.sampling) | sampling.to_openai(asked) | {"model": spec.model}
+    said = asking.merged(asking.of_spec(spec.sampling), asked)
+    if wrong := list(sampling.conflicts(said, beams_heed=True)):
+        raise _Wrong("; ".join(f"{complaint.field} {complaint.message}" for complaint in wrong))
+    path = CHAT if "messages" in said else COMPLETIONS
+    body = asking.to_openai(said, path) | {"model": spec.model}
     for name in ("stream", "stream_options"):
         body.pop(name, None)
-    return Row(custom_id=custom_id, path=CHAT if "messages" in body else COMPLETIONS, body=body)
+    return Row(custom_id=custom_id, path=path, body=body)
 
 
 def _asked(given: dict[str, Any], spec: GenerateSpec) -> dict[str, Any]:
@@ -99,9 +103,6 @@ def _asked(given: dict[str, Any], spec: GenerateSpec) -> dict[str, Any]:
     else:
         kept = sampling.names() | {"messages", "prompt"}
         asked = {name: value for name, value in given.items() if name in kept}
-    if asked.get("max_completion_tokens") is not None:
-        # OpenAI's newer name: one for all, so that the job's own limit does not stand beside it.
-        asked["max_tokens"] = asked.pop("max_completion_tokens")
     if "instruction" in given and "messages" not in asked:
         text = "\n".join(str(part) for part in (given["instruction"], given.get("input")) if part)
         asked["messages"] = [{"role": "user", "content": text}]

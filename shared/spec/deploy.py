@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from shared import engines, templates
 from shared.param import MISSING, group, param
+from shared.spec import deploy_generation
 from shared.spec.deploy_adapters import AdapterServing
+from shared.spec.deploy_generation import Answering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,7 @@ class DeploySpec:
         aliases=("max_lora_rank",),
     )
     adapters: AdapterServing = group(AdapterServing)
+    answering: Answering = group(Answering)
     tensor_parallel_size: int = param(
         1, "Devices that share one copy of the model.", minimum=1, maximum=64, source="vLLM"
     )
@@ -95,6 +100,11 @@ class DeploySpec:
     def served(self) -> str:
         """The model of the catalog that answers: an adapter brings its base along."""
         return self.adapter_name_or_path or self.model
+
+    @staticmethod
+    def gathered(body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body with what LF writes flat in the fields that it belongs to."""
+        return deploy_generation.gathered(body)
 
     def resolved(self) -> DeploySpec:
         return replace(self, template=templates.replacing(self.template))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from shared import templates
 from shared.fields import Texts
 from shared.param import MISSING, group, param
+from shared.spec.answering import Choosing, Ending, Forming, Prompting, Searching, Telling, Thinking
 from shared.spec.drawing import Drawing
 
 
@@ -26,6 +27,13 @@ class Sampling:
     stop: list[str] = param([], "Texts at which an answer ends.", field_class=Texts, source="OpenAI")
     n: int = param(1, "Answers for each row.", minimum=1, maximum=128, source="OpenAI")
     skip_special_tokens: bool = param(True, "Leave special tokens out of the answers.")
+    searching: Searching = group(Searching)
+    ending: Ending = group(Ending)
+    choosing: Choosing = group(Choosing)
+    telling: Telling = group(Telling)
+    forming: Forming = group(Forming)
+    thinking: Thinking = group(Thinking)
+    prompting: Prompting = group(Prompting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,10 @@ class GenerateSpec:
     )
     default_system: str | None = param(None, "System prompt for rows that have none.", type=str)
     max_samples: int | None = param(None, "Rows answered, for trying out. Left out: all.", type=int, minimum=1)
+    preset: str | None = param(
+        None, "Generation parameters by name, as the preset has them now; what the job says itself goes before.",
+        type=str, source="ours", since=5,
+    )  # fmt: skip
     sampling: Sampling = group(Sampling)
 
     def resolved(self) -> GenerateSpec:

@@ -27,6 +27,7 @@ from shared.store.keys import Keys, Projects
 from shared.store.members import Members
 from shared.store.migrate import migrate
 from shared.store.models import Models
+from shared.store.presets import Presets
 from shared.store.queued import Queued
 from shared.store.replicas import Replicas
 from shared.store.routes import Routes
@@ -54,6 +55,7 @@ class Store:
         self.deployment_events = DeploymentEvents(self.database)
         self.replicas = Replicas(self.database)
         self.routes = Routes(self.database)
+        self.presets = Presets(self.database)
         self.queued = Queued(self.database)
         self.workers = Workers(self.database)
 

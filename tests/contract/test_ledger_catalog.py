@@ -274,3 +274,19 @@ def test_routes_are_a_projects_own_and_share_no_name_with_a_deployment(
     store.routes.delete(project, "prod")
     with pytest.raises(NotFound):
         store.routes.delete(project, "prod")
+
+
+def test_presets_are_a_projects_own_and_are_replaced_whole(store: Store, project: str, other_project: str) -> None:
+    made, is_new = store.presets.put(project, "exact", {"temperature": 0.0, "stop": ["\n"]}, "for facts")
+    assert is_new and made.parameters == {"temperature": 0.0, "stop": ["\n"]} and made.description == "for facts"
+    again, is_new = store.presets.put(project, "exact", {"top_k": 3})
+    assert (is_new, again.parameters, again.description) == (False, {"top_k": 3}, None)
+    assert again.created_at == made.created_at
+    with pytest.raises(NotFound):
+        store.presets.get(other_project, "exact")
+    assert [preset.name for preset in store.presets.list(project)] == ["exact"] and not store.presets.list(
+        other_project
+    )
+    store.presets.delete(project, "exact")
+    with pytest.raises(NotFound):
+        store.presets.delete(project, "exact")

@@ -1,0 +1,140 @@
+"""Generation parameters through the API: presets, a deployment's own, what a request says, and in which order."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.platform import ROWS, Platform, jsonl, make_platform
+from tests.unit.upstream import Upstream, serving
+
+HELLO = [{"role": "user", "content": "hello"}]
+ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}}], "usage": {"prompt_tokens": 3}}
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    made = make_platform(tmp_path_factory.mktemp("generation"))
+    assert made.post("/v1/models", {"name": "tiny", "model_name_or_path": "tiny"}).status_code == 201
+    return made
+
+
+@pytest.fixture(scope="module")
+def upstream(platform: Platform) -> Iterator[Upstream]:
+    """The replica of a deployment that has parameters of its own; LF writes one of them beside the others."""
+    own = {"temperature": 0.3, "max_new_tokens": 50, "top_k": 7}
+    body = {"model": "tiny", "repetition_penalty": 1.1, "generation": own}
+    assert platform.post("/v1/deployments", body).status_code == 201
+    with serving(Upstream(body=json.dumps(ANSWER).encode())) as made:
+        replica = platform.store.replicas.claim_next("worker", None)
+        assert replica is not None
+        platform.store.replicas.renew(replica.id, replica.attempt, status="ready", url=made.url, api_key="k",
+                                      served_name="tiny")  # fmt: skip
+        yield made
+
+
+def put(platform: Platform, name: str, parameters: Any) -> Any:
+    return platform.client.put(f"/v1/presets/{name}", json={"parameters": parameters}, headers=platform.headers())
+
+
+def ask(platform: Platform, upstream: Upstream, **said: Any) -> dict[str, Any]:
+    """What the replica was asked, but for the messages."""
+    answer = platform.post("/v1/chat/completions", {"model": "tiny", "messages": HELLO, **said})
+    assert answer.status_code == 200, answer.get_json()
+    sent: dict[str, Any] = json.loads(upstream.requests[-1]["body"])
+    assert sent.pop("messages") == HELLO and sent.pop("model") == "tiny"
+    return sent
+
+
+def test_a_request_goes_before_its_preset_and_that_before_the_deployment(
+    platform: Platform, upstream: Upstream
+) -> None:
+    assert put(platform, "short", {"max_tokens": 5, "temperature": 0.9, "stop": ["."]}).status_code == 201
+    own = {"repetition_penalty": 1.1, "top_k": 7}
+
+    assert ask(platform, upstream) == own | {"temperature": 0.3, "max_tokens": 50}
+    assert ask(platform, upstream, preset="short") == own | {"temperature": 0.9, "max_tokens": 5, "stop": ["."]}
+    said = ask(platform, upstream, preset="short", temperature=0.1, max_completion_tokens=8)
+    assert said == own | {"temperature": 0.1, "max_tokens": 8, "stop": ["."]}
+    put(platform, "short", {"top_k": 2})
+    assert ask(platform, upstream, preset="short")["top_k"] == 2
+
+
+def test_what_only_the_layers_together_make_wrong_is_refused(platform: Platform, upstream: Upstream) -> None:
+    put(platform, "beams", {"num_beams": 4})
+    num_before = len(upstream.requests)
+    for said, field in (({"stream": True}, "num_beams"), ({"stop": ["."]}, "stop"), ({"n": 5}, "n")):
+        refused = platform.post("/v1/chat/completions", {"model": "tiny", "messages": HELLO, "preset": "beams", **said})
+        fields = [issue["field"] for issue in refused.get_json()["error"]["issues"]]
+        # The deployment's own penalty is passed over by vLLM's beams, too.
+        assert refused.status_code == 422 and sorted(fields) == sorted([field, "repetition_penalty"])
+    assert len(upstream.requests) == num_before
+
+
+def test_a_preset_that_is_not_there_is_told_with_the_nearest(platform: Platform, upstream: Upstream) -> None:
+    put(platform, "exact", {"temperature": 0.0})
+    refused = platform.post("/v1/chat/completions", {"model": "tiny", "messages": HELLO, "preset": "exakt"})
+    error = refused.get_json()["error"]
+    assert refused.status_code == 422 and error["param"] == "preset" and "did you mean 'exact'?" in error["message"]
+
+
+def test_presets_are_listed_looked_at_and_deleted(platform: Platform) -> None:
+    body = {"name": "calm", "description": "few surprises", "parameters": {"temperature": 0.2, "tools": []}}
+    assert platform.post("/v1/presets", body).status_code == 201
+    assert platform.post("/v1/presets", body).status_code == 200
+    found = platform.get("/v1/presets/calm").get_json()
+    assert {name: found[name] for name in body} == body
+    assert found in platform.get("/v1/presets").get_json()["data"]
+    assert platform.client.delete("/v1/presets/calm", headers=platform.headers()).status_code == 200
+    assert platform.get("/v1/presets/calm").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"parameters": {}}, "name"),
+        ({"name": "a", "parameters": []}, "parameters"),
+        ({"name": "a", "parameters": {"temperature": 3}}, "parameters.temperature"),
+        ({"name": "a", "parameters": {"temprature": 1}}, "parameters.temprature"),
+        ({"name": "a", "parameters": {"messages": []}}, "parameters.messages"),
+        ({"name": "a", "parameters": {"chat_template": "x"}}, "parameters.chat_template"),
+        (
+            {"name": "a", "parameters": {"structured_outputs": {"json": {"type": "no"}}}},
+            "parameters.structured_outputs",
+        ),
+        ({"name": "a", "parameters": {"min_tokens": 9, "max_tokens": 3}}, "parameters.min_tokens"),
+        ({"name": "a", "parameters": {}, "params": {}}, "params"),
+    ],
+)
+def test_what_cannot_be_a_preset_is_refused_under_its_field(platform: Platform, body: Any, field: str) -> None:
+    refused = platform.post("/v1/presets", body)
+    assert refused.status_code == 422
+    assert [issue["field"] for issue in refused.get_json()["error"]["issues"]] == [field]
+
+
+def test_a_deployments_own_parameters_are_checked(platform: Platform) -> None:
+    body = {"model": "tiny", "name": "wrong", "top_p": 2, "generation": {"temperature": 3, "temprature": 1}}
+    refused = platform.post("/v1/deployments", body)
+    fields = {issue["field"] for issue in refused.get_json()["error"]["issues"]}
+    assert refused.status_code == 422
+    assert fields == {"generation.temperature", "generation.temprature", "generation.top_p"}
+
+
+def test_a_generation_job_takes_its_preset_and_the_deployments_parameters_as_they_are_now(
+    platform: Platform, upstream: Upstream
+) -> None:
+    put(platform, "drawn", {"top_k": 9, "max_tokens": 3, "tools": [{"function": {"name": "look"}}]})
+    sent = {"file": (io.BytesIO(jsonl(ROWS)), "rows.jsonl"), "name": "rows"}
+    assert platform.client.post("/v1/datasets", data=sent, headers=platform.headers()).status_code == 201
+    body = {"kind": "generate", "model": "tiny", "dataset": "rows", "preset": "drawn", "top_k": 4}
+    made = platform.post("/v1/jobs", body)
+    assert made.status_code == 201, made.get_json()
+    put(platform, "drawn", {"max_tokens": 99})
+    spec = platform.get(f"/v1/jobs/{made.get_json()['id']}").get_json()["spec"]
+    told = {name: spec[name] for name in ("top_k", "max_new_tokens", "temperature", "repetition_penalty", "top_p")}
+    assert told == {"top_k": 4, "max_new_tokens": 3, "temperature": 0.3, "repetition_penalty": 1.1, "top_p": 0.7}
+    assert spec["tools"] == [{"function": {"name": "look"}}] and spec["preset"] == "drawn"

@@ -1,0 +1,171 @@
+"""What a replica is asked for what was said: layers of parameters, LF's names, and what is refused before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway import answer_schemas
+from shared import asking, sampling, schema
+from shared.asking import CHAT, COMPLETIONS, RESPONSES
+from shared.spec import DeploySpec
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (({"temperature": 0.1, "top_k": 3}, {"temperature": 0.5}), {"temperature": 0.5, "top_k": 3}),
+        (({"top_p": 0.3}, {"top_p": None}), {"top_p": 0.3}),
+        (({"max_new_tokens": 9}, {"max_completion_tokens": 5}), {"max_completion_tokens": 5}),
+        (({"max_new_tokens": 9}, {"max_length": 50}), {"max_length": 50}),
+        (({"do_sample": False}, {"temperature": 0.8}), {"temperature": 0.8}),
+        (({"temperature": 0.8}, {"do_sample": False}), {"temperature": 0.8, "do_sample": False}),
+        (({"guided_regex": "a+"}, {"response_format": {"type": "text"}}), {"response_format": {"type": "text"}}),
+        (
+            ({"chat_template_kwargs": {"a": 1, "enable_thinking": True}}, {"enable_thinking": False}),
+            {"chat_template_kwargs": {"a": 1, "enable_thinking": False}},
+        ),
+    ],
+)
+def test_later_layers_take_the_place_of_what_they_mean(layers: Any, expected: Any) -> None:
+    assert asking.merged(*layers) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "expected"),
+    [
+        ({"do_sample": False, "temperature": 0.9}, CHAT, {"temperature": 0.0}),
+        ({"do_sample": True, "temperature": 0.9}, CHAT, {"temperature": 0.9}),
+        ({"max_new_tokens": 4, "min_new_tokens": 2}, CHAT, {"max_tokens": 4, "min_tokens": 2}),
+        ({"max_completion_tokens": 4}, COMPLETIONS, {"max_tokens": 4}),
+        ({"max_new_tokens": 4}, RESPONSES, {"max_output_tokens": 4}),
+        ({"logprobs": True, "top_logprobs": 3}, COMPLETIONS, {"logprobs": 3}),
+        ({"logprobs": False, "top_logprobs": 3}, COMPLETIONS, {}),
+        ({"logprobs": 2}, CHAT, {"logprobs": True, "top_logprobs": 2}),
+        ({"guided_choice": ["a"]}, CHAT, {"structured_outputs": {"choice": ["a"]}}),
+        ({"enable_thinking": True}, CHAT, {"chat_template_kwargs": {"enable_thinking": True}}),
+        (
+            {"num_beams": 4, "n": 2, "temperature": 0.7, "top_k": 5, "length_penalty": 2.0},
+            CHAT,
+            {"use_beam_search": True, "n": 4, "temperature": 0.0, "length_penalty": 2.0},
+        ),
+        ({"num_beams": 1, "max_length": 9, "preset": "x", "anything": [1]}, CHAT, {"anything": [1]}),
+    ],
+)
+def test_names_of_others_become_those_of_the_route(given: Any, path: str, expected: Any) -> None:
+    assert asking.to_openai(given, path) == expected
+    assert asking.is_foreign(given, path)
+
+
+@pytest.mark.parametrize(
+    "given", [{"logprobs": True, "top_logprobs": 2, "max_completion_tokens": 3}, {"logprobs": None}]
+)
+def test_what_a_replica_reads_itself_is_not_touched(given: dict[str, Any]) -> None:
+    assert not asking.is_foreign(given, CHAT)
+
+
+def test_max_length_counts_only_where_the_answer_alone_is_not_limited() -> None:
+    assert asking.max_length({"max_length": 30}) == 30
+    assert asking.max_length({"max_length": 30, "max_tokens": 3}) is None
+    assert asking.max_length({}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"stop_token_ids": [1, -1]}, "stop_token_ids"),
+        ({"stop_token_ids": "1"}, "stop_token_ids"),
+        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"reasoning_effort": "hard"}, "reasoning_effort"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tool_choice": "maybe"}, "tool_choice"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
+        ({"structured_outputs": {"regexp": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template"),
+        ({"kv_transfer_params": {}}, "kv_transfer_params"),
+        ({"functions": []}, "functions"),
+        ({"temperatur": 1}, "temperatur"),
+        ({"top-p": 1}, "top-p"),
+        ({"num_beams": 65}, "num_beams"),
+    ],
+)
+def test_what_is_wrong_by_itself_is_told_under_its_field(given: dict[str, Any], field: str) -> None:
+    assert [complaint.field for complaint in sampling.complaints(given)] == [field]
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tool_choice": {"function": {"name": "find"}}, "tools": [TOOL]}, "tool_choice"),
+        ({"response_format": {"type": "text"}, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"num_beams": 4, "n": 5}, "n"),
+        ({"num_beams": 4, "stop": ["a"]}, "stop"),
+        ({"num_beams": 4, "repetition_penalty": 1.2}, "repetition_penalty"),
+    ],
+)
+def test_what_speaks_against_each_other_is_told(given: dict[str, Any], field: str) -> None:
+    assert not sampling.complaints(given)
+    assert [complaint.field for complaint in sampling.conflicts(given)] == [field]
+
+
+def test_beams_are_not_streamed_and_an_engine_may_heed_more_with_them() -> None:
+    assert [made.field for made in sampling.conflicts({"num_beams": 2}, stream=True)] == ["num_beams"]
+    assert not list(sampling.conflicts({"num_beams": 2, "stop": ["a"], "repetition_penalty": 1.0}, beams_heed=True))
+
+
+@pytest.mark.parametrize("name", ["user", "metadata", "store", "service_tier", "x_trace", "repetition_detection"])
+def test_what_nobody_declared_may_pass(name: str) -> None:
+    assert not sampling.complaints({name: "x"})
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {"a": nested(depth - 1)}} if depth else {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "part"),
+    [
+        ({"type": "objct"}, "at type"),
+        ({"type": "object", "properties": {"a": {"minimum": "1"}}}, "properties/a/minimum"),
+        ({"$ref": "http://elsewhere/schema"}, "within the schema"),
+        (nested(40), "levels deep"),
+        ({"description": "x" * 300_000}, "characters"),
+    ],
+)
+def test_a_schema_that_is_none_is_told_with_its_place(schema: Any, part: str) -> None:
+    for given in (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}},
+        {"structured_outputs": {"json": schema}},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]},
+    ):
+        [found] = answer_schemas.complaints(given)
+        assert part in found.message and found.field in given
+
+
+def test_a_right_schema_passes_as_object_and_as_text() -> None:
+    right = {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "integer"}}}
+    assert not list(answer_schemas.complaints({"structured_outputs": {"json": right}}))
+    assert not list(answer_schemas.complaints({"structured_outputs": {"json": '{"type": "object"}'}}))
+    assert list(answer_schemas.complaints({"structured_outputs": {"json": "{"}}))
+
+
+def test_lfs_file_for_inference_says_what_its_requests_are_answered_with() -> None:
+    body = {"model": "m", "temperature": 0.3, "max_new_tokens": 64, "generation": {"temperature": 0.2}, "seed": 3}
+    spec = schema.load(DeploySpec, body)
+    assert spec.answering.generation == {"temperature": 0.2, "max_new_tokens": 64}
+    assert spec.seed == 3
