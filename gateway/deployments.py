@@ -7,13 +7,14 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import body, labels, openapi
+from gateway import adapters, body, labels, openapi
 from gateway.admission import kept, missing
 from gateway.auth import project_id
 from gateway.fitness import unfit
 from gateway.jobs import list_json
 from gateway.services import services
 from shared import schema
+from shared.adapterfiles import AdapterFiles
 from shared.errors import Complaint, Conflict, NotFound
 from shared.records import Deployment, Replica
 from shared.spec import DeploySpec
@@ -28,7 +29,8 @@ def create() -> Response:
     """Serve a model: replicas of vLLM are started and kept running
 
     The body is JSON or YAML, as LLaMA Factory's files for inference are. The same request again answers with the
-    deployment that is there.
+    deployment that is there. An adapter is loaded onto the replicas of a deployment of its base where one fits: then
+    `host` names it and the adapter answers within seconds, else `placement` says why it gets replicas of its own.
     """
     given = schema.load(DeploySpec, body.spec_object())
     spec = labels.settled(services(), project_id(), given)
@@ -37,7 +39,8 @@ def create() -> Response:
     complaints = complaints or list(unfit(services(), project_id(), spec, wire))
     if complaints:
         raise schema.refusal(complaints)
-    deployment, created = _create(spec.name or given.served, spec.served, wire)
+    files = adapters.files_of(services(), project_id(), spec.served)
+    deployment, created = _create(spec.name or given.served, spec.served, wire, files)
     answer = jsonify(deployment_json(deployment))
     answer.status_code = 201 if created else 200
     return answer
@@ -65,9 +68,10 @@ def delete(name: str) -> Response:
     return jsonify(deployment_json(services().store.deployments.delete(project_id(), name)))
 
 
-def _create(name: str, model: str, spec: dict[str, Any]) -> tuple[Deployment, bool]:
+def _create(name: str, model: str, spec: dict[str, Any], files: AdapterFiles | None) -> tuple[Deployment, bool]:
+    deployments = services().store.deployments
     try:
-        return services().store.deployments.create(project_id(), name=name, model_name=model, spec=spec), True
+        return deployments.create(project_id(), name=name, model_name=model, spec=spec, files=files), True
     except Conflict:
         there = [found for found in services().store.deployments.list(project_id()) if found.name == name]
         if not there or there[0].spec != spec:
@@ -95,7 +99,9 @@ def deployment_json(deployment: Deployment) -> dict[str, Any]:
         "name": deployment.name,
         "model": deployment.model_name,
         "status": deployment.status,
-        "error": next((replica.error for replica in replicas if replica.error), None),
+        "error": deployment.error,
+        "host": deployment.host_name,
+        "placement": deployment.hosting.get("why"),
         "replicas": [replica_json(replica) for replica in replicas],
         "spec": deployment.spec,
         "generation": deployment.generation,
@@ -110,6 +116,8 @@ def replica_json(replica: Replica) -> dict[str, Any]:
         "status": replica.status,
         "worker_id": replica.worker_id,
         "load": replica.load,
+        "adapters": replica.adapters,
+        "adapter_errors": replica.adapter_errors,
         "error": replica.error,
         "log_tail": replica.log_tail,
         "num_failures": replica.num_failures,

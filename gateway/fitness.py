@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import evaluable, generation, pushing, resuming, rewards, suitors
+from gateway import adapters, evaluable, generation, pushing, resuming, rewards, suitors
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
 from shared import catalog, engines, formats, schema, serving, stages
@@ -182,6 +182,7 @@ def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
 def _serving(services: Services, project_id: str, spec: DeploySpec) -> Iterator[Complaint]:
     yield from generation.kept_complaints(spec.answering.generation, "generation")
     yield from _servable(services, project_id, spec)
+    yield from adapters.unservable(services, project_id, spec)
     adapter = record_of(services, project_id, spec.adapter_name_or_path)
     if adapter is None:
         return

@@ -182,8 +182,7 @@ def is_model(store: Store, project_id: str, name: str) -> bool:
 
 
 def _not_ready(deployment: Deployment) -> Unavailable:
-    errors = [replica.error for replica in deployment.replicas if replica.error]
-    why = f": {errors[0]}" if errors else ""
+    why = f": {deployment.error}" if deployment.error else ""
     text = "the deployment of {model!r} is {status}{why}; see GET /v1/deployments/{id}"
     if deployment.status == "failed":
         text = "the deployment of {model!r} has failed{why}; see GET /v1/deployments/{id}"

@@ -234,6 +234,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "Deployment": _record(
         name=_TEXT, model=_TEXT, status=_TEXT, error=_TEXT, replicas={"type": "array", "items": _OBJECT}, spec=_OBJECT,
+        host=_TEXT, placement=_TEXT,
     ),
     "Preset": _record(
         name=_TEXT, description=_TEXT, parameters=_OBJECT, created_at=_TIME, updated_at=_TIME

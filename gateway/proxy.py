@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import httpx
 
 from gateway.replicas import Balancer, Directory
-from shared import routing
+from shared import carried, routing
 from shared.errors import InvalidRequest, Unavailable
 from shared.records import Deployment
 from shared.routing import Endpoint
@@ -56,11 +56,11 @@ class Call:
     #: Whom it is for: a route sends all requests of one user to one target. Empty: not told.
     user: str = ""
 
-    def body_for(self, served_name: str) -> bytes:
-        if self.given is None and served_name == self.model:
+    def body_for(self, replica: Endpoint) -> bytes:
+        if self.given is None and replica.served_name == self.model and not replica.carries:
             return self.body
         given = json.loads(self.body) if self.given is None else self.given
-        return json.dumps({**given, "model": served_name}).encode()
+        return json.dumps(carried.into(given, replica.carries, self.path) | {"model": replica.served_name}).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class Proxy:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "X-Request-Id": call.request_id}
         if replica.api_key:
             headers["Authorization"] = f"Bearer {replica.api_key}"
-        body = call.body_for(replica.served_name)
+        body = call.body_for(replica)
         return self._client.build_request("POST", f"{replica.url}{call.path}", content=body, headers=headers)
 
     def _begin_stream(self, replica: Endpoint, call: Call, response: httpx.Response, started_at: float) -> Answer:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway import adapters
 from gateway.auth import project_id
 from gateway.services import services
-from shared import catalog
+from shared import adapterfiles, catalog
 from shared.artifact import digest_of
 from shared.errors import Complaint, Conflict, InvalidSpec, NotFound
 from shared.ids import new_id
@@ -137,7 +138,9 @@ def _described(wanted: Registration, path: Path) -> dict[str, Any]:
     names = {"r": "lora_rank", "lora_alpha": "lora_alpha", "target_modules": "lora_target"}
     config = {"finetuning_type": "lora"} | {mine: told[name] for name, mine in names.items() if name in told}
     base = _base(wanted.base or told.get("base_model_name_or_path"))
-    return {"kind": "adapter", "base_model": base, "config": config}
+    own = adapters.is_base_template(services(), project_id(), base, path)
+    serving = adapterfiles.in_folder(path, own_template=own).as_dict()
+    return {"kind": "adapter", "base_model": base, "config": config | {adapterfiles.SERVING: serving}}
 
 
 def _base(name: Any) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared import catalog, serving, templates
+from shared import adapterfiles, catalog, serving, templates
 from shared.errors import InvalidSpec
 from shared.settings import Settings
 from shared.spec import DeploySpec
@@ -58,8 +58,7 @@ def chat_template(
 
 def adapter_rank(folder: Path) -> int:
     """The largest rank of any of its matrices."""
-    config = _read(folder / "adapter_config.json")
-    return max([int(config.get("r", 0)), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())])
+    return adapterfiles.rank(_read(folder / adapterfiles.CONFIG))
 
 
 def write_template(name: str | None, to: Path) -> Path | None:

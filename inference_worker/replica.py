@@ -7,6 +7,7 @@ also when this worker dies: vLLM's engine would outlive its server by itself.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import socket
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from inference_worker import cpu_kernels, engines, files
+from inference_worker.adapters import Adapters
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
 from shared import crash, devices, formats, happenings, interpreters, keeper, schema, serving, spawn, vllm_log
@@ -95,6 +97,9 @@ class Life:
         self._engine: Engine | None = None
         self._taken: devices.Taken | None = None
         self._counted = Numbers()
+        #: While it is ready.
+        self._adapters: Adapters | None = None
+        self._max_lora_rank: int | None = None
 
     def live(self) -> None:
         """Until nobody wants the replica here any more. Returns when its process is gone."""
@@ -144,10 +149,26 @@ class Life:
         self._error, self._log_tail = None, ""
         self._ready_at = self._answered_at = time.monotonic()
         self._events.append(happenings.ready(self.replica, self._ready_at - began))
+        self._max_lora_rank = engines.max_lora_rank(self._spec, found, machine)
         self._tell("ready")
         log.info("Replica is ready", extra=self._context())
+        self._adapters = self._keep_adapters(own=self._served_name if found.adapter else None)
         while True:
             self._wait(TICK_SECONDS)
+            if self._adapters.has_news():
+                self._renew()
+
+    def _keep_adapters(self, own: str | None) -> Adapters:
+        """Those of other deployments that are wanted on this replica, in a thread and over connections beside."""
+        store, artifacts, mine = self._worker.store, self._worker.artifacts, Engine(self._url, self._api_key)
+        adapters = Adapters(store, artifacts, self.replica, mine, self._max_lora_rank, own=own)
+
+        def keep() -> None:
+            with contextlib.closing(mine):
+                adapters.keep()
+
+        threading.Thread(target=keep, name=f"adapters-{self.replica.id}", daemon=True).start()
+        return adapters
 
     def _bring_files(self) -> Files:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -260,6 +281,7 @@ class Life:
     def _renew(self) -> None:
         """Raises LeaseLost. While the ledger is away nothing is renewed, and the keeper's patience runs."""
         began = time.monotonic()
+        loaded, errors = self._adapters.told if self._adapters is not None else ([], {})
         try:
             self._wanted = self._worker.store.replicas.renew(
                 self.replica.id,
@@ -272,6 +294,9 @@ class Life:
                 api_key=self._api_key,
                 served_name=self._served_name,
                 events=self._events,
+                adapters=loaded,
+                adapter_errors=errors,
+                max_lora_rank=self._max_lora_rank,
             )
             self._events = []
         except LEDGER_AWAY as error:
@@ -316,6 +341,9 @@ class Life:
 
     def _stop_process(self) -> None:
         """Let the keeper kill everything that the engine started, and see that it is gone."""
+        if self._adapters is not None:
+            self._adapters.end()
+            self._adapters = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None

@@ -11,6 +11,13 @@ from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from shared.job import Job, Kind
+from shared.served import Deployment as Deployment
+from shared.served import DeploymentEvent as DeploymentEvent
+from shared.served import Guest as Guest
+from shared.served import HeldReplica as HeldReplica
+from shared.served import Preset as Preset
+from shared.served import Replica as Replica
+from shared.served import Route as Route
 
 T = TypeVar("T")
 
@@ -236,128 +243,6 @@ class Evaluation(NewEvaluation):
     project_id: str
     job_id: str
     created_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replica:
-    """One vLLM process that a deployment wants, and what became of it."""
-
-    id: str
-    project_id: str
-    deployment_id: str
-    deployment_name: str
-    ordinal: int
-    model_name: str
-    #: What the vLLM server calls the model.
-    served_name: str
-    #: The deployment's, of the generation that it is of.
-    spec: dict[str, Any]
-    #: "starting", "ready", "failed" or "stopping" while a worker has it, "pending", "failed" or "stopped" else.
-    status: str
-    #: "running" or "stopped".
-    wanted: str
-    attempt: int
-    beat: int
-    #: None: nobody has it.
-    worker_id: str | None
-    url: str | None
-    api_key: str | None = field(repr=False)
-    #: Requests that the server works on or keeps waiting.
-    load: float
-    error: str | None
-    log_tail: str | None
-    #: Holders in a row that were lost, or gave up, before it got ready.
-    num_failures: int
-    created_at: datetime
-    #: Of the deployment's spec that it serves, or is to.
-    generation: int = 1
-    #: Since when it answers; None: it does not.
-    ready_at: datetime | None = None
-    #: Names under which it answers with adapters that are loaded.
-    adapters: list[str] = field(default_factory=list)
-    #: Why an adapter that is wanted is not loaded, by its name.
-    adapter_errors: dict[str, str] = field(default_factory=dict)
-
-
-class HeldReplica(NamedTuple):
-    replica_id: str
-    attempt: int
-    beat: int
-    worker_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deployment:
-    id: str
-    project_id: str
-    name: str
-    model_name: str
-    spec: dict[str, Any]
-    #: "running" or "stopped".
-    wanted: str
-    #: Of the spec: another one when it changes in what a running replica cannot take over.
-    generation: int
-    created_at: datetime
-    #: The deployment on whose replicas its adapter is loaded; None: it has replicas of its own.
-    host_id: str | None = None
-    #: Replicas that its load wants now; None: as many as its spec says.
-    num_wanted: int | None = None
-    #: When a request last named it, to within seconds.
-    asked_at: datetime | None = None
-    #: The last change of the spec: {"status": "running", "done" or "rolled_back", "generation", "changed": {name:
-    #: [before, after]}, "started_at", "ended_at", "error"}, and while it runs "before": {"generation", "spec",
-    #: "model_name"}, which goes on serving until the new generation does.
-    rollout: dict[str, Any] | None = None
-    replicas: list[Replica] = field(default_factory=list)
-
-    @property
-    def status(self) -> str:
-        """pending, starting, ready, failed, idle, stopping or stopped: what its replicas come to."""
-        live = [replica.status for replica in self.replicas if replica.status != "stopped"]
-        if self.wanted == "stopped":
-            return "stopping" if live else "stopped"
-        if self.num_wanted == 0 and not live:
-            return "idle"
-        return next(
-            (word for word in ("ready", "starting", "stopping", "pending", "failed") if word in live), "pending"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeploymentEvent:
-    deployment_id: str
-    #: Counted up within the deployment.
-    number: int
-    #: None: of the deployment as a whole.
-    replica_id: str | None
-    level: str
-    #: What happened, for machines: "starting", "ready", "failed" ...
-    type: str
-    message: str
-    data: dict[str, Any]
-    created_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """A name that stands for deployments, which share its requests by weight."""
-
-    name: str
-    #: [{"model": name, "weight": number}]
-    targets: list[dict[str, Any]]
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """Generation parameters under a name."""
-
-    name: str
-    description: str | None
-    parameters: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

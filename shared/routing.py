@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import NotFound
 from shared.records import Deployment, Replica, Route
@@ -41,6 +41,8 @@ class Endpoint:
     served_name: str
     #: Requests that it works on or keeps waiting.
     load: float = 0.0
+    #: What requests say beside what they say themselves (shared/carried.py).
+    carries: Mapping[str, Any] = field(default_factory=dict)
 
 
 #: The catalog's name of what is called `family@version`; None: no such model.
@@ -90,10 +92,23 @@ def named(fleet: Fleet, name: str, versions: Versions) -> Deployment | None:
     if name in by_name:
         return by_name[name]
     base, at, adapter = name.partition(AT)
-    if at and (host := by_name.get(base)) and (hosted := by_name.get(adapter)) and hosted.host_id == host.id:
-        return hosted
-    model = versions(name) if at else name
+    if (found := _of_model(fleet, versions(name) if at else name)) is not None or not at:
+        return found
+    model = versions(adapter) or adapter
+    beside = (deployment for deployment in fleet.deployments if adapter == deployment.name)
+    named = next(beside, None) or _of_model(fleet, model)
+    return named if named is not None and base in _bases(fleet, named) else None
+
+
+def _of_model(fleet: Fleet, model: str | None) -> Deployment | None:
     return next((deployment for deployment in fleet.deployments if deployment.model_name == model), None)
+
+
+def _bases(fleet: Fleet, adapter: Deployment) -> set[str]:
+    """What stands before the @ of an adapter: its host, or the model that it was trained on."""
+    hosts = [deployment for deployment in fleet.deployments if deployment.id == adapter.host_id]
+    named = {adapter.spec.get("model")} - {adapter.model_name}
+    return {name for host in hosts for name in (host.name, host.model_name)} | {str(name) for name in named if name}
 
 
 def endpoints(fleet: Fleet, deployment: Deployment) -> list[Endpoint]:
@@ -101,15 +116,25 @@ def endpoints(fleet: Fleet, deployment: Deployment) -> list[Endpoint]:
     if deployment.host_id is None:
         return [_endpoint(replica, replica.served_name) for replica in _ready(deployment)]
     host = next((found for found in fleet.deployments if found.id == deployment.host_id), None)
-    name = deployment.model_name
-    return [_endpoint(replica, name) for replica in _ready(host) if name in replica.adapters] if host else []
+    previous = deployment.hosting.get("previous", {})
+    # Until a new adapter is loaded somewhere the one before it answers.
+    for name, told in ((deployment.model_name, deployment.hosting), (previous.get("model_name"), previous)):
+        there = [replica for replica in _ready(host) if name in replica.adapters] if host else []
+        if there:
+            return [_endpoint(replica, str(name), told.get("carries")) for replica in there]
+    return []
 
 
 def _ready(deployment: Deployment) -> list[Replica]:
     return [one for one in deployment.replicas if one.status == "ready" and one.wanted == "running" and one.url]
 
 
-def _endpoint(replica: Replica, served_name: str) -> Endpoint:
+def _endpoint(replica: Replica, served_name: str, carries: Mapping[str, Any] | None = None) -> Endpoint:
     return Endpoint(
-        id=replica.id, url=str(replica.url), api_key=replica.api_key, served_name=served_name, load=replica.load
+        id=replica.id,
+        url=str(replica.url),
+        api_key=replica.api_key,
+        served_name=served_name,
+        load=replica.load,
+        carries=carries or {},
     )

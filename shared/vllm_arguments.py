@@ -8,9 +8,10 @@ Here and not with the inference worker, because an export is proven with the ver
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.errors import InvalidSpec
 from shared.spec import DeploySpec
@@ -163,7 +164,11 @@ def adaptable(folder: Path) -> bool:
     """Whether vLLM is known to put adapters on the model of a folder. What lies elsewhere is not known."""
     if not (folder / "config.json").is_file():
         return False
-    config = json.loads((folder / "config.json").read_text())
+    return adapts(json.loads((folder / "config.json").read_text()))
+
+
+def adapts(config: Mapping[str, Any]) -> bool:
+    """By its config.json, as far as that is known."""
     if config.get("quantization_config") or (config.get("vocab_size") or 0) > MAX_VOCABULARY:
         return False
     return bool(set(config.get("architectures") or ()) & TAKE_ADAPTERS)
@@ -214,6 +219,8 @@ def _adapters(spec: DeploySpec, files: Files, machine: Machine) -> list[str]:
     return [
         *("--enable-lora", "--max-lora-rank", str(max_lora_rank(spec, files.adapter_rank))),
         *("--max-loras", str(counts[0]), "--max-cpu-loras", str(counts[1])),
+        # Requests to an adapter carry the one that it was trained with; gateways take none from clients.
+        *(("--trust-request-chat-template",) if others else ()),
     ]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import catalog, fingerprint, folder, interpreters, methods, nodes, schema, templates, tracking
+from shared import adapterfiles, catalog, fingerprint, folder, interpreters, methods, nodes, schema, templates, tracking
 from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
@@ -103,8 +103,9 @@ class TrainWork:
         # From run.json, not from the ledger again: a record that was deleted since must not cost the training.
         told = json.loads((run.folder / "run.json").read_text())["publishes"]
         sealed = run.publish(run.output, OUTPUT)
+        config = told["config"] | {"metrics": dict(done["metrics"]), "held_out": done.get("held_out")}
         model = NewModel(
-            **{**told, "config": told["config"] | {"metrics": dict(done["metrics"]), "held_out": done.get("held_out")}},
+            **{**told, "config": config | serving(run.output, told)},
             job_id=run.job.id,
             uri=sealed.uri,
             digest=sealed.digest,
@@ -113,6 +114,15 @@ class TrainWork:
         )
         result = {key: done[key] for key in RESULTS if done.get(key) is not None}
         return Finish(result={"model": model.name, "size_bytes": sealed.size_bytes, **result}, models=[model])
+
+
+def serving(output: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What whoever serves an adapter must know of its files; nothing where they do not tell."""
+    try:
+        found = adapterfiles.in_folder(output, own_template=told["template"] is None)
+    except (OSError, ValueError):
+        return {}
+    return {adapterfiles.SERVING: found.as_dict()} if told["kind"] == "adapter" else {}
 
 
 def publishes(run: Run, spec: TrainSpec, start: Start) -> dict[str, Any]:

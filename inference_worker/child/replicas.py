@@ -6,11 +6,13 @@ import json
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from shared import carried
 
 FILE = "replicas.json"
 READ_SECONDS = 1.0
@@ -28,6 +30,8 @@ class Replica:
     #: What it calls the model.
     served_name: str
     load: float
+    #: See shared/carried.py.
+    carries: dict[str, Any] = field(default_factory=dict)
 
 
 class Replicas:
@@ -55,7 +59,8 @@ class Replicas:
             return None
         try:
             headers = {"Authorization": f"Bearer {replica.api_key}"}
-            answer = self._client.post(replica.url + path, json=body | {"model": replica.served_name}, headers=headers)
+            asked = carried.into(body, replica.carries, path) | {"model": replica.served_name}
+            answer = self._client.post(replica.url + path, json=asked, headers=headers)
         except httpx.TransportError:
             self._eject(replica)
             return None

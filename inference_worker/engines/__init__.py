@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from inference_worker.engines import transformers_server, vllm_server
-from shared import engines, interpreters
+from shared import engines, interpreters, vllm_arguments
 from shared.engines import Engine
 from shared.settings import Settings
 from shared.spec import DeploySpec
@@ -57,3 +57,12 @@ LAUNCHERS: Mapping[str, Launcher] = {
 
 def of(spec: DeploySpec) -> Launcher:
     return LAUNCHERS[spec.engine]
+
+
+def max_lora_rank(spec: DeploySpec, files: Files, machine: Machine) -> int | None:
+    """Of adapters that can be loaded while it answers; None: it takes none."""
+    if spec.engine == engines.VLLM:
+        takes = vllm_arguments.takes_adapters(spec, files, machine)
+    else:
+        takes = engines.ENGINES[spec.engine].adapters and spec.adapters.enable_lora is not False
+    return vllm_arguments.max_lora_rank(spec, files.adapter_rank) if takes else None

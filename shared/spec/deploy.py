@@ -11,6 +11,7 @@ from shared.param import MISSING, group, param
 from shared.spec import deploy_generation
 from shared.spec.deploy_adapters import AdapterServing
 from shared.spec.deploy_generation import Answering
+from shared.spec.deploy_hosting import Hosting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ class DeploySpec:
     )
     adapters: AdapterServing = group(AdapterServing)
     answering: Answering = group(Answering)
+    hosting: Hosting = group(Hosting)
     tensor_parallel_size: int = param(
         1, "Devices that share one copy of the model.", minimum=1, maximum=64, source="vLLM"
     )

@@ -13,16 +13,20 @@ from typing import Any
 from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from shared import rollout, scaling
+from shared.adapterfiles import AdapterFiles
 from shared.errors import Conflict
+from shared.hosting import Placement
 from shared.ids import new_id
-from shared.records import Deployment, Replica
+from shared.records import Deployment, Guest
 from shared.store.columns import now, record
 from shared.store.engine import Database, ledger_time
-from shared.store.fleet_moves import lock, note, replicas_query, settle
+from shared.store.fleet_moves import lock, note, settle
 from shared.store.fleet_tables import routes
+from shared.store.hosting import check_guests, place, placed_again
 from shared.store.moves import lock_project
 from shared.store.names import check_name
 from shared.store.paging import one
+from shared.store.standing import guests, with_replicas
 from shared.store.tables import deployments, replicas
 from shared.tongues import Text
 
@@ -31,7 +35,17 @@ class Deployments:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, project_id: str, *, name: str, model_name: str, spec: Mapping[str, Any]) -> Deployment:
+    def create(
+        self,
+        project_id: str,
+        *,
+        name: str,
+        model_name: str,
+        spec: Mapping[str, Any],
+        files: AdapterFiles | None = None,
+    ) -> Deployment:
+        """`files` of an adapter, which is loaded on the replicas of another deployment where one fits. Raises:
+        InvalidSpec when the one that it asks for does not"""
         check_name(name)
         with self._database.write() as connection:
             lock_project(connection, project_id)
@@ -40,12 +54,20 @@ class Deployments:
             mine = routes.c.project_id == project_id, routes.c.name == name
             if connection.execute(select(1).where(*mine)).first() is not None:
                 raise Conflict("There is a route {name!r} in this project already", field="name", name=name)
-            return insert_deployment(connection, project_id, name=name, model_name=model_name, spec=spec)
+            placement = place(connection, project_id, model_name, spec, files)
+            return insert_deployment(
+                connection, project_id, name=name, model_name=model_name, spec=spec, placement=placement
+            )
 
     def get(self, project_id: str, id_or_name: str) -> Deployment:
         """By id, also when it was stopped, or by the name of one that runs."""
         with self._database.read() as connection:
             return _find(connection, project_id, id_or_name)
+
+    def guests(self, deployment_id: str) -> list[Guest]:
+        """Adapters that are wanted on its replicas."""
+        with self._database.read() as connection:
+            return guests(connection, deployment_id)
 
     def list(self, project_id: str, *, stopped: bool = False) -> list[Deployment]:
         """Oldest first; those that were stopped and have no replica left only when asked for."""
@@ -55,19 +77,22 @@ class Deployments:
             live = select(replicas.c.deployment_id).where(replicas.c.status != "stopped")
             query = query.where(or_(deployments.c.wanted == "running", deployments.c.id.in_(live)))
         with self._database.read() as connection:
-            return _with_replicas(connection, [record(Deployment, row) for row in connection.execute(query).mappings()])
+            return with_replicas(connection, [record(Deployment, row) for row in connection.execute(query).mappings()])
 
     def running(self) -> Sequence[Deployment]:
         """Of all projects; for the sweep."""
         query = select(deployments).where(deployments.c.wanted == "running")
         with self._database.read() as connection:
-            return _with_replicas(connection, [record(Deployment, row) for row in connection.execute(query).mappings()])
+            return with_replicas(connection, [record(Deployment, row) for row in connection.execute(query).mappings()])
 
     def delete(self, project_id: str, id_or_name: str) -> Deployment:
         """Wanted no longer: replicas stop as soon as their workers see it."""
         with self._database.write() as connection:
             lock_project(connection, project_id)
             deployment = lock(connection, _find(connection, project_id, id_or_name).id)
+            if there := ", ".join(repr(guest.name) for guest in guests(connection, deployment.id)):
+                text = "Deployment {name!r} has adapters of others on its replicas: delete {guests} first"
+                raise Conflict(text, name=deployment.name, guests=there)
             if deployment.wanted == "running":
                 connection.execute(_row(deployment).values(wanted="stopped"))
                 note(connection, deployment.id, "deleted", Text("Deployment is deleted: its replicas are stopped"))
@@ -75,9 +100,17 @@ class Deployments:
             return _find(connection, project_id, deployment.id)
 
     def update(
-        self, project_id: str, seen: Deployment, spec: Mapping[str, Any], model_name: str | None = None
+        self,
+        project_id: str,
+        seen: Deployment,
+        spec: Mapping[str, Any],
+        model_name: str | None = None,
+        files: AdapterFiles | None = None,
     ) -> Deployment:
-        """Another spec for the deployment as it was `seen`. Raises: Conflict when it has another one meanwhile"""
+        """Another spec for the deployment as it was `seen`; `files` of the adapter that it serves then.
+
+        Raises: Conflict when it has another one meanwhile, InvalidSpec when an adapter would not fit where it is
+        """
         with self._database.write() as connection:
             lock_project(connection, project_id)
             before = lock(connection, _find(connection, project_id, seen.id).id)
@@ -86,12 +119,26 @@ class Deployments:
             if (before.spec, before.generation) != (seen.spec, seen.generation):
                 raise Conflict("Deployment {name!r} was changed meanwhile: look again", name=before.name)
             after = replace(before, spec=dict(spec), model_name=model_name or before.model_name)
+            if before.host_id is not None:
+                return self._update_hosted(connection, after, files)
+            check_guests(connection, after)
             values = {"num_wanted": scaling.resized(before, after.spec)} | _next_generation(connection, before, after)
             values |= {"spec": after.spec, "model_name": after.model_name}
             connection.execute(_row(before).values(values))
             _try_again(connection, before)
             settle(connection, before.id)
             return _find(connection, project_id, before.id)
+
+    def _update_hosted(self, connection: Connection, after: Deployment, files: AdapterFiles | None) -> Deployment:
+        """No replica is started anew: the adapter is loaded beside the one before, which answers until then."""
+        before = _find(connection, after.project_id, after.id)
+        told = {
+            name: [before.spec.get(name), after.spec[name]] for name in rollout.changed_fields(before.spec, after.spec)
+        }
+        connection.execute(_row(before).values(placed_again(connection, before, after, files)))
+        if told:
+            note(connection, before.id, "changed", Text("Changed: {fields}", fields=", ".join(told)), changed=told)
+        return _find(connection, before.project_id, before.id)
 
     def asked(self, project_id: str, deployment_id: str) -> bool:
         """A request names it: when is kept, and where nothing runs for it, replicas are started again. Whether they
@@ -135,9 +182,15 @@ class Deployments:
 
 
 def insert_deployment(
-    connection: Connection, project_id: str, *, name: str, model_name: str, spec: Mapping[str, Any]
+    connection: Connection,
+    project_id: str,
+    *,
+    name: str,
+    model_name: str,
+    spec: Mapping[str, Any],
+    placement: Placement,
 ) -> Deployment:
-    """The deployment and its pending replicas. The caller holds the project's row."""
+    """The deployment and its pending replicas, if it gets any. The caller holds the project's row."""
     deployment = Deployment(
         id=new_id("dep-"),
         project_id=project_id,
@@ -147,10 +200,17 @@ def insert_deployment(
         wanted="running",
         generation=1,
         created_at=now(),
+        host_id=placement.host_id,
+        hosting=placement.stored,
     )
     row = {column.name: getattr(deployment, column.name) for column in deployments.columns}
     connection.execute(insert(deployments).values(row))
     note(connection, deployment.id, "created", Text("Deployment of {model} is made", model=model_name))
+    if placement.host_name is not None:
+        text = Text("Its adapter is loaded on the replicas of {host}", host=placement.host_name)
+        note(connection, deployment.id, "hosted", text, host_id=placement.host_id)
+    elif placement.why is not None:
+        note(connection, deployment.id, "placed", Text(placement.why))
     settle(connection, deployment.id)
     return _find(connection, project_id, deployment.id)
 
@@ -171,17 +231,7 @@ def _find(connection: Connection, project_id: str, id_or_name: str) -> Deploymen
     )
     query = query.order_by((deployments.c.id == id_or_name).desc()).limit(1)
     row = one(connection, query, f"deployment {id_or_name!r}")
-    return _with_replicas(connection, [record(Deployment, row)])[0]
-
-
-def _with_replicas(connection: Connection, found: Sequence[Deployment]) -> list[Deployment]:
-    query = replicas_query().where(replicas.c.deployment_id.in_([deployment.id for deployment in found]))
-    rows = connection.execute(query.order_by(replicas.c.ordinal)).mappings()
-    every = [record(Replica, row) for row in rows]
-    return [
-        replace(deployment, replicas=[replica for replica in every if replica.deployment_id == deployment.id])
-        for deployment in found
-    ]
+    return with_replicas(connection, [record(Deployment, row)])[0]
 
 
 def _next_generation(connection: Connection, before: Deployment, after: Deployment) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from shared.store.claims import secrets_of
 from shared.store.datasets import insert_dataset
 from shared.store.deployments import deployment_is_taken, insert_deployment
 from shared.store.evaluations import insert_evaluation
+from shared.store.hosting import place
 from shared.store.models import insert_model, model_is_taken
 from shared.store.moves import end_attempt, lock_project, move
 from shared.store.names import free_name
@@ -117,6 +118,9 @@ def _follow(
     model = spec.get("adapter_name_or_path") or spec["model"]
     name = entry.get("name") or spec.get("name") or model
     name = free_name(name, partial(deployment_is_taken, connection, job.project_id))
-    deployment = insert_deployment(connection, job.project_id, name=name, model_name=model, spec=spec)
+    placement = place(connection, job.project_id, model, spec)
+    deployment = insert_deployment(
+        connection, job.project_id, name=name, model_name=model, spec=spec, placement=placement
+    )
     message = f"Then follows deployment {deployment.name!r}"
     return NewEvent(type="message", message=message, data={"deployment_id": deployment.id})

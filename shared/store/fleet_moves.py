@@ -26,7 +26,7 @@ MAX_EVENTS = 2_000
 #: What a replica has only while it is held.
 NOBODYS: Mapping[str, Any] = {
     "worker_id": None, "url": None, "api_key": None, "load": 0.0, "ready_at": None, "adapters": [],
-    "adapter_errors": {},
+    "adapter_errors": {}, "max_lora_rank": None,
 }  # fmt: skip
 
 

@@ -76,12 +76,13 @@ class Replicas:
         served_name: str | None = None,
         adapters: Sequence[str] | None = None,
         adapter_errors: Mapping[str, str] | None = None,
+        max_lora_rank: int | None = None,
         events: Sequence[NewEvent] = (),
     ) -> str:
         """One beat, with what changed and what happened. Returns what is wanted: "running" or "stopped". Raises:
         LeaseLost"""
         told: dict[str, Any] = {"status": status, "url": url, "load": load, "error": error, "api_key": api_key}
-        told |= {"log_tail": _tail(log_tail), "served_name": served_name}
+        told |= {"log_tail": _tail(log_tail), "served_name": served_name, "max_lora_rank": max_lora_rank}
         told |= {"adapters": adapters, "adapter_errors": adapter_errors}
         values = {name: value for name, value in told.items() if value is not None}
         with self._database.write() as connection:

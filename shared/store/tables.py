@@ -318,6 +318,8 @@ deployments = Table(
     Column("created_at", Moment, nullable=False),
     #: The deployment on whose replicas this one's adapter is loaded; NULL: it has replicas of its own.
     Column("host_id", Words, index=True),
+    #: Of an adapter: `why` it is where it is, what requests to it carry, and the `previous` one.
+    Column("hosting", Json, nullable=False, server_default=text("'{}'")),
     #: Replicas that its load wants now; NULL: as many as its spec says.
     Column("num_wanted", Integer),
     #: When a request last named it, to within seconds; NULL: never.
@@ -364,6 +366,8 @@ replicas = Table(
     Column("adapters", Json, nullable=False, server_default=text("'[]'")),
     #: Why an adapter that is wanted is not loaded, by its name.
     Column("adapter_errors", Json, nullable=False, server_default=text("'{}'")),
+    #: Of the adapters that it takes; NULL: it takes none, or is not up yet.
+    Column("max_lora_rank", Integer),
     UniqueConstraint("deployment_id", "ordinal"),
 )
 

@@ -93,7 +93,7 @@ def test_a_base_takes_adapters_where_vllm_is_known_to_and_where_it_is_told_to(
 ) -> None:
     spec = replace(SPEC, adapters=AdapterServing(enable_lora=asked, max_loras=3, max_cpu_loras=9))
     made = command(spec, replace(FILES, adaptable=adaptable), machine)
-    assert ("--enable-lora" in made) is takes
+    assert ("--enable-lora" in made) is ("--trust-request-chat-template" in made) is takes
     if takes:
         assert (value(made, "--max-loras"), value(made, "--max-cpu-loras")) == ("3", "9")
         assert value(made, "--max-lora-rank") == "32"
