@@ -113,7 +113,8 @@ def test_a_new_adapter_takes_over_when_it_is_loaded(store: Store, project: str) 
     replica = ready(store, adapters=["bot-1"])
 
     def change(model: str) -> Deployment:
-        return store.deployments.update_spec(project, "bot", schema.to_wire(DeploySpec(model=model)))
+        seen = store.deployments.get(project, "bot")
+        return store.deployments.update(project, seen, schema.to_wire(DeploySpec(model=model)), model)
 
     changed = change("bot-2")
     assert (changed.model_name, changed.generation, changed.status) == ("bot-2", 2, "ready")
@@ -128,6 +129,12 @@ def test_a_new_adapter_takes_over_when_it_is_loaded(store: Store, project: str) 
         change("bot-3")
     with pytest.raises(Conflict, match="under another name"):
         change("smol")
+
+    # What the host is changed to must fit those that are on it.
+    host = store.deployments.get(project, "smol")
+    with pytest.raises(Conflict, match="'bot' is on the replicas of 'smol', which then takes no adapters"):
+        store.deployments.update(project, host, {**host.spec, "enable_lora": False})
+    assert store.deployments.update(project, host, {**host.spec, "max_num_seqs": 4}).generation == 2
 
 
 @pytest.mark.usefixtures("models")

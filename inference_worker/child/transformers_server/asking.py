@@ -29,7 +29,7 @@ KNOWN = frozenset(
 )
 CHAT = frozenset(
     {"messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "documents"}
-    | {"top_logprobs", "reasoning_effort", "tool_choice"}
+    | {"top_logprobs", "reasoning_effort", "tool_choice", "chat_template"}
 )
 COMPLETION = frozenset({"prompt"})
 #: What vLLM takes where neither a request nor the model says how long an answer to a text may be.
@@ -103,7 +103,7 @@ def chat_prompt(body: Mapping[str, Any], served: Served) -> list[int]:
     try:
         ids: list[int] = served.tokenizer.apply_chat_template(
             [_plain(message) for message in messages],
-            chat_template=served.chat_template,
+            chat_template=body.get("chat_template") or served.chat_template,
             tools=body.get("tools") or None,
             add_generation_prompt=bool(body.get("add_generation_prompt", not continued)),
             continue_final_message=continued,
