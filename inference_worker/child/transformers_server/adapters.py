@@ -17,6 +17,8 @@ from inference_worker.child.transformers_server.refusal import Refusal
 
 #: What peft calls a row without an adapter.
 BASE = "__base__"
+#: Of the names in its files: the model within the one that it made.
+PREFIX = "base_model.model."
 
 
 class Adapters:
@@ -48,11 +50,11 @@ class Adapters:
         inner = f"adapter{self._num_loaded}"
         with self.lock:
             try:
-                self._model.load_adapter(str(folder), adapter_name=inner, hotswap=False)
+                put_on(self._model, folder, inner)
             except (ValueError, RuntimeError, OSError, ImportError) as error:
-                raise Refusal(f"the adapter {name!r} cannot be put on the model: {error}", "lora_path") from error
-            self._model.requires_grad_(False)
-            self._model.eval()
+                take_off(self._model, inner)
+                why = " ".join(str(error).split())[:500]
+                raise Refusal(f"the adapter {name!r} cannot be put on the model: {why}", "lora_path") from error
             self._hook()
             self._names[name], self._folders[name] = inner, folder
 
@@ -62,7 +64,7 @@ class Adapters:
             raise Refusal(f"the adapter {name!r} is not loaded", "lora_name", 404)
         del self._folders[name]
         with self.lock:
-            self._model.delete_adapter(inner)
+            take_off(self._model, inner)
 
     @contextmanager
     def rows(self, names: Sequence[str | None]) -> Iterator[None]:
@@ -83,7 +85,39 @@ class Adapters:
                 self._hooked.add(id(module))
 
     def _tell(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, kwargs | {"adapter_names": self._rows.names}
+        names = getattr(self._rows, "names", None) or [BASE] * len(args[0])
+        return args, kwargs | {"adapter_names": names}
+
+
+def put_on(model: Any, folder: Path, inner: str) -> None:
+    """Layers for the adapter, filled from its files. Raises ValueError or RuntimeError where they do not fit: peft
+    itself leaves random what a file lacks."""
+    from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+    from peft.utils.save_and_load import load_peft_weights
+
+    config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    inject_adapter_in_model(config, model, inner)
+    given = load_peft_weights(str(folder), device="cpu")
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in given.items()}
+    wanted = get_peft_model_state_dict(model, adapter_name=inner)
+    if lacking := sorted(wanted.keys() - weights.keys()):
+        raise ValueError(f"its files lack {lacking[0]}")
+    if foreign := sorted(weights.keys() - wanted.keys()):
+        raise ValueError(f"its files hold {foreign[0]}, for which the model has no layer")
+    set_peft_model_state_dict(model, weights, adapter_name=inner)
+    model.requires_grad_(False)
+    model.eval()
+
+
+def take_off(model: Any, inner: str) -> None:
+    """Also of one that was put on in part."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and (inner in module.lora_A or inner in module.lora_embedding_A):
+            module.delete_adapter(inner)
+    getattr(model, "peft_config", {}).pop(inner, None)
 
 
 def check(folder: Path, max_rank: int) -> None:
@@ -99,6 +133,8 @@ def check(folder: Path, max_rank: int) -> None:
         raise Refusal("the adapter has DoRA, which rows of one batch cannot have beside others; merge it", "lora_path")
     if config.get("modules_to_save"):
         raise Refusal("the adapter has modules_to_save: whole layers of its own; merge it", "lora_path")
+    if config.get("target_parameters"):
+        raise Refusal("the adapter changes parameters that are no layer (target_parameters); merge it", "lora_path")
     rank = max([int(config.get("r", 0)), *(int(one) for one in (config.get("rank_pattern") or {}).values())])
     if rank > max_rank:
         raise Refusal(f"the adapter has rank {rank}: this server takes up to {max_rank}", "lora_path")
