@@ -25,11 +25,10 @@ from gateway.comparing import Ask, Column, Plan, Told
 from gateway.http import request_id
 from gateway.inference import MESSAGES, Services
 from gateway.proxy import Answer, Proxy
-from shared import sampling, schema
+from shared import asking, sampling, schema
 from shared.asking import CHAT, COMPLETIONS
 from shared.errors import Complaint, InvalidSpec, Unavailable
 from shared.fields import Above, Check, Message, OneOf, StrictBoolean, StrictInteger, StrictObject, StrictString, refuse
-from shared.spec import Sampling
 from shared.tongues import Text
 
 #: Of one comparison. A cell may take minutes, and all of them are answered within one request.
@@ -153,11 +152,12 @@ def planned(given: Mapping[str, Any]) -> tuple[str, Plan]:
         raise schema.refusal(complaints)
     common = {name: value for name, value in given.items() if name not in MEMBERS}
     settings = given.get("settings") or [{}]
+    said = [{name: value for name, value in asking.merged(common, one).items() if name != NAME} for one in settings]
     plan = Plan(
         columns=[
-            Column(name=_name(model, setting, len(settings) > 1), model=model, parameters=_merged(common, setting))
+            Column(name=_name(model, setting, len(settings) > 1), model=model, parameters=parameters)
             for model in given["models"]
-            for setting in settings
+            for setting, parameters in zip(settings, said, strict=True)
         ],
         prompts=list(_prompts(given)),
         parallel=given.get("parallel", DEFAULT_PARALLEL),
@@ -195,14 +195,6 @@ def _prompts(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         has_system = isinstance(messages[0], dict) and messages[0].get("role") == "system"
         yield {"messages": messages if has_system else [*system, *messages]}
-
-
-def _merged(common: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting says it instead of the comparison, whichever of a parameter's names each uses."""
-    same = (names for param in schema.params(Sampling) if not (names := set(param.names)).isdisjoint(setting))
-    said = set().union(setting, *same)
-    kept = {name: value for name, value in common.items() if name not in said}
-    return kept | {name: value for name, value in setting.items() if name != NAME}
 
 
 def _name(model: str, setting: Mapping[str, Any], is_one_of_several: bool) -> str:

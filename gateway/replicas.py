@@ -43,6 +43,14 @@ class Directory:
 
     def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
         """The deployment that answers to `name` this time: a route may mean another the next, but one per user."""
+        found = self._find(project_id, name, user)
+        if found is None:
+            # Perhaps it was given a moment ago.
+            self.forget(project_id)
+            found = self._find(project_id, name, user)
+        return found
+
+    def _find(self, project_id: str, name: str, user: str) -> Deployment | None:
         fleet, versions = self._look(project_id)
 
         def version(name: str) -> str | None:

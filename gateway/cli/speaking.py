@@ -45,20 +45,19 @@ def speak(client: Client, console: Console, body: Mapping[str, Any]) -> Said:
     said, started_at = Said(), time.monotonic()
     is_thinking = False
     try:
-        with client.events("POST", PATH, body=body) as events:
-            for delta in _deltas(events, said):
-                thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
-                text = delta.get("content") or ""
-                if (thought or text) and said.first_seconds is None:
-                    said.first_seconds = time.monotonic() - started_at
-                if text and is_thinking:
-                    console.out("\n")
-                    is_thinking = False
-                if thought:
-                    is_thinking = True
-                    console.out(thought, end="", style="dim italic", highlight=False)
-                console.out(text, end="", highlight=False)
-                said.text += text
+        for delta in _deltas(client, body, said):
+            thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
+            text = delta.get("content") or ""
+            if (thought or text) and said.first_seconds is None:
+                said.first_seconds = time.monotonic() - started_at
+            if text and is_thinking:
+                console.out("\n")
+                is_thinking = False
+            if thought:
+                is_thinking = True
+                console.out(thought, end="", style="dim italic", highlight=False)
+            console.out(text, end="", highlight=False)
+            said.text += text
     except KeyboardInterrupt:
         said.is_stopped = True
     said.seconds = time.monotonic() - started_at
@@ -68,19 +67,32 @@ def speak(client: Client, console: Console, body: Mapping[str, Any]) -> Said:
     return said
 
 
-def _deltas(events: Iterator[Any], said: Said) -> Iterator[dict[str, Any]]:
-    for event in events:
-        if event.data == "[DONE]":
-            return
-        chunk = json.loads(event.data)
-        if "error" in chunk:
-            raise ApiError(500, chunk["error"])
-        said.usage = chunk.get("usage") or said.usage
-        for choice in chunk["choices"][:1]:
-            said.finish_reason = choice.get("finish_reason") or said.finish_reason
-            for call in choice["delta"].get("tool_calls") or ():
-                name_and_arguments = said.calls.setdefault(call.get("index", 0), ["", ""])
-                function = call.get("function") or {}
-                name_and_arguments[0] += function.get("name") or ""
-                name_and_arguments[1] += function.get("arguments") or ""
-            yield choice["delta"]
+def _deltas(client: Client, body: Mapping[str, Any], said: Said) -> Iterator[dict[str, Any]]:
+    try:
+        with client.events("POST", PATH, body=body) as events:
+            for event in events:
+                if event.data == "[DONE]":
+                    return
+                yield from _taken(json.loads(event.data), said)
+    except ApiError as error:
+        if not any(issue.get("field") == "num_beams" for issue in error.issues):
+            raise
+        # Beams are compared at the end: there is nothing to stream.
+        whole = {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
+        yield from _taken(client.post(PATH, whole), said)
+
+
+def _taken(chunk: Mapping[str, Any], said: Said) -> Iterator[dict[str, Any]]:
+    """What the first choice of a chunk, or of a whole answer, says; the rest of it goes into `said`."""
+    if "error" in chunk:
+        raise ApiError(500, chunk["error"])
+    said.usage = chunk.get("usage") or said.usage
+    for choice in chunk["choices"][:1]:
+        delta = choice.get("delta") or choice.get("message") or {}
+        said.finish_reason = choice.get("finish_reason") or said.finish_reason
+        for index, call in enumerate(delta.get("tool_calls") or ()):
+            name_and_arguments = said.calls.setdefault(call.get("index", index), ["", ""])
+            function = call.get("function") or {}
+            name_and_arguments[0] += function.get("name") or ""
+            name_and_arguments[1] += function.get("arguments") or ""
+        yield delta

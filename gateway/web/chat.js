@@ -47,8 +47,15 @@ $("chat-preset-delete").addEventListener("click", guarded(async () => {
 
 // --- One answer ---------------------------------------------------------------------------------------------------
 
-// What has come of an answer; `changed` hears of every piece. Thoughts and calls of tools are kept apart from the text.
+// The chunks of an answer. Beams are compared at the end: of them the whole answer is the one chunk.
 async function* spoken(body, signal) {
+  if (body.num_beams > 1) {
+    const { stream, stream_options, ...whole } = body;
+    const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(whole), signal };
+    const told = await (await api("v1/chat/completions", options)).json();
+    yield { ...told, choices: told.choices.map((choice) => ({ ...choice, delta: choice.message })) };
+    return;
+  }
   const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal };
   for await (const { data } of sse("v1/chat/completions", options)) {
     if (data === "[DONE]") return;
@@ -58,6 +65,7 @@ async function* spoken(body, signal) {
   }
 }
 
+// Thoughts and calls of tools are kept apart from the text.
 function takeIn(said, chunk) {
   if (chunk.usage) said.usage = chunk.usage;
   const choice = chunk.choices?.[0];

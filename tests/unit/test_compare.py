@@ -160,3 +160,19 @@ def test_words_are_compared_in_order_whatever_the_script() -> None:
         found = difference(first, second)
         assert "".join(text for op, text in found.changes if op != "added") == first
         assert "".join(text for op, text in found.changes if op != "removed") == second
+
+
+def test_beams_and_presets_are_settings_like_others(served: Served) -> None:
+    whole = {"choices": [{"index": 0, "message": {"content": "both"}, "finish_reason": "stop"}], "usage": None}
+    served.upstreams["base"].body = json.dumps(whole).encode()
+    served.platform.client.put(
+        "/v1/presets/beams", json={"parameters": {"num_beams": 2}}, headers=served.platform.headers()
+    )
+    settings = [{"preset": "beams"}, {"num_beams": 3}, {"preset": "none"}]
+    told = served.compare({"models": ["base"], "prompts": ["What?"], "settings": settings}).get_json()
+
+    answers = told["rows"][0]["answers"]
+    assert [answer["text"] for answer in answers] == ["both", "both", ""]
+    assert [answer["error"] and answer["error"]["param"] for answer in answers] == [None, None, "preset"]
+    assert [column["name"] for column in told["columns"]] == ["base, beams", "base, num_beams 3", "base, none"]
+    assert sorted(one["n"] for one in served.sent("base") if one["use_beam_search"] and not one.get("stream")) == [2, 3]

@@ -194,3 +194,21 @@ def test_a_route_is_set_shown_and_deleted_by_command(served: Served, capsys: pyt
     capsys.readouterr()
     assert cli.main(["routes"]) == 0
     assert "no routes" in capsys.readouterr().out
+
+
+def test_a_preset_is_set_used_and_deleted_by_command_and_beams_come_whole(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.upstreams["smol"].pieces = [event("yes"), DONE]
+    assert cli.main(["presets", "set", "short", "--max-new-tokens", "5", "--temperature", "0.3"]) == 0
+    assert "max_new_tokens=5" in capsys.readouterr().out
+    assert cli.main(["chat", "smol", "Hi", "--preset", "short", "--temperature", "0.4"]) == 0
+    assert served.sent("smol")[0] == served.sent("smol")[0] | {"max_tokens": 5, "temperature": 0.4}
+    assert cli.main(["presets", "set", "short", "--set", "temprature=1"]) == 2
+    assert "did you mean 'temperature'?" in capsys.readouterr().err
+    whole = {"choices": [{"index": 0, "message": {"content": "of all beams"}, "finish_reason": "stop"}]}
+    served.upstreams["smol"].pieces, served.upstreams["smol"].body = [], json.dumps(whole).encode()
+    assert cli.main(["chat", "smol", "Hi", "--preset", "short", "--num-beams", "2"]) == 0
+    assert capsys.readouterr().out == "of all beams\n"
+    assert cli.main(["presets", "delete", "short"]) == 0
+    assert cli.main(["chat", "smol", "Hi", "--preset", "short"]) == 2
