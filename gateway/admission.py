@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gateway.askable import is_served
 from gateway.services import Services
 from shared import catalog, requirements, schema
 from shared.catalog import Resolved
@@ -20,7 +21,7 @@ from shared.job import TERMINAL, Job, Status
 from shared.records import Model
 from shared.request import CARDS
 from shared.requirements import CPU
-from shared.spec import SPECS, EvaluateSpec, ExportSpec, TrainSpec
+from shared.spec import SPECS, EvaluateSpec, ExportSpec, GenerateSpec, TrainSpec
 from shared.store.finish import MADE_MODEL
 from shared.tongues import Text
 
@@ -44,6 +45,8 @@ def missing(services: Services, project_id: str, spec: Any, *, follows: bool = F
             continue
         for name in names:
             if follows and name == MADE_MODEL:
+                continue
+            if isinstance(spec, GenerateSpec) and param.kind == "model" and is_served(services, project_id, name):
                 continue
             try:
                 found = find[str(param.kind)](services.store, services.settings, project_id, name)

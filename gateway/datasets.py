@@ -13,15 +13,15 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from gateway import body, openapi
+from gateway import body, generation, openapi
 from gateway.admission import user_of
 from gateway.auth import project_id
 from gateway.jobs import list_json
 from gateway.services import services
-from shared import dataset, datasetinfo, inspection, strict_json
+from shared import bulk, dataset, datasetinfo, inspection, strict_json
 from shared.dataset import Report
 from shared.datasetinfo import Description, Entry
-from shared.errors import Complaint, Conflict, InvalidDataset, InvalidRequest, InvalidSpec
+from shared.errors import Complaint, Conflict, InvalidRequest, InvalidSpec
 from shared.ids import new_id
 from shared.layout import Layout
 from shared.nearest import did_you_mean
@@ -30,9 +30,11 @@ from shared.tongues import Text
 
 blueprint = Blueprint("datasets", __name__, url_prefix="/v1/datasets", description="Training data")
 
-#: What a file is uploaded for; training data is checked as such, a batch by its custom ids.
-PURPOSES = ("fine-tune", "batch", "evals", "user_data")
+#: What a file is uploaded for; training data is checked as such, and what is to be asked row by row.
+PURPOSES = ("fine-tune", "batch", "generate", "evals", "user_data")
 TRAINING = frozenset({"fine-tune", "evals"})
+#: Of these, whether each row must have a `custom_id`.
+ASKED = {"batch": True, "generate": False}
 MAX_NAME_CHARS = 200
 #: In no name: a comma divides LF's lists of datasets, a slash the parts of a URL.
 RESERVED = ",/\\"
@@ -179,8 +181,9 @@ def _check(path: Path, filename: str, purpose: str, description: Description) ->
     if purpose in TRAINING:
         report = _inspected(path, filename, description)
         return {"format": report.layout.format, "columns": report.as_record(), "num_rows": report.num_rows}
-    if purpose == "batch":
-        return {"format": "batch", "columns": {}, "num_rows": _check_batch(path)}
+    if purpose in ASKED:
+        found = bulk.survey(path, needs_id=ASKED[purpose], check=generation.complaints)
+        return {"format": purpose, "columns": found.as_record(), "num_rows": found.num_rows}
     return {"format": None, "columns": {}, "num_rows": 0}
 
 
@@ -189,20 +192,6 @@ def _inspected(path: Path, filename: str, description: Description) -> Report:
         return dataset.inspect(path, description, filename=filename)
     with services().inspections:
         return inspection.inspect(path, description, filename=filename)
-
-
-def _check_batch(path: Path) -> int:
-    """Every line has a `custom_id` of its own."""
-    seen: set[str] = set()
-    for line, row in dataset.objects(path):
-        given = row.get("custom_id")
-        if not isinstance(given, str) or not given or given in seen:
-            is_name = isinstance(given, str) and given
-            message = "is given to another line too" if is_name else "must be a text that names this line"
-            complaint = Complaint(field="custom_id", message=message, line=line)
-            raise InvalidDataset(f"line {line}: custom_id {message}", complaints=[complaint])
-        seen.add(given)
-    return len(seen)
 
 
 def _twin(new: dict[str, Any]) -> Dataset | None:

@@ -29,7 +29,7 @@ from gateway import (
     templates,
     workers,
 )
-from gateway.openai import files, fine_tuning
+from gateway.openai import batches, files, fine_tuning
 from gateway.services import NAME, Services
 from gateway.tailer import Tailer
 from shared.artifact import ArtifactStore
@@ -52,7 +52,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     http.install_handlers(app)
     for module in (
         health, parameters, templates, datasets, previews, jobs, jobfiles, checkpoints, plans, downloads, models,
-        evaluations, deployments, routes, presets, workers, files, fine_tuning,
+        evaluations, deployments, routes, presets, workers, files, fine_tuning, batches,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     proxy = inference.make_proxy(built)

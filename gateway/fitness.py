@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import adapters, evaluable, generation, pushing, resuming, rewards, suitors
+from gateway import adapters, askable, evaluable, generation, pushing, resuming, rewards, suitors
 from gateway.admission import MAX_LINEAGE, model_of, record_of
 from gateway.services import Services
 from shared import catalog, engines, formats, schema, serving, stages
@@ -60,6 +60,7 @@ def unfit(
         yield from pushing.unfit(services, project_id, spec)
     if isinstance(spec, GenerateSpec):
         yield from generation.job_complaints(spec)
+        yield from askable.unfit(services, project_id, spec)
     if isinstance(spec, DeploySpec):
         yield from _serving(services, project_id, spec)
     yield from rewards.misused(services, project_id, spec)

@@ -13,6 +13,7 @@ from flask import Blueprint, Flask, Response, request
 from flask_smorest import Api
 
 from shared import schema
+from shared.bulk import ENDPOINTS
 from shared.job import Kind
 from shared.requirements import Requirements
 from shared.spec import SPECS
@@ -284,6 +285,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "model": _TEXT, "training_file": _TEXT, "validation_file": _TEXT, "suffix": _TEXT, "seed": _NUMBER,
             "metadata": _OBJECT, "method": _OBJECT, "hyperparameters": _OBJECT, "x_train": _OBJECT, "priority": _NUMBER,
             "requires": {"$ref": "#/components/schemas/Requirements"},
+        },
+    },
+    "Batch": _record(
+        endpoint=_TEXT, model=_TEXT, errors=_OBJECT, input_file_id=_TEXT, completion_window=_TEXT, status=_TEXT,
+        output_file_id=_TEXT, error_file_id=_TEXT, created_at=_NUMBER, expires_at=_NUMBER, request_counts=_OBJECT,
+        usage=_OBJECT, metadata=_OBJECT,
+    ),
+    "NewBatch": {
+        "type": "object",
+        "required": ["input_file_id", "endpoint", "completion_window"],
+        "properties": {
+            "input_file_id": _TEXT, "endpoint": {"type": "string", "enum": list(ENDPOINTS)},
+            "completion_window": {"type": "string", "example": "24h"}, "metadata": _OBJECT, "priority": _NUMBER,
         },
     },
     "FineTuningEvent": _record(created_at=_NUMBER, level=_TEXT, message=_TEXT, type=_TEXT, data=_OBJECT),

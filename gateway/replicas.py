@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from shared import routing
+from shared import routing, sharing
 from shared.records import Deployment
 from shared.routing import Endpoint, Fleet
 
@@ -58,7 +58,7 @@ class Directory:
                 versions[name] = self._version(project_id, name)
             return versions[name]
 
-        return routing.find(fleet, name, version, partial(routing.fraction, name, user) if user else random.random)
+        return routing.find(fleet, name, version, partial(sharing.fraction, name, user) if user else random.random)
 
     def _look(self, project_id: str) -> tuple[Fleet, dict[str, str | None]]:
         # The lock is held while reading: 64 threads must not ask the ledger the same thing at once.

@@ -107,9 +107,11 @@ class Checkpoints:
         )
 
     def _remove_old(self) -> None:
-        """What `save_total_limit` does not keep; of other kinds of jobs each holds all that the one before does. Not
-        worth a failure."""
+        """What `save_total_limit` does not keep; of other kinds of jobs each holds all that the one before does, in
+        generation only what came since. Not worth a failure."""
         run = self._run
+        if run.job.kind == Kind.GENERATE:
+            return
         is_training = run.job.kind == Kind.TRAIN
         spec = run.job.spec if is_training else {"save_total_limit": 1}
         why = f"save_total_limit is {spec.get('save_total_limit')}" if is_training else None

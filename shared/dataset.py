@@ -87,15 +87,6 @@ def rows(path: Path, layout: Layout, container: str | None = None) -> Iterator[R
             raise _told(found.line, error) from error
 
 
-def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line and object of each row of a file that is no training data (a batch). Raises InvalidDataset."""
-    for found in reading.read(path, container_of(path)):
-        try:
-            yield found.line, _object(found)
-        except RowError as error:
-            raise _told(found.line, error) from error
-
-
 def container_of(path: Path, filename: str = "") -> str:
     """Raises InvalidDataset."""
     try:

@@ -27,6 +27,12 @@ SECRET_VARIABLES = {
 }  # fmt: skip
 
 
+#: What is large: gone when the attempt is over, whatever ended it.
+BULK = ("output", "scratch")
+#: What the next attempt on this machine can go on from, also after a kill; gone with the end of the job.
+JOURNAL = "journal"
+
+
 def make(settings: Settings, job: Job, attempt: int, shared: Path | None = None, node_rank: int = 0) -> Path:
     """An empty folder that only this user can enter. What earlier attempts left here in bulk goes first.
 
@@ -63,6 +69,7 @@ def write_run_json(run: Run, own: Mapping[str, Any]) -> None:
         "num_processes": num_processes(run) * run.node.count,
         "output_dir": str(run.output),
         "scratch_dir": str(run.scratch),
+        "journal_dir": str(run.folder / JOURNAL),
         "cache_dir": str(run.settings.run_dir / "cache"),
         "resume_from": str(run.resume_from) if run.resume_from else None,
     }
@@ -105,8 +112,22 @@ def environment(run: Run, phase: Phase) -> dict[str, str]:
 
 def clear(folder: Path) -> None:
     """Remove what is large. Logs, events and run.json stay: they are what one looks at afterwards."""
-    for name in ("output", "scratch"):
+    for name in BULK:
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def leave(folder: Path, *, is_over: bool) -> None:
+    """At the end of an attempt; `is_over`: no other will come."""
+    clear(folder)
+    for attempt in folder.parent.glob("*") if is_over else ():
+        shutil.rmtree(attempt / JOURNAL, ignore_errors=True)
+
+
+def journals(folder: Path) -> list[Path]:
+    """Those of earlier attempts on this machine, oldest first."""
+    numbers = sorted(int(other.name) for other in folder.parent.glob("*") if other.name.isdigit())
+    found = (folder.parent / str(number) / JOURNAL for number in numbers if number < int(folder.name))
+    return [journal for journal in found if journal.is_dir()]
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ answers is not decided here (gateway/replicas.py).
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import NotFound
 from shared.records import Deployment, Replica, Route
+from shared.sharing import drawn
 from shared.store.models import AT
 
 if TYPE_CHECKING:
@@ -64,26 +64,19 @@ def version(store: Store, project_id: str, name: str) -> str | None:
 
 def find(fleet: Fleet, name: str, versions: Versions, draw: Callable[[], float] = random.random) -> Deployment | None:
     """The deployment that answers to `name`; of a route's targets the one that `draw`, in [0, 1), falls on."""
+    return drawn(shares(fleet, name, versions), draw())
+
+
+def shares(fleet: Fleet, name: str, versions: Versions) -> list[tuple[Deployment, float]]:
+    """Who answers to `name`, each with its weight: one deployment, or the targets of a route."""
     if (found := named(fleet, name, versions)) is not None:
-        return found
+        return [(found, 1.0)]
     route = next((route for route in fleet.routes if route.name == name), None)
     if route is None:
-        return None
+        return []
     targets = [(named(fleet, target["model"], versions), float(target["weight"])) for target in route.targets]
     # A target that is not deployed leaves its share to the others.
-    there = [(deployment, weight) for deployment, weight in targets if deployment is not None and weight > 0]
-    point = draw() * sum(weight for _, weight in there)
-    for deployment, weight in there:
-        point -= weight
-        if point < 0:
-            return deployment
-    return there[-1][0] if there else None
-
-
-def fraction(*parts: str) -> float:
-    """In [0, 1), the same for the same texts, on every machine."""
-    digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
+    return [(deployment, weight) for deployment, weight in targets if deployment is not None and weight > 0]
 
 
 def named(fleet: Fleet, name: str, versions: Versions) -> Deployment | None:
@@ -113,9 +106,9 @@ def _bases(fleet: Fleet, adapter: Deployment) -> set[str]:
 
 def endpoints(fleet: Fleet, deployment: Deployment) -> list[Endpoint]:
     """The ready replicas that answer for it."""
-    if deployment.host_id is None:
+    host = holder(fleet, deployment)
+    if host is deployment:
         return [_endpoint(replica, replica.served_name) for replica in _ready(deployment)]
-    host = next((found for found in fleet.deployments if found.id == deployment.host_id), None)
     previous = deployment.hosting.get("previous", {})
     # Until a new adapter is loaded somewhere the one before it answers.
     for name, told in ((deployment.model_name, deployment.hosting), (previous.get("model_name"), previous)):
@@ -123,6 +116,13 @@ def endpoints(fleet: Fleet, deployment: Deployment) -> list[Endpoint]:
         if there:
             return [_endpoint(replica, str(name), told.get("carries")) for replica in there]
     return []
+
+
+def holder(fleet: Fleet, deployment: Deployment) -> Deployment | None:
+    """Whose replicas answer for it: its own, or those of the deployment that its adapter is loaded on."""
+    if deployment.host_id is None:
+        return deployment
+    return next((found for found in fleet.deployments if found.id == deployment.host_id), None)
 
 
 def _ready(deployment: Deployment) -> list[Replica]:

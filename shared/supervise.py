@@ -30,7 +30,7 @@ from shared.records import Checkpoint
 from shared.relay import TICK_SECONDS, Relay
 from shared.telemetry import Metrics
 from shared.tongues import Text
-from shared.work import Finish, Phase, Run, Work
+from shared.work import Finish, Phase, Run, Work, salvaged
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -78,6 +78,7 @@ class Supervisor:
         self._crew = Crew(run, self._lease)
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="attempt")
         self._began = time.monotonic()
+        self._is_over = False  # the job, not only this attempt
 
     def supervise(self) -> None:
         """The whole attempt. Returns when the job has an end, a new place in the queue, or another holder."""
@@ -107,7 +108,7 @@ class Supervisor:
         places = (settings.run_dir, Path(settings.storage_url), settings.home)
         answer = recovery.answer(self.run.job, error, self.run.folder, places)
         if not answer.why:
-            self._finish(Status.FAILED, error=answer.error)
+            self._finish(Status.FAILED, finish=self._salvaged(), error=answer.error)
             return
         until = time.monotonic() + answer.wait_seconds
         while time.monotonic() < until and self._wish() is Wish.NONE:
@@ -339,6 +340,7 @@ class Supervisor:
                 evaluations=finish.evaluations,
             )
         )
+        self._is_over = True
         kind = str(self.run.job.kind)
         self._metrics.jobs_finished.labels(kind, str(status)).inc()
         if error is not None:
@@ -350,7 +352,7 @@ class Supervisor:
         """What the user wants decides where the job goes."""
         wish = self._wish()
         if wish is Wish.CANCEL:
-            self._finish(Status.CANCELLED)
+            self._finish(Status.CANCELLED, finish=self._salvaged())
             return
         status = Status.PAUSED if wish is Wish.PAUSE else Status.QUEUED
         release = self.run.store.attempts.release
@@ -358,10 +360,15 @@ class Supervisor:
         self._lease.insist(lambda: release(self.run.job.id, self.run.attempt, status=status, reason=reason))
         log.info("Job back to %s: %s", status, reason, extra=self._context())
 
+    def _salvaged(self) -> Finish:
+        with suppress(Failed):  # there is an error already, or nobody wants it
+            return self._meanwhile(lambda: salvaged(self._work, self.run), heeding=frozenset())
+        return Finish(result={})
+
     def _clean_up(self) -> None:
         self._relay.close()
         self._helper.shutdown(wait=False, cancel_futures=True)
-        folder.clear(self.run.folder)
+        folder.leave(self.run.folder, is_over=self._is_over)
 
     def _context(self) -> dict[str, Any]:
         return {"job_id": self.run.job.id, "attempt": self.run.attempt}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shared.job import Job, Kind
 from shared.nodes import Node
@@ -110,3 +110,15 @@ class Work(Protocol):
 
         Asked again when the ledger was away in the middle: sealing the same folder twice is fine.
         """
+
+
+@runtime_checkable
+class Salvages(Protocol):
+    """Work of which something stays when its job is cancelled or fails."""
+
+    def salvage(self, run: Run) -> Finish:
+        """As of `finish`."""
+
+
+def salvaged(work: Work, run: Run) -> Finish:
+    return work.salvage(run) if isinstance(work, Salvages) else Finish(result={})

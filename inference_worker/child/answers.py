@@ -1,23 +1,27 @@
-"""The answers of a generation job on disk: one line each, in the form of OpenAI's batch output, never lost twice.
+"""The answers of a generation job on disk, one line each in the form of OpenAI's batch output: those that came, and
+apart from them the rows that failed. No line is asked for twice.
 
-A checkpoint is a copy of all lines so far; the worker publishes it and the next attempt starts from it. Copies are
-made when the file has grown by a tenth, so that all of them together stay near ten times its size.
+A line is written in one piece as soon as it is there: whatever ends this process, the next attempt on this machine
+finds the journal. For other machines a checkpoint is published now and then, with the lines since the one before.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from shared.attempt import Attempt
+from shared.bulk import Row
 
-NAME = "answers.jsonl"
-#: Not more often than that, however fast the rows come.
+ANSWERS, ERRORS = "answers.jsonl", "errors.jsonl"
+NAMES = (ANSWERS, ERRORS)
+#: Between two checkpoints: at least so long, and of a long job a share of its time, so that they do not become many.
 CHECKPOINT_SECONDS = 10.0
-GROWTH = 1.1
+CHECKPOINT_SHARE = 0.01
+OK = 200
 
 
 class Answers:
@@ -25,64 +29,98 @@ class Answers:
 
     def __init__(self, attempt: Attempt):
         self._attempt = attempt
-        self._path = Path(attempt.run["output_dir"]) / NAME
-        #: custom_id of every row that is answered.
+        folder = Path(attempt.run["journal_dir"])
+        folder.mkdir(exist_ok=True)
+        self._paths = {name: folder / name for name in NAMES}
+        #: custom_id of every row that is answered or has failed.
         self.done: set[str] = set()
         self.num_failed = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self._resume(attempt.run.get("resume_from"))
-        self._file: IO[bytes] = open(self._path, "ab")  # noqa: SIM115 - open as long as the job runs
-        self._saved_at = time.monotonic()
-        self._saved_bytes = self._path.stat().st_size
+        #: Of this attempt alone.
+        self.num_added = 0
+        # Without a buffer: what is written outlives a kill.
+        self._files = {name: _opened(path) for name, path in self._paths.items()}
+        for published in attempt.run.get("published") or ():
+            self._take_over(Path(published))
+        self._saved = self._ends()
+        # Their last lines may lie on this machine only: the next checkpoint has them.
+        for journal in attempt.run.get("journals") or ():
+            self._take_over(Path(journal))
+        self._began = self._saved_at = time.monotonic()
 
-    def add(self, custom_id: str, status: int, body: Any) -> None:
-        """`status` is the HTTP status of the replica's answer; 0: it could not be asked."""
+    def add(self, row: Row, status: int, body: Any, *, request_id: str | None = None) -> None:
+        """`status` is the HTTP status of the replica's answer; 0: nobody answered, and `body` says why."""
         line = {
-            "id": f"{self._attempt.run['job_id']}-{len(self.done) + 1}",
-            "custom_id": custom_id,
-            "response": {"status_code": status, "body": body} if status == 200 else None,
-            "error": None if status == 200 else _error(body),
+            "id": f"batch_req_{self._attempt.run['job_id']}-{len(self.done) + 1}",
+            "custom_id": row.custom_id,
+            "response": {"status_code": status, "request_id": request_id, "body": body} if status else None,
+            "error": None if status == OK else _error(body),
         }
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._count(line)
+        self._write(line, json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self.num_added += 1
 
     def save_if_due(self) -> None:
-        is_due = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
-        if is_due and self._file.tell() >= self._saved_bytes * GROWTH and self._file.tell() > self._saved_bytes:
+        pause = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (time.monotonic() - self._began))
+        if time.monotonic() - self._saved_at > pause:
             self.save()
 
     def save(self) -> None:
-        """A checkpoint of all that is answered; its files never change again."""
-        self._file.flush()
-        if not self.done or self._file.tell() == self._saved_bytes:
+        """A checkpoint of what came since the last one; its files never change again."""
+        ends = self._ends()
+        if ends == self._saved:
             return
         folder = Path(self._attempt.run["scratch_dir"]) / "checkpoints" / str(len(self.done))
         folder.mkdir(parents=True)
-        shutil.copyfile(self._path, folder / NAME)
+        for name, path in self._paths.items():
+            with open(path, "rb") as file:
+                file.seek(self._saved[name])
+                (folder / name).write_bytes(file.read(ends[name] - self._saved[name]))
         metrics = {"num_rows": len(self.done), "num_failed": self.num_failed}
         self._attempt.emit("checkpoint", step=len(self.done), path=str(folder), metrics=metrics)
-        self._saved_at, self._saved_bytes = time.monotonic(), self._file.tell()
+        self._saved_at, self._saved = time.monotonic(), ends
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files.values():
+            file.close()
 
-    def _resume(self, folder: str | None) -> None:
-        if folder is None:
-            return
-        with open(Path(folder) / NAME, "rb") as file, open(self._path, "wb") as copy:
-            for line in file:
-                self._count(json.loads(line))
-                copy.write(line)
+    def _ends(self) -> dict[str, int]:
+        return {name: file.tell() for name, file in self._files.items()}
 
-    def _count(self, line: dict[str, Any]) -> None:
+    def _take_over(self, folder: Path) -> None:
+        """The lines of an earlier attempt that are not here yet."""
+        for name in NAMES:
+            for text, line in lines(folder / name):
+                if line["custom_id"] not in self.done:
+                    self._write(line, text)
+
+    def _write(self, line: dict[str, Any], text: bytes) -> None:
+        file = self._files[ANSWERS if line["error"] is None else ERRORS]
+        while text:  # a full disk may take a part
+            text = text[file.write(text) :]
         self.done.add(line["custom_id"])
         if line["error"] is not None:
             self.num_failed += 1
             return
-        usage = line["response"]["body"].get("usage") or {}
+        body = line["response"]["body"]
+        usage = (body.get("usage") if isinstance(body, dict) else None) or {}
         self.prompt_tokens += usage.get("prompt_tokens") or 0
         self.completion_tokens += usage.get("completion_tokens") or 0
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return open(path, "ab", buffering=0)
+
+
+def lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Whole lines with what they say; one that a kill left half written is dropped."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        for text in file:
+            if not text.endswith(b"\n"):
+                return
+            yield text, json.loads(text)
 
 
 def _error(body: Any) -> dict[str, Any]:

@@ -1,33 +1,35 @@
-"""Ask ready replicas for an answer to every row, many at once, and stop where it was wanted to go on later.
+"""Ask ready replicas for an answer to every row, as many at once as keep them busy, and stop where it was wanted to go
+on later.
 
-One thread per request in flight, one that writes: this one. A row is tried again when its replica went away; what the
-replica itself refuses (a prompt longer than the context) is the row's answer.
+The main thread reads, decides and writes; the threads that wait for answers are those of child/asking.py.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
-from inference_worker.child import rows
 from inference_worker.child.answers import Answers
-from inference_worker.child.replicas import Replicas
-from inference_worker.child.rows import Row
-from shared import schema
+from inference_worker.child.asking import Asking
+from inference_worker.child.dispatch import Dispatch
+from inference_worker.child.pace import Pace
+from inference_worker.child.replicas import Known
+from inference_worker.child.spool import Spool
+from shared import bulk, schema
 from shared.attempt import Attempt
-from shared.errors import ChildFailed, Unavailable
+from shared.bulk import Row
+from shared.errors import ChildFailed
 from shared.spec import GenerateSpec
+from shared.tongues import Text
 
-#: vLLM on two cores still gains from 8 to 32 answers at once; more wait in its own queue.
-ROWS_PER_REPLICA = 32
-MAX_ROWS_AT_ONCE = 256
-#: Without any ready replica the job fails after this long; a deployment of a large model takes minutes to load.
+#: Read by the worker, which then says who answers to these names.
+MODELS = "models.json"
+#: A model without a ready replica is given up after this long where the job has no window; a large one takes minutes
+#: to load.
 MAX_WAIT_SECONDS = 1800.0
-#: A row that brought down its replica this often is given up.
-MAX_TRIES = 5
 TICK_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
 
@@ -38,24 +40,27 @@ class Stopped(Exception):
 
 def generate(attempt: Attempt) -> None:
     spec = schema.from_stored(GenerateSpec, attempt.run["spec"])
-    path = Path(attempt.run["dataset"]["path"])
-    num_rows = rows.check(path, spec)
     warn(attempt, spec)
-    answers, replicas = Answers(attempt), Replicas(attempt.folder)
+    answers = Answers(attempt)
+    terms = bulk.of_spec(spec, as_sent=bool(attempt.run.get("as_sent")), presets=attempt.run.get("presets") or {})
+    rows = bulk.read(Path(attempt.run["dataset"]["path"]), terms)
+    spool = Spool(Path(attempt.run["scratch_dir"]), rows, answers.done)
     try:
-        ask_all(attempt, spec, rows.read(path, spec), num_rows, answers, replicas)
+        job = Generation(attempt, spool, answers)
+        job.ask_all()
     except Stopped:
         answers.save()
         attempt.stopped(step=len(answers.done))
         return
     finally:
         answers.close()
-        replicas.close()
-    if answers.num_failed == num_rows:
-        raise ChildFailed(f"none of the {num_rows} rows could be answered; the errors are in the log")
+        spool.close()
+    if answers.num_failed == spool.num_rows:
+        raise ChildFailed(f"none of the {spool.num_rows} rows could be answered; the error file says why of each")
     attempt.done(
-        num_rows=num_rows,
+        num_rows=spool.num_rows,
         num_failed=answers.num_failed,
+        num_expired=job.num_expired,
         prompt_tokens=answers.prompt_tokens,
         completion_tokens=answers.completion_tokens,
     )
@@ -67,63 +72,80 @@ def warn(attempt: Attempt, spec: GenerateSpec) -> None:
         attempt.emit("finding", message, level="warning", field="template")
 
 
-def ask_all(
-    attempt: Attempt, spec: GenerateSpec, todo: Iterator[Row], num_rows: int, answers: Answers, replicas: Replicas
-) -> None:
-    """Keep as many rows in flight as the replicas take, until all are answered. Raises Stopped, Unavailable."""
-    todo = (row for row in todo if row.custom_id not in answers.done)
-    pool = ThreadPoolExecutor(max_workers=MAX_ROWS_AT_ONCE, thread_name_prefix="row")
-    flying: dict[Future[tuple[int, Any]], Row] = {}
-    told_at = 0.0
-    try:
-        while len(answers.done) < num_rows:
-            heed(attempt)
-            num_ready = replicas.num_ready() or await_replica(attempt, spec, replicas)
-            while len(flying) < min(MAX_ROWS_AT_ONCE, ROWS_PER_REPLICA * num_ready) and (row := next(todo, None)):
-                flying[pool.submit(ask, attempt, spec, row, replicas)] = row
-            landed, _ = wait(flying, timeout=TICK_SECONDS, return_when=FIRST_COMPLETED)
-            for future in landed:
-                answers.add(flying.pop(future).custom_id, *future.result())
-            answers.save_if_due()
-            if time.monotonic() - told_at > PROGRESS_SECONDS:
-                told_at = time.monotonic()
-                attempt.emit("progress", done=len(answers.done), total=num_rows, unit="rows")
-        attempt.emit("progress", done=num_rows, total=num_rows, unit="rows")
-    finally:
-        # The process ends soon; answers that are under way are asked for again by the next attempt.
-        pool.shutdown(wait=False, cancel_futures=True)
+class Generation:
+    """The rows of one attempt, until all have an answer or an error."""
 
+    def __init__(self, attempt: Attempt, spool: Spool, answers: Answers):
+        self._attempt = attempt
+        self._spool = spool
+        self._answers = answers
+        self._known = Known(attempt.folder)
+        self._dispatch = Dispatch(spool, self._known.targets)
+        self._asking = Asking(self._dispatch, self._known, answers)
+        self._pace = Pace()
+        self._expires_at: float | None = attempt.run.get("expires_at")
+        self._told_at = 0.0
+        #: Since when a model has rows that wait and nobody to ask; those of which it was told.
+        self._waiting_since: dict[str, float] = {}
+        self._told_of: set[str] = set()
+        self._models: list[str] = []
+        self.num_expired = 0
 
-def ask(attempt: Attempt, spec: GenerateSpec, row: Row, replicas: Replicas) -> tuple[int, Any]:
-    """Status and body of one row's answer. Raises Stopped, Unavailable."""
-    for _ in range(MAX_TRIES):
-        heed(attempt)
-        if not replicas.num_ready():
-            await_replica(attempt, spec, replicas, quiet=True)
-        answer = replicas.ask(row.path, dict(row.body))
-        if answer is not None:
-            try:
-                return answer.status_code, answer.json()
-            except ValueError:
-                return 502, {"error": {"message": answer.text[:1000], "code": "bad_answer"}}
-    return 0, {"error": {"message": f"no replica answered in {MAX_TRIES} tries", "code": "upstream_lost"}}
+    def ask_all(self) -> None:
+        """Raises Stopped."""
+        self._tell_models()
+        try:
+            while len(self._answers.done) < self._spool.num_rows:
+                if self._attempt.wanted() != "run":
+                    raise Stopped
+                self._asking.send()
+                self._asking.collect(TICK_SECONDS)
+                self._answers.save_if_due()
+                self._look_at_time()
+                if time.monotonic() - self._told_at > PROGRESS_SECONDS:
+                    self._tell()
+                    self._tell_models()
+            self._tell()
+        finally:
+            self._asking.close()
 
+    def _tell(self) -> None:
+        self._told_at = time.monotonic()
+        numbers = self._pace.measure(self._answers, self._spool.num_rows)
+        self._attempt.emit("progress", **numbers, in_flight=self._dispatch.num_flying)
 
-def await_replica(attempt: Attempt, spec: GenerateSpec, replicas: Replicas, quiet: bool = False) -> int:
-    """Wait until one is ready; says so once. Raises Stopped, and Unavailable after MAX_WAIT_SECONDS."""
-    began = time.monotonic()
-    while not (num_ready := replicas.num_ready()):
-        if not quiet and time.monotonic() - began >= TICK_SECONDS:
-            quiet = True
-            message = f"Waiting for a ready replica of {spec.model!r}: deploy it with POST /v1/deployments"
-            attempt.emit("message", message, level="warning")
-        heed(attempt)
-        if time.monotonic() - began > MAX_WAIT_SECONDS:
-            raise Unavailable(f"no replica of {spec.model!r} was ready for {MAX_WAIT_SECONDS:.0f} s", field="model")
-        time.sleep(TICK_SECONDS)
-    return num_ready
+    def _tell_models(self) -> None:
+        """Whose rows are left. Whole or not at all: the worker may be reading."""
+        flying = {row.model for row in self._asking.flying}
+        models = sorted(flying | set(self._dispatch.waiting()))
+        if models != self._models:
+            self._models = models
+            beside = self._attempt.folder / f"{MODELS}.part"
+            beside.write_text(json.dumps(models))
+            os.replace(beside, self._attempt.folder / MODELS)
 
+    def _look_at_time(self) -> None:
+        """Rows whose time is over fail: the whole job's, or those of a model that nobody serves."""
+        if self._expires_at is not None and time.time() > self._expires_at:
+            self._expire()
+            return
+        now, waiting = time.monotonic(), [name for name in self._dispatch.waiting() if not self._known.targets(name)]
+        self._waiting_since = {name: self._waiting_since.get(name, now) for name in waiting}
+        for name, since in self._waiting_since.items():
+            if now - since >= TICK_SECONDS and name not in self._told_of:
+                self._told_of.add(name)
+                call = "POST /v1/deployments"
+                message = Text("Waiting for a ready replica of {model!r}: deploy it with {call}", model=name, call=call)
+                self._attempt.emit("message", message, level="warning")
+            if self._expires_at is None and now - since > MAX_WAIT_SECONDS:
+                why = f"no replica of {name!r} was ready for {MAX_WAIT_SECONDS:.0f} s"
+                self._fail(self._dispatch.give_up(name), "model_unavailable", why)
 
-def heed(attempt: Attempt) -> None:
-    if attempt.wanted() != "run":
-        raise Stopped
+    def _expire(self) -> None:
+        left = [row for name in self._spool.models for row in self._dispatch.give_up(name)] + self._asking.flying
+        self.num_expired = len(left)
+        self._fail(iter(left), "batch_expired", "the completion window was over before this row was answered")
+
+    def _fail(self, rows: Iterator[Row], code: str, message: str) -> None:
+        for row in rows:
+            self._answers.add(row, 0, {"error": {"message": message, "code": code}})

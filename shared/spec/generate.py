@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from shared import templates
-from shared.fields import Texts
+from shared.fields import Message, Texts, shown
 from shared.param import MISSING, group, param
 from shared.spec.answering import Choosing, Ending, Forming, Prompting, Searching, Telling, Thinking
 from shared.spec.drawing import Drawing
+
+WINDOW = re.compile(r"([1-9]\d{0,4})([mhd])")
+UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(window: str) -> int:
+    """Of a completion window that was accepted."""
+    found = WINDOW.fullmatch(window)
+    assert found is not None
+    return int(found[1]) * UNIT_SECONDS[found[2]]
+
+
+def window_complaint(window: str) -> Message | None:
+    if WINDOW.fullmatch(window):
+        return None
+    return Message("is {window}: a number and m, h or d, e.g. 24h", window=shown(window))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +55,9 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSpec:
-    model: str = param(
-        MISSING,
-        "Model that answers: a name of the catalog.",
+    model: str | None = param(
+        None,
+        "Model that answers: a name of the catalog, of a deployment or a route. Left out: each row names its own.",
         type=str,
         kind="model",
         source="OpenAI",
@@ -64,6 +81,14 @@ class GenerateSpec:
         None, "Generation parameters by name, as the preset has them now; what the job says itself goes before.",
         type=str, source="ours", since=5,
     )  # fmt: skip
+    completion_window: str | None = param(
+        None,
+        "Time for all rows, counted from the request: 24h, 90m, 7d. What has no answer by then fails. Left out: none.",
+        type=str,
+        check=window_complaint,
+        source="OpenAI",
+        since=5,
+    )
     sampling: Sampling = group(Sampling)
 
     def resolved(self) -> GenerateSpec:

@@ -480,10 +480,10 @@ FILES: dict[str, Bad] = {
         content=ALPACA, form={"purpose": "batch"}, field="custom_id", says="names this line", line=1
     ),
     "a batch with an id twice": Bad(
-        content=lines(*[{"custom_id": "a"}] * 2),
+        content=lines(*[{"custom_id": "a", "prompt": "x"}] * 2),
         form={"purpose": "batch"},
         field="custom_id",
-        says="another line",
+        says="as in line 1",
         line=2,
     ),
 }

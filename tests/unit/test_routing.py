@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared import routing
+from shared import routing, sharing
 from shared.records import Route
 from shared.routing import Fleet
 from tests.unit.fleet import NOW, deployment, replica
@@ -56,11 +56,11 @@ def test_a_route_shares_its_requests_by_weight_among_what_is_deployed() -> None:
 
 
 def test_requests_of_one_user_stay_with_one_target_and_the_users_are_shared() -> None:
-    drawn = [routing.fraction("prod", f"user-{n}") for n in range(400)]
-    assert drawn == [routing.fraction("prod", f"user-{n}") for n in range(400)]
+    drawn = [sharing.fraction("prod", f"user-{n}") for n in range(400)]
+    assert drawn == [sharing.fraction("prod", f"user-{n}") for n in range(400)]
     assert drawn[0] == pytest.approx(0.49045, abs=1e-4)
     assert sum(one < 0.25 for one in drawn) == pytest.approx(100, abs=20)
-    assert routing.fraction("prod", "\ud800") != routing.fraction("next", "\ud800")
+    assert sharing.fraction("prod", "\ud800") != sharing.fraction("next", "\ud800")
 
 
 def test_an_adapter_is_answered_by_the_replicas_that_have_loaded_it_under_its_own_name() -> None:

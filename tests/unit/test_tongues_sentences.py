@@ -17,7 +17,7 @@ from tests.unit.sentences import ROOT, Sentence, sentences
 OF_THE_SERVER = {"artifact.py", "broker.py", "checkpoints.py", "interpreters.py", "cli", "admin", "demo"}
 SOURCES = [
     path
-    for package in ("shared", "gateway", "export_worker/child")
+    for package in ("shared", "gateway", "export_worker/child", "inference_worker/child")
     for path in sorted((ROOT / package).rglob("*.py"))
     if path.relative_to(ROOT).parts[1] not in OF_THE_SERVER
 ]
@@ -55,7 +55,7 @@ def test_sentences_are_found_where_they_are_said() -> None:
 def test_no_chinese_is_left_of_what_is_no_longer_said() -> None:
     written = {
         node.value
-        for package in ("shared", "gateway", "export_worker/child")
+        for package in ("shared", "gateway", "export_worker/child", "inference_worker/child")
         for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)

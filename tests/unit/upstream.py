@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,8 @@ class Upstream:
     #: Pause before each piece after the first, seconds.
     pause_seconds: float = 0.0
     port: int = 0
+    #: What it answers to a request's body instead: status and body; None: it breaks the connection.
+    reply: Callable[[dict[str, Any]], tuple[int, bytes] | None] | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     #: Set when the other side closed the connection in mid-stream.
     hung_up: threading.Event = field(default_factory=threading.Event)
@@ -39,11 +41,11 @@ class Upstream:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def seen(self, handler: BaseHTTPRequestHandler) -> None:
-        length = int(handler.headers.get("Content-Length", "0"))
-        self.requests.append(
-            {"path": handler.path, "headers": dict(handler.headers), "body": handler.rfile.read(length)}
-        )
+    def seen(self, handler: BaseHTTPRequestHandler) -> bytes:
+        """Its body."""
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
+        self.requests.append({"path": handler.path, "headers": dict(handler.headers), "body": body})
+        return body
 
 
 @contextmanager
@@ -55,16 +57,16 @@ def serving(upstream: Upstream) -> Iterator[Upstream]:
             self.do_POST()
 
         def do_POST(self) -> None:
-            upstream.seen(self)
+            body = upstream.seen(self)
             if upstream.pieces:
                 stream(self, upstream)
+            elif upstream.reply is None or not body:
+                whole(self, *upstream.answers.get(self.path, (upstream.status, upstream.body)))
+            elif (replied := upstream.reply(json.loads(body))) is not None:
+                whole(self, *replied)
             else:
-                status, body = upstream.answers.get(self.path, (upstream.status, upstream.body))
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -79,6 +81,14 @@ def serving(upstream: Upstream) -> Iterator[Upstream]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def whole(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
 
 
 def stream(handler: BaseHTTPRequestHandler, upstream: Upstream) -> None:

@@ -1,0 +1,128 @@
+"""Rows on their way: sent to replicas by as many threads as have a seat there, and what comes back taken down by one.
+
+A row is asked again when its replica went away or was too busy; what the replica itself refuses (a prompt longer than
+the context) is the row's answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from inference_worker.child.answers import OK, Answers
+from inference_worker.child.dispatch import MAX_AT_ONCE, Dispatch, Errand
+from inference_worker.child.replicas import Connections, Known, Lost, Reply, Unreached
+from shared.bulk import Row
+
+#: A row with which so many replicas were lost, or that so many could not answer, is given up.
+MAX_TRIES = 3
+#: A replica that has no room, or does not know the model any more, is left alone for so long, and its row given up
+#: after so many times.
+PAUSE_SECONDS = 1.0
+MAX_PAUSES = 600
+BUSY, NOT_OURS = (429, 503), (401, 404)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landed:
+    errand: Errand
+    outcome: Reply | Lost | Unreached
+
+
+class Asking:
+    def __init__(self, dispatch: Dispatch, known: Known, answers: Answers):
+        self._dispatch = dispatch
+        self._known = known
+        self._answers = answers
+        self._connections = Connections()
+        self._pool = ThreadPoolExecutor(max_workers=MAX_AT_ONCE, thread_name_prefix="row")
+        self._landed: SimpleQueue[Landed] = SimpleQueue()
+        #: By custom id of the row.
+        self._flying: dict[str, Errand] = {}
+        self._tries: Counter[str] = Counter()
+        self._pauses: Counter[str] = Counter()
+
+    @property
+    def flying(self) -> list[Row]:
+        return [errand.row for errand in self._flying.values()]
+
+    def send(self) -> None:
+        """A row for every seat that is free."""
+        for errand in self._dispatch.errands():
+            self._flying[errand.row.custom_id] = errand
+            self._pool.submit(self._ask, errand)
+
+    def collect(self, seconds: float) -> None:
+        """Take down what has come back; waits that long for the first."""
+        for landed in self._arrivals(seconds):
+            self._flying.pop(landed.errand.row.custom_id)
+            self._dispatch.landed(landed.errand)
+            self._take_down(landed.errand, landed.outcome)
+
+    def close(self) -> None:
+        """Threads that wait for an answer are left to the end of the process, which is near."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _arrivals(self, seconds: float) -> Iterator[Landed]:
+        try:
+            yield self._landed.get(timeout=seconds)
+            while True:
+                yield self._landed.get_nowait()
+        except Empty:
+            return
+
+    def _ask(self, errand: Errand) -> None:
+        """In a thread of the pool."""
+        replica = errand.replica
+        asked = errand.row.request(replica.served_name, errand.defaults, replica.carries)
+        body = json.dumps(asked).encode()
+        outcome: Reply | Lost | Unreached
+        try:
+            outcome = self._connections.post(replica, errand.row.path, body)
+            # An engine that has just died answers like this too, for every row that it had.
+            if outcome.status >= 500 and outcome.status not in BUSY and not self._connections.is_well(replica):
+                outcome = Lost(f"it answered {outcome.status} and is not well")
+        except (Lost, Unreached) as error:
+            outcome = error
+        self._landed.put(Landed(errand=errand, outcome=outcome))
+
+    def _take_down(self, errand: Errand, outcome: Reply | Lost | Unreached) -> None:
+        row, replica_id = errand.row, errand.replica.id
+        if isinstance(outcome, Unreached):
+            self._known.eject(replica_id)
+            self._dispatch.retry(row)
+        elif isinstance(outcome, Lost):
+            self._known.eject(replica_id)
+            self._dispatch.losses[row.custom_id] += 1
+            if self._dispatch.losses[row.custom_id] < MAX_TRIES:
+                self._dispatch.retry(row)
+            else:
+                self._answers.add(row, 0, _told("upstream_lost", f"{MAX_TRIES} replicas were lost with this row"))
+        elif outcome.status in (*BUSY, *NOT_OURS) and self._pauses[row.custom_id] < MAX_PAUSES:
+            self._pauses[row.custom_id] += 1
+            self._known.eject(replica_id, PAUSE_SECONDS)
+            self._dispatch.retry(row)
+        elif outcome.status >= 500 and self._tries[row.custom_id] < MAX_TRIES - 1:
+            self._tries[row.custom_id] += 1
+            self._dispatch.retry(row)
+        else:
+            self._answer(row, outcome)
+
+    def _answer(self, row: Row, reply: Reply) -> None:
+        try:
+            body = json.loads(reply.body)
+        except ValueError:
+            self._answers.add(row, 502, _told("bad_answer", reply.body.decode(errors="replace")[:1000]))
+            return
+        if reply.status == OK and isinstance(body, dict) and "model" in body:
+            body["model"] = row.model
+        self._answers.add(row, reply.status, body, request_id=body.get("id") if isinstance(body, dict) else None)
+
+
+def _told(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "code": code}}
