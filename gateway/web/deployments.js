@@ -3,7 +3,7 @@
 "use strict";
 
 const serving = { open: null, deploy: null, update: null, deployments: [], logs: new Set() };
-const FIRST_OF_DEPLOY = ["name", "replicas", "max_model_len", "dtype", "gpu_memory_utilization", "max_num_seqs", "template"];
+const FIRST_OF_DEPLOY = ["name", "engine", "replicas", "min_replicas", "max_replicas", "idle_timeout_seconds", "max_model_len", "dtype", "gpu_memory_utilization", "max_num_seqs", "template"];
 //: Given once, when a deployment is made.
 const OF_THE_MODEL = ["model", "adapter_name_or_path"];
 const deploymentAddress = (name) => `v1/deployments/${encodeURIComponent(name)}`;
