@@ -31,7 +31,7 @@ function deploymentRow(deployment) {
   const talk = (event) => { event.stopPropagation(); chatWith(deployment.name); };
   return element("tr", { class: "pick", onclick: () => openDeployment(deployment) },
     element("td", {}, deployment.name), element("td", {}, deployment.model), element("td", {}, badge(deployment.status)),
-    element("td", {}, deployment.host ? `on ${deployment.host}` : `${ready} of ${deployment.replicas.length}`), element("td", {}, String(load)),
+    element("td", {}, deployment.host ? `on ${deployment.host}` : `${ready} of ${deployment.num_wanted ?? deployment.replicas.length}`), element("td", {}, String(load)),
     element("td", {}, element("button", { onclick: talk }, "Chat"), " ", element("button", { onclick: stop }, "Delete")));
 }
 
@@ -52,13 +52,15 @@ async function showDeployment(deployment) {
   $("deployment-detail").hidden = false;
   $("deployment-title").textContent = deployment.name;
   const guests = serving.deployments.filter((item) => item.host && item.host === deployment.name).map((item) => item.name);
-  const told = [["Model", deployment.model], ["Status", deployment.status], ["On the replicas of", deployment.host], ["Adapters on it", guests.join(", ")],
+  const told = [["Model", deployment.model], ["Status", deployment.status], ["On the replicas of", deployment.host], ["Why there", deployment.placement], ["Adapters on it", guests.join(", ")],
     ["Generation", deployment.generation], ["Last asked", deployment.asked_at && new Date(deployment.asked_at).toLocaleString()]];
   $("deployment-facts").replaceChildren(
     ...told.filter(([, value]) => value).map(([title, value]) => element("div", {}, `${title}: ${value}`)),
+    ...(deployment.waiting ? [element("p", {}, both(deployment.waiting, deployment.waiting_zh))] : []),
     ...(deployment.error ? [element("p", { class: "bad" }, deployment.error)] : []), ...rolloutLines(deployment.rollout));
   $("replica-rows").replaceChildren(...deployment.replicas.flatMap(replicaRows));
   $("deployment-scale").hidden = Boolean(deployment.host);
+  $("deployment-again").hidden = deployment.status !== "failed";
   await showDeploymentEvents(deployment);
 }
 
@@ -73,7 +75,7 @@ function rolloutLines(rollout) {
 function replicaRows(replica) {
   const adapters = (replica.adapters || []).join(", ");
   const errors = Object.entries(replica.adapter_errors || {}).map(([name, why]) => element("div", { class: "bad" }, `${name}: ${why}`));
-  const row = element("tr", {}, element("td", { title: replica.id }, badge(replica.status)), element("td", {}, replica.worker_id || ""),
+  const row = element("tr", {}, element("td", { title: replica.id }, badge(replica.status), replica.generation ? ` generation ${replica.generation}` : ""), element("td", {}, replica.worker_id || ""),
     element("td", {}, String(replica.load ?? "")), element("td", {}, adapters, ...errors),
     element("td", {}, replica.num_failures ? `failed ${replica.num_failures} times` : "", replica.error ? element("div", { class: "bad" }, replica.error) : null));
   if (!replica.log_tail) return [row];
@@ -97,6 +99,9 @@ async function changeDeployment(change) {
   } catch (error) { listComplaints($("deployment-issues"), error); throw error; }
   await showDeployments();
 }
+
+// Replicas that were given up are started again.
+$("deployment-again").addEventListener("click", guarded(() => changeDeployment({})));
 
 $("deployment-scale").addEventListener("submit", guarded(async (event) => {
   event.preventDefault();
