@@ -7,18 +7,18 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from gateway import adapters, body, labels, openapi
+from gateway import adapters, body, labels, openapi, waiting
 from gateway.admission import kept, missing
 from gateway.auth import project_id
 from gateway.fitness import unfit
 from gateway.jobs import list_json
 from gateway.services import services
-from shared import schema
+from shared import rollout, schema
 from shared.adapterfiles import AdapterFiles
 from shared.errors import Complaint, Conflict, NotFound
 from shared.records import Deployment, Replica
 from shared.spec import DeploySpec
-from shared.tongues import Text
+from shared.tongues import Text, chinese
 
 blueprint = Blueprint("deployments", __name__, url_prefix="/v1/deployments", description="Models that are served")
 
@@ -33,12 +33,7 @@ def create() -> Response:
     `host` names it and the adapter answers within seconds, else `placement` says why it gets replicas of its own.
     """
     given = schema.load(DeploySpec, body.spec_object())
-    spec = labels.settled(services(), project_id(), given)
-    wire = kept(services(), project_id(), spec)
-    complaints = [*missing(services(), project_id(), spec), *_unregistered(spec)][:1]
-    complaints = complaints or list(unfit(services(), project_id(), spec, wire))
-    if complaints:
-        raise schema.refusal(complaints)
+    spec, wire = admitted(given)
     files = adapters.files_of(services(), project_id(), spec.served)
     deployment, created = _create(spec.name or given.served, spec.served, wire, files)
     answer = jsonify(deployment_json(deployment))
@@ -68,6 +63,17 @@ def delete(name: str) -> Response:
     return jsonify(deployment_json(services().store.deployments.delete(project_id(), name)))
 
 
+def admitted(given: DeploySpec) -> tuple[DeploySpec, dict[str, Any]]:
+    """The spec with names of the catalog, and as it is stored. Raises InvalidSpec with what cannot be served."""
+    spec = labels.settled(services(), project_id(), given)
+    wire = kept(services(), project_id(), spec)
+    complaints = [*missing(services(), project_id(), spec), *_unregistered(spec)][:1]
+    complaints = complaints or list(unfit(services(), project_id(), spec, wire))
+    if complaints:
+        raise schema.refusal(complaints)
+    return spec, wire
+
+
 def _create(name: str, model: str, spec: dict[str, Any], files: AdapterFiles | None) -> tuple[Deployment, bool]:
     deployments = services().store.deployments
     try:
@@ -93,6 +99,7 @@ def _unregistered(spec: DeploySpec) -> list[Complaint]:
 
 def deployment_json(deployment: Deployment) -> dict[str, Any]:
     replicas = [replica for replica in deployment.replicas if replica.status != "stopped"]
+    waits = waiting.reason(services(), deployment)
     return {
         "id": deployment.id,
         "object": "deployment",
@@ -103,8 +110,13 @@ def deployment_json(deployment: Deployment) -> dict[str, Any]:
         "host": deployment.host_name,
         "placement": deployment.hosting.get("why"),
         "replicas": [replica_json(replica) for replica in replicas],
+        "waiting": waits,
+        "waiting_zh": waits and chinese.sentence(waits),
         "spec": deployment.spec,
         "generation": deployment.generation,
+        "rollout": _rollout_json(deployment),
+        "num_wanted": rollout.target(deployment),
+        "asked_at": deployment.asked_at.isoformat() if deployment.asked_at else None,
         "created_at": deployment.created_at.isoformat(),
     }
 
@@ -115,10 +127,19 @@ def replica_json(replica: Replica) -> dict[str, Any]:
         "id": replica.id,
         "status": replica.status,
         "worker_id": replica.worker_id,
+        "generation": replica.generation,
+        "model": replica.model_name,
         "load": replica.load,
+        "ready_at": replica.ready_at.isoformat() if replica.ready_at else None,
         "adapters": replica.adapters,
         "adapter_errors": replica.adapter_errors,
         "error": replica.error,
         "log_tail": replica.log_tail,
         "num_failures": replica.num_failures,
     }
+
+
+def _rollout_json(deployment: Deployment) -> dict[str, Any] | None:
+    """Without the spec of before, which is in `changed`."""
+    told = deployment.rollout
+    return told and {name: value for name, value in told.items() if name != "before"}

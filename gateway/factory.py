@@ -14,6 +14,7 @@ from gateway import (
     deployments,
     downloads,
     evaluations,
+    fleet,
     health,
     http,
     inference,
@@ -52,7 +53,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     http.install_handlers(app)
     for module in (
         health, parameters, templates, datasets, previews, jobs, jobfiles, checkpoints, plans, downloads, models,
-        evaluations, deployments, routes, presets, workers, files, fine_tuning, batches,
+        evaluations, deployments, fleet, routes, presets, workers, files, fine_tuning, batches,
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     proxy = inference.make_proxy(built)

@@ -35,6 +35,11 @@ PAGE: list[dict[str, Any]] = [
 AFTER_NUMBER: list[dict[str, Any]] = [
     {"in": "query", "name": "after", "schema": {"type": "integer"}, "description": "Number of the last event seen."},
 ]
+NUMBERED_PAGE: list[dict[str, Any]] = [
+    *AFTER_NUMBER,
+    {"in": "query", "name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+    {"in": "query", "name": "order", "schema": {"type": "string", "enum": ["asc", "desc"], "default": "asc"}},
+]
 FILE_PATH: list[dict[str, Any]] = [
     {"in": "query", "name": "path", "schema": {"type": "string"}, "description": "The file to download."},
 ]
@@ -235,7 +240,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "Deployment": _record(
         name=_TEXT, model=_TEXT, status=_TEXT, error=_TEXT, replicas={"type": "array", "items": _OBJECT}, spec=_OBJECT,
-        host=_TEXT, placement=_TEXT,
+        host=_TEXT, placement=_TEXT, waiting=_TEXT, generation=_NUMBER, rollout=_OBJECT, num_wanted=_NUMBER,
+        asked_at=_TIME, created_at=_TIME,
     ),
     "Preset": _record(
         name=_TEXT, description=_TEXT, parameters=_OBJECT, created_at=_TIME, updated_at=_TIME
@@ -249,6 +255,17 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "type": "object",
         "required": ["parameters"],
         "properties": {"description": _TEXT, "parameters": _OBJECT},
+    },
+    "DeploymentChange": {
+        "type": "object", "additionalProperties": True,
+        "description": "Any parameters of DeploySpec but `name`; null means the default.",
+    },
+    "DeploymentEvent": {
+        "type": "object",
+        "properties": {
+            "object": _TEXT, "number": _NUMBER, "deployment_id": _TEXT, "replica_id": _TEXT, "created_at": _TIME,
+            "level": _TEXT, "type": _TEXT, "message": _TEXT, "data": _OBJECT,
+        },
     },
     "Route": _record(name=_TEXT, targets={"type": "array", "items": _OBJECT}, created_at=_TIME, updated_at=_TIME),
     "NewRoute": {"type": "object", "required": ["name", "targets"], "properties": {"name": _TEXT, "targets": _TARGETS}},

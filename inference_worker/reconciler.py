@@ -10,7 +10,7 @@ import time
 from importlib.metadata import version
 
 from inference_worker.replica import Life, Worker
-from shared import devices, requirements, serving
+from shared import devices, fitting, requirements, serving
 from shared.errors import TunesmithError
 from shared.lease import LEDGER_AWAY
 from shared.records import Replica
@@ -52,10 +52,8 @@ class Reconciler:
     def _tick(self) -> None:
         self._beat()
         self._lives = {id: (life, thread) for id, (life, thread) in self._lives.items() if thread.is_alive()}
-        while self._has_room():
-            replica = self._worker.store.replicas.claim_next(self._id, self._storage_id, self._left_out)
-            if replica is None:
-                return
+        claim_next = self._worker.store.replicas.claim_next
+        while (replica := claim_next(self._id, self._storage_id, self._left_out, self._fits)) is not None:
             self._begin(replica)
 
     def _beat(self) -> None:
@@ -82,10 +80,11 @@ class Reconciler:
         living = (one for one in workers if "replica" in one.kinds and one.age_seconds < patience)
         return [requirements.of_worker(one) for one in living if one.id != self._id]
 
-    def _has_room(self) -> bool:
-        """On GPUs: a free one. A replica that is claimed all the same waits for its devices in its own thread."""
+    def _fits(self, replica: Replica) -> bool:
+        """On GPUs: as many as it takes are free. Should somebody be faster, it waits for them in its own thread."""
         gpus = self._worker.gpus
-        return not gpus or bool(devices.free(self._worker.settings.run_dir, gpus))
+        promised = sum(life.num_awaited for life, _ in self._lives.values())
+        return fitting.fits(replica.spec, gpus, promised, devices.free(self._worker.settings.run_dir, gpus))
 
     def _begin(self, replica: Replica) -> None:
         try:

@@ -22,7 +22,19 @@ from inference_worker import cpu_kernels, engines, files
 from inference_worker.adapters import Adapters
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
-from shared import crash, devices, formats, happenings, interpreters, keeper, schema, serving, spawn, vllm_log
+from shared import (
+    crash,
+    devices,
+    fitting,
+    formats,
+    happenings,
+    interpreters,
+    keeper,
+    schema,
+    serving,
+    spawn,
+    vllm_log,
+)
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, InvalidSpec, LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
@@ -100,6 +112,11 @@ class Life:
         #: While it is ready.
         self._adapters: Adapters | None = None
         self._max_lora_rank: int | None = None
+
+    @property
+    def num_awaited(self) -> int:
+        """GPUs that it is about to take."""
+        return fitting.num_devices(self.replica.spec) if self._worker.gpus and self._taken is None else 0
 
     def live(self) -> None:
         """Until nobody wants the replica here any more. Returns when its process is gone."""
@@ -182,8 +199,8 @@ class Life:
         """Takes the devices that it needs, when the machine has any to take; waits for them."""
         while self._worker.gpus and self._taken is None:
             holder = {"id": self.replica.id, "kind": "replica"}
-            count = self._spec.tensor_parallel_size
-            taken = devices.take(self._settings.run_dir, self._worker.gpus, count, holder)
+            count, allowed = self.num_awaited, fitting.usable(self.replica.spec, self._worker.gpus)
+            taken = devices.take(self._settings.run_dir, allowed, count, holder)
             if isinstance(taken, devices.Taken):
                 self._taken = taken
             else:

@@ -21,7 +21,8 @@ RUNNING, DONE, ROLLED_BACK = "running", "done", "rolled_back"
 #: Parameters that no replica reads: changing them starts none anew.
 LIVE = frozenset({
     "replicas", "min_replicas", "max_replicas", "target_ongoing_requests", "upscale_delay_seconds",
-    "downscale_delay_seconds", "idle_timeout_seconds", "update_order",
+    "downscale_delay_seconds", "idle_timeout_seconds", "update_order", "generation",
+    "max_concurrent_requests", "request_timeout_seconds", "wake_timeout_seconds",
 })  # fmt: skip
 #: Of the wanted replicas, those that may come up at once in an update.
 SURGE = 0.25

@@ -65,6 +65,16 @@ def _gathered(spec_type: type, body: Mapping[str, Any]) -> Mapping[str, Any]:
     return body if gathered is None else gathered(body)
 
 
+def amended(spec_type: type[Spec], stored: Mapping[str, Any], body: Mapping[str, Any]) -> Spec:
+    """The stored spec with the body's values in place of its own, checked as a new one; null means the default."""
+    given, complaints = _named(spec_type, _gathered(spec_type, body))
+    if complaints:
+        raise refusal(complaints)
+    values = to_wire(from_stored(spec_type, stored)) | given
+    defaults = {param.wire for param in params(spec_type) if values.get(param.wire) is None and not param.nullable}
+    return load(spec_type, {name: value for name, value in values.items() if name not in defaults})
+
+
 def to_wire(spec: Any) -> dict[str, Any]:
     """The spec as one flat JSON object, every default written out, secrets masked."""
     wire: dict[str, Any] = {"schema_version": SCHEMA_VERSION}

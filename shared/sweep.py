@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import TunesmithError
 from shared.queue import Queue
+from shared.scaling import Scaler
 from shared.settings import Settings
 from shared.telemetry import Metrics
 
@@ -54,12 +55,13 @@ class Sweep:
         self._replicas = Watch()
         self._nodes = Watch()
         self._workers = Watch()
+        self._scaler = Scaler()
 
     def sweep(self) -> None:
         self.reclaim_jobs()
         self.strike_off_nodes()
         self.reclaim_replicas()
-        self.settle_deployments()
+        self.scale_deployments()
         self.send_again()
         self.forget_workers()
 
@@ -109,10 +111,17 @@ class Sweep:
             self._metrics.leases_lost.inc()
             log.warning("Reclaimed a replica: %s", reason, extra={"replica_id": replica.replica_id})
 
-    def settle_deployments(self) -> None:
-        """What a worker that ended in the middle would have started or stopped."""
-        for deployment in self._store.deployments.running():
+    def scale_deployments(self) -> None:
+        """By load and by whether anybody asks; and what a worker that ended in the middle would have started or
+        stopped."""
+        deployments = self._store.deployments.running()
+        for deployment in deployments:
             self._store.deployments.settle(deployment)
+        for deployment, step in self._scaler.steps(deployments):
+            if self._store.deployments.rescale(
+                deployment.id, before=deployment.num_wanted, num_wanted=step.num_wanted, type=step.type, why=step.why
+            ):
+                log.info("Scaled a deployment: %s", step.why, extra={"deployment_id": deployment.id})
 
     def send_again(self) -> None:
         """A wake-up for each kind that waits, where none is under way: the queue stays short whatever happens."""

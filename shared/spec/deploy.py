@@ -8,10 +8,13 @@ from typing import Any
 
 from shared import engines, templates
 from shared.param import MISSING, group, param
+from shared.rules import rule
 from shared.spec import deploy_generation
 from shared.spec.deploy_adapters import AdapterServing
 from shared.spec.deploy_generation import Answering
 from shared.spec.deploy_hosting import Hosting
+from shared.spec.deploy_scaling import Scaling
+from shared.tongues import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class DeploySpec:
         since=2,
     )
     replicas: int = param(1, "vLLM processes that serve it.", minimum=1, maximum=64, source="ours")
+    scaling: Scaling = group(Scaling)
     dtype: str = param(
         "auto",
         "Number format of weights and activations.",
@@ -107,6 +111,11 @@ class DeploySpec:
     def gathered(body: Mapping[str, Any]) -> dict[str, Any]:
         """The body with what LF writes flat in the fields that it belongs to."""
         return deploy_generation.gathered(body)
+
+    @rule("replicas")
+    def first_number_is_allowed(self) -> str | None:
+        most = self.scaling.max_replicas
+        return None if most is None or self.replicas <= most else Text("is above max_replicas {most}", most=most)
 
     def resolved(self) -> DeploySpec:
         return replace(self, template=templates.replacing(self.template))
