@@ -35,9 +35,8 @@ def change(name: str) -> Response:
     ones, which answer until those are ready; should a new one fail, the old spec goes on and `rollout` says why. An
     empty object starts replicas again that were given up.
     """
-    given = body.spec_object()
     found = services().store.deployments.get(project_id(), name)
-    spec, wire = admitted(schema.amended(DeploySpec, found.spec, given))
+    spec, wire = admitted(schema.amended(DeploySpec, found.spec, body.spec_object()))
     if wire["name"] != found.spec.get("name"):
         text = Text("cannot be changed: {name!r} is what requests ask for; make another, or a route", name=found.name)
         raise schema.refusal([Complaint(field="name", message=text)])
