@@ -29,6 +29,8 @@ MAX_REQUEST_ID_CHARS = 128
 MAX_DRAIN_BYTES = 16 * 1024**2
 #: The disk, a quota or a limit of the process is used up.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Of statuses that no standard has: the client was gone before its answer (nginx' number).
+TITLES = {499: "Client Closed Request"}
 #: Seconds after which something that is starting may be asked for again.
 RETRY_AFTER_SECONDS = 2
 
@@ -72,7 +74,7 @@ def install_handlers(app: Flask) -> None:
 def handle_own(error: TunesmithError) -> Response:
     if error.status >= 500:
         log.error("%s", error.message, exc_info=not isinstance(error, Unavailable), extra={"request_id": request_id()})
-    return problem(error.status, error.as_dict())
+    return problem(error.status, error.as_dict(), retry_after=error.retry_after_seconds)
 
 
 def handle_http(error: HTTPException) -> Response:
@@ -101,10 +103,10 @@ def handle_unexpected(error: Exception) -> Response:
     return problem(500, TunesmithError(f"Unexpected error; the log has it under {request_id()}").as_dict())
 
 
-def problem(status: int, error: dict[str, Any]) -> Response:
+def problem(status: int, error: dict[str, Any], *, retry_after: int | None = None) -> Response:
     body = {
         "type": f"urn:tunesmith:error:{error['code']}",
-        "title": HTTPStatus(status).phrase,
+        "title": TITLES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "detail": error["message"],
         "instance": request_id(),
@@ -116,11 +118,11 @@ def problem(status: int, error: dict[str, Any]) -> Response:
     if status == NotAuthenticated.status:
         # Basic only for browsers: they then ask for the key.
         answer.headers["WWW-Authenticate"] = 'Basic realm="Tunesmith"' if _is_browser() else "Bearer"
-    if status in (Conflict.status, NoRoom.status):
+    if status in (Conflict.status, NoRoom.status, HTTPStatus.GATEWAY_TIMEOUT):
         # The openai client would send it twice more, and it cannot succeed.
         answer.headers["x-should-retry"] = "false"
-    if status == Unavailable.status:
-        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status == Unavailable.status or retry_after is not None:
+        answer.headers["Retry-After"] = str(retry_after or RETRY_AFTER_SECONDS)
     return answer
 
 

@@ -16,9 +16,12 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from gateway import body, generation
 from gateway.auth import project_id
+from gateway.eventstream import EventStream, Usage
 from gateway.http import request_id
-from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
-from gateway.replicas import Directory
+from gateway.patience import Client
+from gateway.proxy import Answer, Call, NoReplica, Proxy
+from gateway.replicas import Directory, beginning
+from gateway.wakeups import Asked
 from shared import asking, routing, sampling
 from shared.asking import CHAT, COMPLETIONS
 from shared.errors import ModelNotFound, NotFound, Unavailable
@@ -89,7 +92,7 @@ SCHEMAS = {CHAT: ChatRequest, COMPLETIONS: CompletionRequest}
 def make_proxy(services: Services) -> Proxy:
     """One for all routes that ask models: it knows what is in flight."""
     directory = Directory(lambda project_id: fleet(services.store, project_id), partial(version, services.store))
-    return Proxy(directory, make_client(), GatewayMeter(services.metrics))
+    return Proxy(directory, GatewayMeter(services.metrics), Asked(services.store.deployments.asked))
 
 
 def blueprint(services: Services, proxy: Proxy) -> Blueprint:
@@ -134,6 +137,7 @@ def make_call(
     path: str,
     project_id: str,
     request_id: str,
+    client: Client | None = None,
 ) -> Call:
     """What goes to the deployment: `raw` itself, unless something is said otherwise (`settled`). It is named by its own
     name: of a route's targets the one that was drawn."""
@@ -148,6 +152,8 @@ def make_call(
         include_usage=bool(options.get("include_usage")),
         request_id=request_id,
         user=_user(given),
+        prefix=beginning(given),
+        client=client or Client(),
     )
 
 
@@ -192,15 +198,25 @@ def _not_ready(deployment: Deployment) -> Unavailable:
 
 
 def ask(
-    services: Services, proxy: Proxy, path: str, given: dict[str, Any], raw: bytes, *, project_id: str, request_id: str
+    services: Services,
+    proxy: Proxy,
+    path: str,
+    given: dict[str, Any],
+    raw: bytes,
+    *,
+    project_id: str,
+    request_id: str,
+    client: Client | None = None,
 ) -> Answer:
-    """One request of any route, checked and sent; needs no request of Flask's. `raw`: the text of `given`."""
+    """One request of any route, checked and sent; needs no request of Flask's. `raw`: the text of `given`. `client`:
+    whose leaving ends it."""
     check(given, SCHEMAS[path])
     store, name = services.store, given["model"]
     if (deployment := proxy.find(project_id, name, _user(given))) is None:
         raise why_not(store, project_id, name)
     settled = generation.settled(store, project_id, given, deployment, path)
-    call = make_call(given, raw, deployment, settled, path=path, project_id=project_id, request_id=request_id)
+    named: dict[str, Any] = {"path": path, "project_id": project_id, "request_id": request_id, "client": client}
+    call = make_call(given, raw, deployment, settled, **named)
     try:
         return proxy.send(call)
     except NoReplica as error:
@@ -211,7 +227,9 @@ def _answer(services: Services, proxy: Proxy, path: str) -> Response:
     # Cached: read once more below, as the object that it is.
     raw = request.get_data(cache=True)
     given = body.json_object()
-    return _response(ask(services, proxy, path, given, raw, project_id=project_id(), request_id=request_id()))
+    client = Client.of(request.environ)
+    answer = ask(services, proxy, path, given, raw, project_id=project_id(), request_id=request_id(), client=client)
+    return _response(answer)
 
 
 def _user(given: dict[str, Any]) -> str:
@@ -219,8 +237,9 @@ def _user(given: dict[str, Any]) -> str:
 
 
 def _response(answer: Answer) -> Response:
-    # Bytes or an iterator with close(): the server calls it when the client is gone.
-    response = Response(answer.body, status=answer.status, content_type=answer.content_type)
+    # A stream goes to the server as it is: it carries it, or iterates over it and closes it when the client is gone.
+    carried = isinstance(answer.body, EventStream)
+    response = Response(answer.body, status=answer.status, content_type=answer.content_type, direct_passthrough=carried)
     if isinstance(answer.body, EventStream):
         response.headers["Cache-Control"] = "no-cache"
         # Proxies in front must not collect events.
@@ -239,5 +258,7 @@ _ANSWERS: dict[str, Any] = {
     },
     "422": {"description": "Fields out of range."},
     "404": {"description": "No model of that name."},
+    "429": {"description": "More requests are in flight than max_concurrent_requests: ask again after Retry-After."},
+    "504": {"description": "The replica was silent for longer than request_timeout_seconds."},
     "503": {"description": "Not deployed, or no replica is ready: ask again after Retry-After."},
 }

@@ -1,9 +1,9 @@
 """Carry one request to a ready replica of a model and its answer back, byte for byte.
 
-A request is sent to another replica only while the client has seen nothing of an answer. Events of a stream are passed
-on whole and never parsed: one that a dying replica left half written is dropped, and an error event follows, because
-the openai client takes an early end for a finished answer. Closing an `EventStream` closes the connection to vLLM,
-which ends that generation. Knows nothing of Flask (gateway/inference.py) and does not decide what may be sent.
+A request is sent to another replica only while the client has seen nothing of an answer. It waits while a deployment
+that rests wakes up, is refused where too many are in flight (gateway/congestion.py), and ends when its client leaves
+(gateway/patience.py). Streams are gateway/eventstream.py's. Knows nothing of Flask (gateway/inference.py) and does not
+decide what may be sent.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import httpx
-
+from gateway.congestion import Congestion, Limits, limits
+from gateway.eventstream import EventStream, TooSlow, Usage, usage
+from gateway.exchange import Exchange, Lost
+from gateway.patience import Client, TooLong
 from gateway.replicas import Balancer, Directory
 from shared import carried, routing
 from shared.errors import InvalidRequest, Unavailable
@@ -25,15 +27,10 @@ from shared.routing import Endpoint
 
 log = logging.getLogger(__name__)
 
-#: A replica is on our own network: one that takes longer to accept is gone.
-CONNECT_SECONDS = 2.0
-#: Longest silence of a replica: as long as the openai client itself waits.
-READ_SECONDS = 600.0
-#: vLLM's server closes idle connections after 5 s: one kept for less is never closed under our request.
-KEEP_ALIVE_SECONDS = 3.0
 #: A request that brings replicas down must not get to bring all of them down.
 MAX_TRIES = 3
-DONE = b"data: [DONE]"
+#: How often a request that waits for a replica looks for one.
+LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +52,15 @@ class Call:
     request_id: str = ""
     #: Whom it is for: a route sends all requests of one user to one target. Empty: not told.
     user: str = ""
+    #: What it may have in common with earlier ones (`replicas.beginning`).
+    prefix: str = ""
+    client: Client = field(default_factory=Client)
 
     def body_for(self, replica: Endpoint) -> bytes:
         if self.given is None and replica.served_name == self.model and not replica.carries:
             return self.body
         given = json.loads(self.body) if self.given is None else self.given
         return json.dumps(carried.into(given, replica.carries, self.path) | {"model": replica.served_name}).encode()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    #: None where the answer did not tell it.
-    prompt_tokens: int | None = None
-    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,202 +92,172 @@ class NoReplica(Unavailable):
     """No replica of this model is ready."""
 
 
-def make_client() -> httpx.Client:
-    """One pool for all threads of a gateway process, as many connections as there are requests."""
-    # It would log every request a second time.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    return httpx.Client(
-        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=None),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_ALIVE_SECONDS),
-        # Replicas are reached directly, whatever proxy the environment names.
-        trust_env=False,
-    )
+class NotKnown(Lost):
+    """A replica does not know the model by that name (any more): an adapter was unloaded. It answers to others."""
 
 
 class Proxy:
     """Sends calls to replicas: chooses one, tries another while nothing was answered, counts what came back."""
 
-    def __init__(self, directory: Directory, client: httpx.Client, meter: Meter, balancer: Balancer | None = None):
+    def __init__(
+        self,
+        directory: Directory,
+        meter: Meter,
+        asked: Callable[[str, str], None] = lambda project_id, deployment_id: None,
+        balancer: Balancer | None = None,
+    ):
+        """`asked` is told of each deployment that a request names."""
         self._directory = directory
-        self._client = client
         self._meter = meter
+        self._asked = asked
         self.balancer = balancer or Balancer()
+        self.congestion = Congestion()
 
     def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
         """The deployment that answers to `name` this time."""
-        return self._directory.find(project_id, name, user)
+        found = self._directory.find(project_id, name, user)
+        if found is not None and not self._place(project_id, found)[1]:
+            # It may have got ready since the ledger was read, a second ago.
+            self._directory.forget(project_id)
+            found = self._directory.find(project_id, name, user)
+        return found
 
     def send(self, call: Call) -> Answer:
-        """Raises NoReplica when none is ready, Unavailable when those that were tried failed, InvalidRequest when vLLM
-        refuses the request."""
+        """Raises NoReplica when none is ready, Overloaded when too many requests are in flight, Unavailable when the
+        replicas that were tried failed, TooSlow, InvalidRequest when vLLM refuses the request, ClientGone."""
+        call.client.drain.check()
+        if (deployment := self.find(call.project_id, call.model, call.user)) is None:
+            raise NoReplica(f"nothing answers to {call.model!r}")
+        self._asked(call.project_id, deployment.id)
+        host, there = self._place(call.project_id, deployment)
+        bounds = limits(host.spec)
+        self.congestion.enter(host.id, bounds, there, call.model)
+        answer: Answer | None = None
+        try:
+            self._awake(call, deployment, bounds)
+            answer = self._try_replicas(call, deployment, host, bounds)
+            return answer
+        finally:
+            self.congestion.began()
+            if answer is None or not isinstance(answer.body, EventStream):
+                self.congestion.leave(host.id, answered=answer is not None)
+
+    def _place(self, project_id: str, deployment: Deployment) -> tuple[Deployment, Sequence[Endpoint]]:
+        """Whose replicas answer for it, and those that are ready."""
+        fleet = self._directory.fleet(project_id)
+        host = next((one for one in fleet.deployments if one.id == deployment.host_id), deployment)
+        return host, routing.endpoints(fleet, deployment)
+
+    def _awake(self, call: Call, deployment: Deployment, bounds: Limits) -> None:
+        """Waits while the deployment wakes up. Raises NoReplica where that takes too long, or it does not."""
+        until = time.monotonic() + bounds.queue.wake_timeout_seconds
+        while True:
+            host, there = self._place(call.project_id, deployment)
+            if there:
+                return
+            if not is_waking(host) or time.monotonic() > until:
+                raise NoReplica(f"no replica of {call.model!r} is ready")
+            self._asked(call.project_id, deployment.id)
+            call.client.pause(LOOK_SECONDS)
+
+    def _try_replicas(self, call: Call, deployment: Deployment, host: Deployment, bounds: Limits) -> Answer:
         tried: set[str] = set()
-        deployment = self._directory.find(call.project_id, call.model, call.user)
-        while deployment and len(tried) < MAX_TRIES and (replica := self._choose(call, deployment, tried)) is not None:
+        while len(tried) < MAX_TRIES:
+            _, there = self._place(call.project_id, deployment)
+            if (replica := self.balancer.take(there, tried, call.prefix)) is None:
+                break
             tried.add(replica.id)
             try:
-                return self._ask(replica, call)
-            except httpx.ReadTimeout as error:
-                raise Unavailable(
-                    "the replica of {model!r} did not answer in {seconds:.0f} s",
-                    model=call.model,
-                    seconds=READ_SECONDS,
-                ) from error
-            except httpx.TransportError as error:
+                return self._ask(replica, call, host.id, bounds.queue.request_timeout_seconds)
+            except TooLong as error:
+                text = "the replica of {model!r} did not answer in {seconds:.0f} s (request_timeout_seconds)"
+                seconds = bounds.queue.request_timeout_seconds
+                raise TooSlow(text, model=call.model, seconds=seconds) from error
+            except Lost as error:
                 self._leave_out(replica, call, error)
-        if tried:
-            raise Unavailable(
-                "the replica of {model!r} went away before it answered; it is being replaced", model=call.model
-            )
-        raise NoReplica(f"no replica of {call.model!r} is ready")
-
-    def _choose(self, call: Call, deployment: Deployment, tried: set[str]) -> Endpoint | None:
-        return self.balancer.take(routing.endpoints(self._directory.fleet(call.project_id), deployment), tried)
+        if not tried:
+            raise NoReplica(f"no replica of {call.model!r} is ready")
+        text = "the replica of {model!r} went away before it answered; it is being replaced"
+        raise Unavailable(text, model=call.model)
 
     def _leave_out(self, replica: Endpoint, call: Call, error: Exception) -> None:
-        self.balancer.eject(replica)
+        if not isinstance(error, NotKnown):
+            self.balancer.eject(replica)
         self._directory.forget(call.project_id)
-        log.warning(
-            "Replica %s failed before its first byte: %s",
-            replica.id,
-            error or type(error).__name__,
-            extra={"replica_id": replica.id, "request_id": call.request_id, "model": call.model},
-        )
+        extra = {"replica_id": replica.id, "request_id": call.request_id, "model": call.model}
+        log.warning("Replica %s failed before its first byte: %s", replica.id, error, extra=extra)
 
-    def _ask(self, replica: Endpoint, call: Call) -> Answer:
+    def _ask(self, replica: Endpoint, call: Call, key: str, seconds: float) -> Answer:
         """The replica is given back when its answer is complete: at once here, by the stream otherwise."""
         handed_on = False
-        started_at = time.monotonic()
-        response: httpx.Response | None = None
+        exchange: Exchange | None = None
         try:
-            response = self._client.send(self._request(replica, call), stream=True)
-            _check(response, call)
+            began = time.monotonic()
+            body = call.body_for(replica)
+            exchange = Exchange(replica.url, call.path, body, _headers(replica, call), call.client, seconds)
+            exchange.head()
+            _check(exchange, call)
             if call.stream:
-                answer = self._begin_stream(replica, call, response, started_at)
+                answer = self._begin_stream(exchange, replica, call, key, seconds, began)
                 handed_on = True
                 return answer
-            body = response.read()
-            self._meter.finished(call.model, _usage(body))
-            return Answer(status=response.status_code, content_type=_content_type(response), body=body)
+            whole = _whole(exchange)
+            self._meter.finished(call.model, usage(whole))
+            return Answer(status=exchange.status, content_type=exchange.content_type, body=whole)
         finally:
             if not handed_on:
-                if response is not None:
-                    response.close()
+                if exchange is not None:
+                    exchange.close()
                 self.balancer.give_back(replica)
 
-    def _request(self, replica: Endpoint, call: Call) -> httpx.Request:
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "X-Request-Id": call.request_id}
-        if replica.api_key:
-            headers["Authorization"] = f"Bearer {replica.api_key}"
-        body = call.body_for(replica)
-        return self._client.build_request("POST", f"{replica.url}{call.path}", content=body, headers=headers)
-
-    def _begin_stream(self, replica: Endpoint, call: Call, response: httpx.Response, started_at: float) -> Answer:
+    def _begin_stream(
+        self, exchange: Exchange, replica: Endpoint, call: Call, key: str, seconds: float, began: float
+    ) -> Answer:
         """Waits for the first bytes: until they are there another replica could still be asked."""
-        chunks = response.iter_raw()
-        first = next(chunks, b"")
+        first = exchange.read()
         if not first:
-            raise httpx.RemoteProtocolError("it ended the stream before its first event")
-        self._meter.first_token(call.model, time.monotonic() - started_at)
+            raise Lost("it ended the stream before its first event")
+        self._meter.first_token(call.model, time.monotonic() - began)
 
         def finished(usage: Usage) -> None:
             self.balancer.give_back(replica)
+            self.congestion.leave(key, answered=True)
             self._meter.finished(call.model, usage)
 
-        stream = EventStream(response, first, chunks, call, finished)
-        return Answer(status=response.status_code, content_type=_content_type(response), body=stream)
+        stream = EventStream(
+            exchange, first, model=call.model, request_id=call.request_id, seconds=seconds,
+            include_usage=call.include_usage, finished=finished,
+        )  # fmt: skip
+        return Answer(status=exchange.status, content_type=exchange.content_type, body=stream)
 
 
-class EventStream:
-    """Whole server-sent events as they come from a replica. An iterator of its own, not a generator: a generator that
-    was closed before its first step would not run its `finally`, and the connection would stay."""
-
-    def __init__(
-        self,
-        response: httpx.Response,
-        first: bytes,
-        chunks: Iterator[bytes],
-        call: Call,
-        finished: Callable[[Usage], None],
-    ):
-        self._response = response
-        self._first: bytes | None = first
-        self._chunks = chunks
-        self._call = call
-        self._finished = finished
-        self._pending = b""
-        self._num_events = 0
-        self._usage: Usage | None = None
-        self._done = False
-        self._closed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._closed:
-            raise StopIteration
-        try:
-            while not (events := self._whole_events(self._read())):
-                pass
-        except StopIteration:
-            self.close()
-            if self._done:
-                raise
-            return _lost(self._call)
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            log.warning("A stream broke: %s", error, extra={"request_id": self._call.request_id})
-            self.close()
-            return _lost(self._call)
-        self._look(events)
-        return events
-
-    def close(self) -> None:
-        """Ends the generation in vLLM if it is still running."""
-        if self._closed:
-            return
-        self._closed = True
-        self._response.close()
-        self._finished(self._usage or Usage(completion_tokens=self._num_events))
-
-    def _read(self) -> bytes:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
-        return next(self._chunks)
-
-    def _whole_events(self, chunk: bytes) -> bytes:
-        """`chunk` up to the end of its last whole event, after what was left before."""
-        if not self._pending and chunk.endswith(b"\n\n"):
-            return chunk
-        data = self._pending + chunk
-        end = data.rfind(b"\n\n") + 2
-        if end == 1:
-            end = 0
-        self._pending = data[end:]
-        return data[:end]
-
-    def _look(self, events: bytes) -> None:
-        """Without `include_usage` every event counts as one token: vLLM sends one per step of its engine, so this is
-        the number to within the first (role) and the last event. No JSON is parsed for it."""
-        self._num_events += events.count(b"\n\n")
-        if DONE in events:
-            self._done = True
-            self._num_events -= 1
-        if self._call.include_usage and b'"usage":{' in events:
-            for event in events.split(b"\n\n"):
-                if b'"usage":{' in event:
-                    self._usage = _usage(event.removeprefix(b"data: "))
+def is_waking(deployment: Deployment) -> bool:
+    """Whether replicas of it are on their way because it was asked for, or because it changes its version: not the
+    first start of a deployment, which takes minutes and whose user knows."""
+    rests = deployment.num_wanted is not None or deployment.spec.get("idle_timeout_seconds") is not None
+    return deployment.status in ("pending", "starting", "stopping", "idle") and (rests or deployment.generation > 1)
 
 
-def _check(response: httpx.Response, call: Call) -> None:
+def _headers(replica: Endpoint, call: Call) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "X-Request-Id": call.request_id}
+    return headers | ({"Authorization": f"Bearer {replica.api_key}"} if replica.api_key else {})
+
+
+def _whole(exchange: Exchange) -> bytes:
+    return b"".join(iter(exchange.read, b""))
+
+
+def _check(exchange: Exchange, call: Call) -> None:
     """Turns a refusal by vLLM into our own error, whose envelope clients know."""
-    if response.status_code < 400:
+    if exchange.status < 400:
         return
-    if response.status_code in (401, 403, 404):
-        # Another server on a port that was freed, or one that serves other models than its row says.
-        raise httpx.RemoteProtocolError(f"it answered {response.status_code}")
-    message, field = _refusal(response.read())
-    if response.status_code >= 500:
+    if exchange.status == 404:
+        raise NotKnown("it does not know the model")
+    if exchange.status in (401, 403):
+        # Another server on a port that was freed.
+        raise Lost(f"it answered {exchange.status}")
+    message, field = _refusal(_whole(exchange))
+    if exchange.status >= 500:
         raise Unavailable("the replica of {model!r} failed: {message}", model=call.model, message=message)
     raise InvalidRequest(message, field=field)
 
@@ -305,26 +268,3 @@ def _refusal(body: bytes) -> tuple[str, str | None]:
         return str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError, AttributeError):
         return body.decode(errors="replace")[:1000], None
-
-
-def _usage(body: bytes) -> Usage:
-    try:
-        told: dict[str, Any] = json.loads(body)["usage"]
-        return Usage(prompt_tokens=told["prompt_tokens"], completion_tokens=told.get("completion_tokens") or 0)
-    except (ValueError, KeyError, TypeError):
-        return Usage()
-
-
-def _content_type(response: httpx.Response) -> str:
-    return str(response.headers.get("content-type", "application/json"))
-
-
-def _lost(call: Call) -> bytes:
-    """An event that makes the openai client raise; without it a broken stream would look like a short answer."""
-    error = {
-        "message": f"the replica of {call.model!r} went away while it answered; send the request again",
-        "type": "server_error",
-        "param": None,
-        "code": "upstream_lost",
-    }
-    return b"data: " + json.dumps({"error": error}).encode() + b"\n\n"

@@ -1,16 +1,21 @@
 """Which replica answers next: what the ledger says runs (kept for a second), least busy first, broken ones left out.
 
+Among replicas that are about equally busy those requests go to the same one which begin alike: it has the keys and
+values of that beginning in its cache (vLLM's prefix caching) and reads only what is new, e.g. the last turn.
+
 Does not talk to replicas (gateway/proxy.py) and does not start any (inference_worker).
 """
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from shared import routing, sharing
 from shared.records import Deployment
@@ -20,6 +25,10 @@ from shared.routing import Endpoint, Fleet
 CACHE_SECONDS = 1.0
 #: How long a replica that refused a connection is left alone; its worker needs about that long to notice and say so.
 EJECT_SECONDS = 5.0
+#: Requests that a replica may have more than the least busy one and still get those that begin like earlier ones.
+SLACK = 2.0
+#: Of the beginning: as much tells conversations apart, and less of it alike is not worth a busier replica.
+PREFIX_CHARS, LEAST_PREFIX_CHARS = 4096, 512
 
 
 class Directory:
@@ -84,14 +93,22 @@ class Balancer:
         self._in_flight: Counter[str] = Counter()
         self._ejected_until: dict[str, float] = {}
 
-    def take(self, replicas: Sequence[Endpoint], tried: Collection[str] = ()) -> Endpoint | None:
-        """The least busy replica, counted as busy with one more until `give_back`; None when none is left."""
+    def take(self, replicas: Sequence[Endpoint], tried: Collection[str] = (), prefix: str = "") -> Endpoint | None:
+        """The least busy replica, or of those that are hardly busier the one that gets what begins with `prefix`; it
+        counts as busy with one more until `give_back`. None when none is left."""
         with self._lock:
             now = self._clock()
             usable = [r for r in replicas if r.id not in tried and self._ejected_until.get(r.id, now) <= now]
             if not usable:
                 return None
-            chosen = min(usable, key=lambda replica: (replica.load + self._in_flight[replica.id], replica.id))
+            busy = {replica.id: replica.load + self._in_flight[replica.id] for replica in usable}
+            if prefix:
+                most = min(busy.values()) + SLACK
+                # The highest random weight: with one replica more or less the others keep their share.
+                near = [replica for replica in usable if busy[replica.id] <= most]
+                chosen = max(near, key=lambda replica: sharing.fraction(prefix, replica.id))
+            else:
+                chosen = min(usable, key=lambda replica: (busy[replica.id], replica.id))
             self._in_flight[chosen.id] += 1
             return chosen
 
@@ -110,3 +127,13 @@ class Balancer:
     def num_in_flight(self, replica_id: str) -> int:
         with self._lock:
             return self._in_flight[replica_id]
+
+
+def beginning(given: Mapping[str, Any]) -> str:
+    """What a request has in common with those whose keys and values it could use; empty where that is too little.
+
+    Of a conversation the first two messages: they stay the same from turn to turn.
+    """
+    asked = given.get("prompt") if "messages" not in given else given["messages"][:2]
+    text = asked if isinstance(asked, str) else json.dumps(asked)
+    return text[:PREFIX_CHARS] if len(text) >= LEAST_PREFIX_CHARS else ""

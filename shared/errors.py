@@ -11,6 +11,8 @@ TunesmithError
     ModelNotFound           404  no model of that name answers
   Conflict                  409
   TooLarge                  413
+  ClientGone                499  the client left before it was answered (gateway/patience.py)
+  Overloaded                429  more requests are in flight than may be (gateway/congestion.py)
   Unavailable               503  a replica or a part of the platform is not there yet
   ModelNotLoaded            ---  a model's files cannot be loaded
   LeaseLost                 ---  another attempt holds the job: write nothing, kill the child
@@ -55,6 +57,8 @@ class TunesmithError(Exception):
     code: ClassVar[str] = "server_error"
     type: ClassVar[str] = "server_error"
     retryable: ClassVar[bool] = False
+    #: When asking again is worth while; None: nothing is known about that.
+    retry_after_seconds: int | None = None
 
     def __init__(
         self,

@@ -109,6 +109,8 @@ class Settings:
     #: that wants more fails by itself and its job goes on with less; without a limit the kernel kills somebody. What is
     #: mapped counts, used or not: the libraries alone take 0.5 to 2 GiB, more with many cores.
     process_memory_gib: float = 0.0
+    #: How long a gateway that shall end lets open streams go on; new requests are answered with 503 meanwhile.
+    drain_seconds: float = 10.0
     #: How long a vLLM server may take until it answers /health.
     replica_start_seconds: float = 900.0
     #: Memory for vLLM's KV cache per replica on machines without a GPU, GiB.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from shared.settings import Settings
 
-#: How long beat, gateway and broker may take to end after SIGTERM; the gateway's open streams are cut then.
+#: How long beat and broker may take to end after SIGTERM.
 GRACE_SECONDS = 15.0
 
 
@@ -38,7 +38,8 @@ def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]
         ("export", "export_worker.tasks", "export,push", 0, job_seconds),
         ("generate", "inference_worker.tasks", "generate", 0, job_seconds),
     ]
-    made = [Service(name="gateway", argv=_gunicorn(), rank=2)]
+    grace = settings.drain_seconds + GRACE_SECONDS / 3
+    made = [Service(name="gateway", argv=_gunicorn(), rank=2, grace_seconds=grace)]
     for name, module, queue, rank, seconds in celery:
         env = _metrics(metrics_ports[name])
         made.append(Service(name=name, argv=_celery(name, module, queue), env=env, rank=rank, grace_seconds=seconds))

@@ -13,6 +13,7 @@ from shared.spec import deploy_generation
 from shared.spec.deploy_adapters import AdapterServing
 from shared.spec.deploy_generation import Answering
 from shared.spec.deploy_hosting import Hosting
+from shared.spec.deploy_queue import DeployQueue
 from shared.spec.deploy_scaling import Scaling
 from shared.tongues import Text
 
@@ -101,6 +102,7 @@ class DeploySpec:
     )
     seed: int = param(0, "Seed of the server.", minimum=0, maximum=2**32 - 1, source="vLLM")
     trust_remote_code: bool = param(False, "Whether the model may bring Python code of its own.")
+    queue: DeployQueue = group(DeployQueue)
 
     @property
     def served(self) -> str:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Errors whose message is a template, with its values beside it.
 ERRORS = (
     "InvalidRequest", "InvalidJson", "InvalidYaml", "InvalidJobState", "NotAllowed", "NotFound", "Conflict", "TooLarge",
-    "Unavailable", "ModelNotFound",
+    "Unavailable", "ModelNotFound", "Overloaded", "TooSlow",
 )  # fmt: skip
 #: Callable -> places of its arguments that are sentences.
 SAID = {

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import httpx
 import pytest
 
-from gateway.proxy import Answer, Call, EventStream, NoReplica, Proxy, Usage, make_client
+from gateway.eventstream import EventStream, Usage
+from gateway.proxy import Answer, Call, NoReplica, Proxy
 from gateway.replicas import CACHE_SECONDS, EJECT_SECONDS, Balancer, Directory
 from shared.errors import InvalidRequest, Unavailable
 from shared.routing import Endpoint, Fleet
@@ -36,12 +35,6 @@ class Recorder:
 
 
 @pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with make_client() as client:
-        yield client
-
-
-@pytest.fixture
 def meter() -> Recorder:
     return Recorder()
 
@@ -50,9 +43,9 @@ def at(id: str, url: str, load: float = 0.0) -> Endpoint:
     return Endpoint(id=id, url=url, api_key="secret", served_name=MODEL, load=load)
 
 
-def proxy_to(client: httpx.Client, meter: Recorder, *there: Endpoint, name: str = MODEL) -> Proxy:
+def proxy_to(meter: Recorder, *there: Endpoint, name: str = MODEL) -> Proxy:
     replicas = [replica(one.id, one.url, one.served_name, load=one.load) for one in there]
-    return Proxy(Directory(lambda project_id: Fleet(deployments=[deployment(name, replicas)])), client, meter)
+    return Proxy(Directory(lambda project_id: Fleet(deployments=[deployment(name, replicas)])), meter)
 
 
 def call(*, stream: bool = False, include_usage: bool = False, body: bytes = b"{}", model: str = MODEL) -> Call:
@@ -67,10 +60,10 @@ def streamed(answer: Answer) -> bytes:
     return b"".join(answer.body)
 
 
-def test_the_body_reaches_the_replica_unchanged_and_with_its_key(client: httpx.Client, meter: Recorder) -> None:
+def test_the_body_reaches_the_replica_unchanged_and_with_its_key(meter: Recorder) -> None:
     answer_body = b'{"usage":{"prompt_tokens":7,"completion_tokens":3},  "model": "x"}'
     with serving(Upstream(body=answer_body)) as upstream:
-        answer = proxy_to(client, meter, at("a", upstream.url)).send(call(body=b'{ "top_k" : 5}'))
+        answer = proxy_to(meter, at("a", upstream.url)).send(call(body=b'{ "top_k" : 5}'))
 
     assert answer.body == answer_body
     [seen] = upstream.requests
@@ -81,17 +74,17 @@ def test_the_body_reaches_the_replica_unchanged_and_with_its_key(client: httpx.C
     assert meter.usages == [Usage(prompt_tokens=7, completion_tokens=3)]
 
 
-def test_the_model_is_asked_for_under_the_name_that_its_replica_knows(client: httpx.Client, meter: Recorder) -> None:
+def test_the_model_is_asked_for_under_the_name_that_its_replica_knows(meter: Recorder) -> None:
     with serving(Upstream(body=b"{}")) as upstream:
-        proxy = proxy_to(client, meter, at("a", upstream.url), name="bot")
+        proxy = proxy_to(meter, at("a", upstream.url), name="bot")
         proxy.send(call(body=b'{"model": "bot", "top_k": 5}', model="bot"))
     assert json.loads(upstream.requests[0]["body"]) == {"model": MODEL, "top_k": 5}
 
 
-def test_a_stream_passes_unchanged_and_its_events_are_counted(client: httpx.Client, meter: Recorder) -> None:
+def test_a_stream_passes_unchanged_and_its_events_are_counted(meter: Recorder) -> None:
     pieces: list[bytes | int] = [event("a"), event("b"), event("c"), DONE]
     with serving(Upstream(pieces=pieces)) as upstream:
-        proxy = proxy_to(client, meter, at("a", upstream.url))
+        proxy = proxy_to(meter, at("a", upstream.url))
         answer = proxy.send(call(stream=True))
         assert proxy.balancer.num_in_flight("a") == 1
         body = streamed(answer)
@@ -103,11 +96,11 @@ def test_a_stream_passes_unchanged_and_its_events_are_counted(client: httpx.Clie
     assert proxy.balancer.num_in_flight("a") == 0
 
 
-def test_events_cut_anywhere_by_the_network_arrive_whole(client: httpx.Client, meter: Recorder) -> None:
+def test_events_cut_anywhere_by_the_network_arrive_whole(meter: Recorder) -> None:
     whole = event("one") + event("two") + DONE
     pieces: list[bytes | int] = [whole[i : i + 7] for i in range(0, len(whole), 7)]
     with serving(Upstream(pieces=pieces)) as upstream:
-        answer = proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True))
+        answer = proxy_to(meter, at("a", upstream.url)).send(call(stream=True))
         assert isinstance(answer.body, EventStream)
         parts = list(answer.body)
 
@@ -115,21 +108,19 @@ def test_events_cut_anywhere_by_the_network_arrive_whole(client: httpx.Client, m
     assert all(part.startswith(b"data: ") and part.endswith(b"\n\n") for part in parts)
 
 
-def test_usage_is_read_from_the_stream_where_the_client_asked_for_it(client: httpx.Client, meter: Recorder) -> None:
+def test_usage_is_read_from_the_stream_where_the_client_asked_for_it(meter: Recorder) -> None:
     last = event("", usage={"prompt_tokens": 11, "completion_tokens": 42, "total_tokens": 53})
     with serving(Upstream(pieces=[event("a", usage=None), last, DONE])) as upstream:
-        streamed(proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True, include_usage=True)))
+        streamed(proxy_to(meter, at("a", upstream.url)).send(call(stream=True, include_usage=True)))
 
     assert meter.usages == [Usage(prompt_tokens=11, completion_tokens=42)]
 
 
 @pytest.mark.parametrize("half", [b"", b'data: {"choices":[{"de'])
-def test_a_replica_lost_in_mid_stream_ends_with_an_error_event(
-    client: httpx.Client, meter: Recorder, half: bytes
-) -> None:
+def test_a_replica_lost_in_mid_stream_ends_with_an_error_event(meter: Recorder, half: bytes) -> None:
     pieces: list[bytes | int] = [event("a"), *([half] if half else []), 0]
     with serving(Upstream(pieces=pieces)) as upstream:
-        body = streamed(proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True)))
+        body = streamed(proxy_to(meter, at("a", upstream.url)).send(call(stream=True)))
 
     first, second, rest = body.split(b"\n\n")
     assert first + b"\n\n" == event("a")
@@ -138,19 +129,17 @@ def test_a_replica_lost_in_mid_stream_ends_with_an_error_event(
     assert b"id:" not in body.replace(b'"id":', b"") and b"retry:" not in body
 
 
-def test_a_stream_that_ends_in_good_order_but_without_done_is_not_taken_for_finished(
-    client: httpx.Client, meter: Recorder
-) -> None:
+def test_a_stream_that_ends_in_good_order_but_without_done_is_not_taken_for_finished(meter: Recorder) -> None:
     with serving(Upstream(pieces=[event("a")])) as upstream:
-        body = streamed(proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True)))
+        body = streamed(proxy_to(meter, at("a", upstream.url)).send(call(stream=True)))
 
     assert b"upstream_lost" in body
 
 
-def test_closing_the_stream_hangs_up_on_the_replica(client: httpx.Client, meter: Recorder) -> None:
+def test_closing_the_stream_hangs_up_on_the_replica(meter: Recorder) -> None:
     many: list[bytes | int] = [event("x")] * 500
     with serving(Upstream(pieces=many, pause_seconds=0.01)) as upstream:
-        proxy = proxy_to(client, meter, at("a", upstream.url))
+        proxy = proxy_to(meter, at("a", upstream.url))
         answer = proxy.send(call(stream=True))
         assert isinstance(answer.body, EventStream)
         answer.body.close()  # before its first step: what a server does when the client is gone already
@@ -160,45 +149,45 @@ def test_closing_the_stream_hangs_up_on_the_replica(client: httpx.Client, meter:
     assert list(answer.body) == []
 
 
-def test_another_replica_answers_when_one_refuses_the_connection(client: httpx.Client, meter: Recorder) -> None:
+def test_another_replica_answers_when_one_refuses_the_connection(meter: Recorder) -> None:
     with serving(Upstream(body=b'{"ok":1}')) as upstream:
         dead = at("a", f"http://127.0.0.1:{closed_port()}")
-        proxy = proxy_to(client, meter, dead, at("b", upstream.url, load=9))
+        proxy = proxy_to(meter, dead, at("b", upstream.url, load=9))
         assert proxy.send(call()).body == b'{"ok":1}'
         assert proxy.balancer.take([dead]) is None  # left out for a while
 
 
-def test_another_replica_answers_when_one_dies_before_its_first_event(client: httpx.Client, meter: Recorder) -> None:
+def test_another_replica_answers_when_one_dies_before_its_first_event(meter: Recorder) -> None:
     with serving(Upstream(pieces=[0])) as dying, serving(Upstream(pieces=[event("a"), DONE])) as healthy:
-        proxy = proxy_to(client, meter, at("a", dying.url), at("b", healthy.url, load=9))
+        proxy = proxy_to(meter, at("a", dying.url), at("b", healthy.url, load=9))
         assert streamed(proxy.send(call(stream=True))) == event("a") + DONE
 
 
-def test_a_stranger_on_the_port_of_a_replica_is_left_out(client: httpx.Client, meter: Recorder) -> None:
+def test_a_stranger_on_the_port_of_a_replica_is_left_out(meter: Recorder) -> None:
     refusing = Upstream(status=401, body=b'{"error":"Unauthorized"}')
     with serving(refusing) as stranger, pytest.raises(Unavailable) as caught:
-        proxy_to(client, meter, at("a", stranger.url)).send(call())
+        proxy_to(meter, at("a", stranger.url)).send(call())
     assert not isinstance(caught.value, NoReplica)
 
 
-def test_a_request_brings_down_three_replicas_at_most(client: httpx.Client, meter: Recorder) -> None:
+def test_a_request_brings_down_three_replicas_at_most(meter: Recorder) -> None:
     dead = [at(str(i), f"http://127.0.0.1:{closed_port()}") for i in range(4)]
-    proxy = proxy_to(client, meter, *dead)
+    proxy = proxy_to(meter, *dead)
     with pytest.raises(Unavailable):
         proxy.send(call())
     assert sum(proxy.balancer.take([replica]) is not None for replica in dead) == 1
 
 
-def test_without_a_replica_of_that_name_there_is_none(client: httpx.Client, meter: Recorder) -> None:
-    proxy = proxy_to(client, meter, at("a", "http://127.0.0.1:1"), name="other")
+def test_without_a_replica_of_that_name_there_is_none(meter: Recorder) -> None:
+    proxy = proxy_to(meter, at("a", "http://127.0.0.1:1"), name="other")
     with pytest.raises(NoReplica):
         proxy.send(call())
 
 
-def test_what_vllm_refuses_is_told_in_our_envelope_with_the_field(client: httpx.Client, meter: Recorder) -> None:
+def test_what_vllm_refuses_is_told_in_our_envelope_with_the_field(meter: Recorder) -> None:
     body = b'{"error":{"message":"maximum context length is 64","type":"BadRequestError","param":"prompt","code":400}}'
     with serving(Upstream(status=400, body=body)) as upstream, pytest.raises(InvalidRequest) as caught:
-        proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True))
+        proxy_to(meter, at("a", upstream.url)).send(call(stream=True))
     assert caught.value.field == "prompt"
     assert "maximum context length" in caught.value.message
 
@@ -231,9 +220,9 @@ def test_the_least_busy_replica_is_taken_and_a_broken_one_comes_back() -> None:
     assert balancer.take([busy, idle]) is idle
 
 
-def test_a_slow_stream_is_passed_on_event_by_event(client: httpx.Client, meter: Recorder) -> None:
+def test_a_slow_stream_is_passed_on_event_by_event(meter: Recorder) -> None:
     with serving(Upstream(pieces=[event("a"), event("b"), DONE], pause_seconds=0.15)) as upstream:
-        answer = proxy_to(client, meter, at("a", upstream.url)).send(call(stream=True))
+        answer = proxy_to(meter, at("a", upstream.url)).send(call(stream=True))
         assert isinstance(answer.body, EventStream)
         times = []
         for _ in answer.body:

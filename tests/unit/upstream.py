@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,11 +30,15 @@ class Upstream:
     pieces: list[bytes | int] = field(default_factory=list)
     #: Pause before each piece after the first, seconds.
     pause_seconds: float = 0.0
+    #: Pause before the answer, seconds: the other side's leaving is noticed meanwhile.
+    thinks_seconds: float = 0.0
+    #: Pieces that were written.
+    num_sent: int = 0
     port: int = 0
     #: What it answers to a request's body instead: status and body; None: it breaks the connection.
     reply: Callable[[dict[str, Any]], tuple[int, bytes] | None] | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
-    #: Set when the other side closed the connection in mid-stream.
+    #: Set when the other side closed the connection in mid-stream, or before the answer.
     hung_up: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -58,7 +62,10 @@ def serving(upstream: Upstream) -> Iterator[Upstream]:
 
         def do_POST(self) -> None:
             body = upstream.seen(self)
-            if upstream.pieces:
+            if left(self.connection, upstream.thinks_seconds):
+                upstream.hung_up.set()
+                self.close_connection = True
+            elif upstream.pieces:
                 stream(self, upstream)
             elif upstream.reply is None or not body:
                 whole(self, *upstream.answers.get(self.path, (upstream.status, upstream.body)))
@@ -104,10 +111,17 @@ def stream(handler: BaseHTTPRequestHandler, upstream: Upstream) -> None:
                 return
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             handler.wfile.flush()
-            time.sleep(upstream.pause_seconds)
+            upstream.num_sent += 1
+            if left(handler.connection, upstream.pause_seconds):
+                raise ConnectionResetError
         handler.wfile.write(b"0\r\n\r\n")
     except (BrokenPipeError, ConnectionResetError):
         upstream.hung_up.set()
+
+
+def left(connection: socket.socket, seconds: float) -> bool:
+    """Whether the other side closes the connection within that time."""
+    return bool(seconds and select.select([connection], [], [], seconds)[0] and not connection.recv(1, socket.MSG_PEEK))
 
 
 def closed_port() -> int:

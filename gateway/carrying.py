@@ -1,0 +1,203 @@
+"""Streams carried by one loop instead of a thread each: what a replica sends goes to its client as both are ready.
+
+A client that reads slowly holds up its own replica's socket and nobody else: while more than `HIGH_BYTES` wait for it
+nothing more is read for it. One that leaves is noticed at once, also between two tokens, and its generation ends. The
+loop is the server's own (gateway/gunicorn_worker.py); nothing here waits, and nothing here is called by two threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gateway.patience import ShuttingDown
+from shared.errors import TunesmithError
+
+#: More than this waits for the client: no more is read from the replica, until there is less than the second.
+HIGH_BYTES, LOW_BYTES = 256 * 1024, 64 * 1024
+LAST_CHUNK = b"0\r\n\r\n"
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Source(Protocol):
+    """What is carried, e.g. an `EventStream`."""
+
+    #: Longest silence of it, and of a client that does not read.
+    seconds: float
+    #: Nothing follows any more.
+    ended: bool
+
+    def fileno(self) -> int: ...
+    def receive(self) -> bytes: ...
+    def cut(self, why: TunesmithError) -> bytes: ...
+    def silence(self) -> TunesmithError: ...
+    def close(self) -> None: ...
+
+
+class Carrier:
+    """All streams of a server that its loop carries."""
+
+    def __init__(self, selector: selectors.BaseSelector):
+        """Whoever selects calls the data of each key with its file object."""
+        self._selector = selector
+        self._carried: set[Carried] = set()
+        self._looked_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._carried)
+
+    def carry(self, source: Source, client: socket.socket, chunked: bool, done: Callable[[bool], None]) -> None:
+        """`done`: with whether all of it reached the client, whose socket is then left to the caller."""
+        client.setblocking(False)
+        carried = Carried(source, client, chunked, self._selector, lambda ok: self._finish(carried, ok, done))
+        self._carried.add(carried)
+        carried.begin()
+
+    def look(self) -> None:
+        """Ends streams that have been silent for too long, and those of clients that do not read; cheap to call."""
+        now = time.monotonic()
+        if now - self._looked_at < 1.0:
+            return
+        self._looked_at = now
+        for carried in list(self._carried):
+            carried.look(now)
+
+    def cut(self) -> None:
+        """Ends all streams in good order."""
+        for carried in list(self._carried):
+            carried.end(ShuttingDown())
+
+    def _finish(self, carried: Carried, ok: bool, done: Callable[[bool], None]) -> None:
+        self._carried.discard(carried)
+        done(ok)
+
+
+class Carried:
+    """One stream between its two sockets."""
+
+    def __init__(
+        self,
+        source: Source,
+        client: socket.socket,
+        chunked: bool,
+        selector: selectors.BaseSelector,
+        done: Callable[[bool], None],
+    ):
+        self._source = source
+        self._client = client
+        self._chunked = chunked
+        self._selector = selector
+        self._done = done
+        self._out = bytearray()
+        #: Its last chunk is among `_out`.
+        self._is_sealed = False
+        self._is_over = False
+        #: What the selector waits for, per side.
+        self._waits = {True: 0, False: 0}
+        #: The client sent something ahead: whether it left is then seen by writing only.
+        self._is_ahead = False
+        self._moved_at = time.monotonic()
+
+    def begin(self) -> None:
+        self._take()
+
+    def look(self, now: float) -> None:
+        if now - self._moved_at <= self._source.seconds:
+            return
+        if self._out:
+            self._finish(False)
+        else:
+            self.end(self._source.silence())
+
+    def end(self, why: TunesmithError) -> None:
+        if not self._source.ended:
+            self._put(self._source.cut(why))
+            self._flush()
+
+    def _on_source(self, _: Any) -> None:
+        if not self._is_over:
+            self._take()
+
+    def _on_client(self, _: Any) -> None:
+        if self._is_over or not self._is_there():
+            return
+        self._flush()
+
+    def _take(self) -> None:
+        """What the replica has sent goes out as far as the client takes it."""
+        if events := self._source.receive():
+            self._put(events)
+        self._flush()
+
+    def _put(self, events: bytes) -> None:
+        self._moved_at = time.monotonic()
+        self._out += b"%x\r\n%b\r\n" % (len(events), events) if self._chunked and events else events
+
+    def _flush(self) -> None:
+        if self._source.ended and not self._is_sealed:
+            self._is_sealed = True
+            self._out += LAST_CHUNK if self._chunked else b""
+        try:
+            while self._out:
+                num_sent = self._client.send(self._out)
+                del self._out[:num_sent]
+                self._moved_at = time.monotonic()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._finish(False)
+            return
+        if self._source.ended and not self._out:
+            self._finish(True)
+            return
+        self._wait()
+
+    def _wait(self) -> None:
+        """Tells the selector what is waited for now."""
+        is_full = len(self._out) > (LOW_BYTES if not self._waits[True] else HIGH_BYTES)
+        self._want(True, 0 if self._source.ended or is_full else READ)
+        self._want(False, (0 if self._is_ahead else READ) | (WRITE if self._out else 0))
+
+    def _want(self, is_source: bool, events: int) -> None:
+        before = self._waits[is_source]
+        if events == before:
+            return
+        place: Any = self._source if is_source else self._client
+        called = self._on_source if is_source else self._on_client
+        self._waits[is_source] = events
+        if not before:
+            self._selector.register(place, events, called)
+        elif not events:
+            self._selector.unregister(place)
+        else:
+            self._selector.modify(place, events, called)
+
+    def _is_there(self) -> bool:
+        """Whether the client still listens. What it sent ahead is left for its next request."""
+        if self._is_ahead:
+            return True
+        with contextlib.suppress(BlockingIOError):
+            try:
+                sent = self._client.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                raise
+            except OSError:
+                sent = b""
+            if not sent:
+                self._finish(False)
+                return False
+            self._is_ahead = True
+        return True
+
+    def _finish(self, ok: bool) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._want(True, 0)
+        self._want(False, 0)
+        self._source.close()
+        self._done(ok)
