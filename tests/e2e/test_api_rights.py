@@ -27,6 +27,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     run_to_its_end(made)
     made.post("/v1/deployments", {"model": "mine"})
     made.post("/v1/routes", {"name": "prod", "targets": [{"model": "mine"}]})
+    made.post("/v1/presets", {"name": "calm", "parameters": {"temperature": 0.1}})
     return made
 
 
@@ -52,7 +53,7 @@ def routes(platform: Platform) -> Iterator[tuple[str, str, set[str]]]:
 def ids(platform: Platform) -> dict[str, str]:
     """The id of the first project's record in every collection."""
     collections = ("/v1/jobs", "/v1/fine_tuning/jobs", "/v1/datasets", "/v1/files", "/v1/models")
-    served = ("/v1/deployments", "/v1/routes")
+    served = ("/v1/deployments", "/v1/routes", "/v1/presets")
     found = {
         path: platform.get(path).get_json()["data"][0]["id"] for path in (*collections, *served, "/v1/evaluations")
     }
