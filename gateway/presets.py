@@ -60,12 +60,13 @@ def retrieve(name: str) -> Response:
 @blueprint.route("/<path:name>", methods=["PUT"])
 @blueprint.doc(requestBody=openapi.body_of("PresetChange"), responses=openapi.ok("Preset"))
 def replace(name: str) -> Response:
-    """Make a preset, or give it other parameters
+    """Give a preset other parameters
 
     Requests that are being answered and jobs that were created keep what it said before.
     """
+    services().store.presets.get(project_id(), name)
     given = body.json_object()
-    complaints = [*_wrong(given), *_wrong_name(name)]
+    complaints = _wrong(given)
     if given.get("name", name) != name:
         complaints.append(Complaint(field="name", message=Text("a preset keeps its name: make a new one")))
     if complaints:

@@ -38,7 +38,7 @@ def upstream(platform: Platform) -> Iterator[Upstream]:
 
 
 def put(platform: Platform, name: str, parameters: Any) -> Any:
-    return platform.client.put(f"/v1/presets/{name}", json={"parameters": parameters}, headers=platform.headers())
+    return platform.post("/v1/presets", {"name": name, "parameters": parameters})
 
 
 def ask(platform: Platform, upstream: Upstream, **said: Any) -> dict[str, Any]:
@@ -89,6 +89,11 @@ def test_presets_are_listed_looked_at_and_deleted(platform: Platform) -> None:
     found = platform.get("/v1/presets/calm").get_json()
     assert {name: found[name] for name in body} == body
     assert found in platform.get("/v1/presets").get_json()["data"]
+    changed = {"parameters": {"top_k": 2}}
+    for name, status in (("calm", 200), ("nothing", 404)):
+        answer = platform.client.put(f"/v1/presets/{name}", json=changed, headers=platform.headers())
+        assert answer.status_code == status
+    assert platform.get("/v1/presets/calm").get_json()["parameters"] == {"top_k": 2}
     assert platform.client.delete("/v1/presets/calm", headers=platform.headers()).status_code == 200
     assert platform.get("/v1/presets/calm").status_code == 404
 
