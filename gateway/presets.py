@@ -60,13 +60,12 @@ def retrieve(name: str) -> Response:
 @blueprint.route("/<path:name>", methods=["PUT"])
 @blueprint.doc(requestBody=openapi.body_of("PresetChange"), responses=openapi.ok("Preset"))
 def replace(name: str) -> Response:
-    """Give a preset other parameters
+    """Make a preset, or give it other parameters
 
     Requests that are being answered and jobs that were created keep what it said before.
     """
-    services().store.presets.get(project_id(), name)
     given = body.json_object()
-    complaints = _wrong(given)
+    complaints = [*_wrong(given), *_wrong_name(name)]
     if given.get("name", name) != name:
         complaints.append(Complaint(field="name", message=Text("a preset keeps its name: make a new one")))
     if complaints:

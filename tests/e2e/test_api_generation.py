@@ -90,7 +90,7 @@ def test_presets_are_listed_looked_at_and_deleted(platform: Platform) -> None:
     assert {name: found[name] for name in body} == body
     assert found in platform.get("/v1/presets").get_json()["data"]
     changed = {"parameters": {"top_k": 2}}
-    for name, status in (("calm", 200), ("nothing", 404)):
+    for name, status in (("calm", 200), ("bold", 201)):
         answer = platform.client.put(f"/v1/presets/{name}", json=changed, headers=platform.headers())
         assert answer.status_code == status
     assert platform.get("/v1/presets/calm").get_json()["parameters"] == {"top_k": 2}

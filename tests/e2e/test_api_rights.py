@@ -92,7 +92,7 @@ def test_nothing_of_a_project_is_reached_with_the_key_of_another(platform: Platf
     _, secret = platform.store.keys.create(platform.store.projects.create("other").id, "other", "admin")
     headers = {"Authorization": f"Bearer {secret}"}
     for method, rule, arguments in routes(platform):
-        if arguments:
+        if arguments and (method, rule) != ("PUT", "/v1/presets/<path:name>"):  # makes one of the other's own
             answer = platform.client.open(filled(rule, known), method=method, headers=headers)
             assert answer.status_code == 404, (method, rule)
             assert answer.get_json()["error"]["type"] == "not_found_error"
