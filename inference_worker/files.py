@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared import adapterfiles, catalog, serving, templates
+from shared import adapterfiles, catalog, parsers, serving, templates
 from shared.errors import InvalidSpec
 from shared.settings import Settings
 from shared.spec import DeploySpec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from shared.store import Store
 
 TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def bring(
@@ -30,6 +32,8 @@ def bring(
     if record.kind == "adapter":
         adapter, rank = Path(folder), adapter_rank(Path(folder))
         folder = _base(store, settings, project_id, record).local(artifacts)
+    template = chat_template(spec, record.template, Path(folder), adapter, to)
+    written, tokens = _template_text(template, Path(folder)), _tokens(Path(folder))
     return Files(
         model=folder,
         format=record.format,
@@ -39,7 +43,9 @@ def bring(
         adapter_rank=rank,
         base_name=record.base_model if adapter else None,
         adaptable=adaptable(Path(folder)),
-        chat_template=chat_template(spec, record.template, Path(folder), adapter, to),
+        chat_template=template,
+        calls=parsers.of_calls(written, tokens),
+        thoughts=parsers.of_thoughts(written, tokens),
         generation=adapter if adapter and (adapter / GENERATION).is_file() else None,
     )
 
@@ -54,6 +60,24 @@ def chat_template(
         return adapter / TEMPLATE
     # Models of before the file was kept with them.
     return None if (model / TEMPLATE).is_file() else write_template(trained_with, to)
+
+
+def _template_text(replacing: Path | None, model: Path) -> str:
+    """What answers follow; empty where it is in neither."""
+    if replacing is not None or (model / TEMPLATE).is_file():
+        return (replacing or model / TEMPLATE).read_text(encoding="utf-8")
+    if not (model / TOKENIZER_CONFIG).is_file():
+        return ""
+    told = _read(model / TOKENIZER_CONFIG).get("chat_template")
+    # Of several templates, the one for tools has everything.
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+
+
+def _tokens(model: Path) -> Callable[[str], bool]:
+    """Whether the tokenizer has a token of this text. Looked for in its file as it lies there: most have megabytes."""
+    path = model / "tokenizer.json"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return lambda token: json.dumps(token, ensure_ascii=False) in text
 
 
 def adapter_rank(folder: Path) -> int:

@@ -61,10 +61,6 @@ UNSUPPORTED: Mapping[str, Refused] = dict([
         freeze_language_model=False,
     ),
     *_all(
-        "arguments of vLLM are named one by one: some name files and code of the server",
-        "use max_model_len, dtype, max_num_seqs, gpu_memory_utilization, ... of a deployment", vllm_config=None,
-    ),
-    *_all(
         SGLANG, "use max_model_len, gpu_memory_utilization and tensor_parallel_size of a deployment",
         sglang_maxlen=4096, sglang_mem_fraction=0.7, sglang_tp_size=-1, sglang_config=None,
         sglang_lora_backend="triton",

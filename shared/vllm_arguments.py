@@ -15,6 +15,7 @@ from typing import Any
 
 from shared.errors import InvalidSpec
 from shared.spec import DeploySpec
+from shared.vllm_options import options
 
 #: What `--max-lora-rank` takes.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -55,6 +56,9 @@ class Files:
     adaptable: bool = False
     #: Jinja file that replaces the model's own chat template.
     chat_template: Path | None = None
+    #: vLLM's parsers of calls and thoughts that the chat template shows (shared/parsers.py).
+    calls: str | None = None
+    thoughts: str | None = None
     #: Folder whose generation_config.json replaces the model's own: where an adapter was taught to end.
     generation: Path | None = None
 
@@ -108,6 +112,7 @@ def argv(
         *(("--max-num-seqs", str(spec.max_num_seqs)) if spec.max_num_seqs is not None else ()),
         *(("--chat-template", str(files.chat_template)) if files.chat_template else ()),
         *thinking(spec),
+        *options(spec.server, on_gpus=bool(machine.gpus), calls=files.calls, thoughts=files.thoughts),
         *(("--generation-config", str(files.generation)) if files.generation else ()),
         *(("--trust-remote-code",) if spec.trust_remote_code else ()),
     ]

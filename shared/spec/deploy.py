@@ -9,12 +9,13 @@ from typing import Any
 from shared import engines, templates
 from shared.param import MISSING, group, param
 from shared.rules import rule
-from shared.spec import deploy_generation
+from shared.spec import deploy_generation, deploy_server
 from shared.spec.deploy_adapters import AdapterServing
 from shared.spec.deploy_generation import Answering
 from shared.spec.deploy_hosting import Hosting
 from shared.spec.deploy_queue import DeployQueue
 from shared.spec.deploy_scaling import Scaling
+from shared.spec.deploy_server import Server
 from shared.tongues import Text
 
 
@@ -94,6 +95,7 @@ class DeploySpec:
     adapters: AdapterServing = group(AdapterServing)
     answering: Answering = group(Answering)
     hosting: Hosting = group(Hosting)
+    server: Server = group(Server)
     tensor_parallel_size: int = param(
         1, "Devices that share one copy of the model.", minimum=1, maximum=64, source="vLLM"
     )
@@ -109,10 +111,17 @@ class DeploySpec:
         """The model of the catalog that answers: an adapter brings its base along."""
         return self.adapter_name_or_path or self.model
 
+    @rule("engine")
+    def arguments_of_vllm_need_vllm(self) -> str | None:
+        said = self.server.said()
+        if self.engine == engines.VLLM or not said:
+            return None
+        return Text("is {engine}, which has no {names}: leave it out", engine=self.engine, names=", ".join(said))
+
     @staticmethod
     def gathered(body: Mapping[str, Any]) -> dict[str, Any]:
         """The body with what LF writes flat in the fields that it belongs to."""
-        return deploy_generation.gathered(body)
+        return deploy_server.gathered(deploy_generation.gathered(body))
 
     @rule("replicas")
     def first_number_is_allowed(self) -> str | None:

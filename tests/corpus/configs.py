@@ -371,7 +371,7 @@ OTHERS = [
     deployment("gpu_memory_utilization", 0, "above 0"),
     deployment("gpu_memory_utilization", 1.5, "at most 1"),
     deployment("vllm_max_lora_rank", 33, "must be one of"),
-    deployment("vllm_config", {"served_model_name": "x"}, "one by one"),
+    deployment("vllm_config", {"served_model_name": "x"}, "no argument of vLLM"),
     deployment("tensor_parallel_size", 0, "at least 1"),
     deployment("infer_backend", "sglang", "vLLM"),
     deployment("template", "qwen33", "did you mean"),

@@ -42,14 +42,16 @@ BESIDE: Mapping[str, Mapping[str, Any]] = {
     ),
     "reward_model_adapters": REWARDED | {"reward_model": "tiny", "reward_model_type": "full"},
     "reward_model_quantization_bit": REWARDED | {"reward_model": "whole-scorer", "reward_model_type": "full"},
-    **dict.fromkeys(("num_beams", "eval_num_beams", "generation_num_beams"), ANSWERED),
-    "length_penalty": ANSWERED | {"num_beams": 2},
+    **dict.fromkeys(("eval_num_beams", "generation_num_beams"), ANSWERED),
+    "length_penalty": {"num_beams": 2},
     "n_shot": {"task": "mmlu_test"},
     "use_swanlab": {"swanlab_mode": "local"},
     "reward_model_type": REWARDED | {"reward_model": "whole-scorer"},
 }  # fmt: skip
 #: Accepted, though the spec is no other: what LF has to be told is always so here.
 ALWAYS_SO = frozenset({"do_train", "auto_find_batch_size"})
+#: What it says is kept in the fields that it names.
+SPREAD = frozenset({"vllm_config"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,9 @@ def outcome(platform: Platform, name: str, value: Any) -> Outcome:
     wire = _wire(SPECS[kind], name)
     if wire is None:
         return Outcome(status="without effect", message=told.get(name, ""))
-    if name not in ALWAYS_SO and body["spec"][wire] == _left_out(name, kind)[wire] and wire not in told:
+    said, left_out = body["spec"], _left_out(name, kind)
+    changed = any(said[field] != left_out[field] for field in (left_out if name in SPREAD else [wire]))
+    if name not in ALWAYS_SO and not changed and wire not in told:
         return Outcome(status="ignored")
     return Outcome(status="supported")
 
