@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference_worker.child.replicas import FILE, Replica, Target
+from inference_worker.engines import transformers_server
 from shared import requirements, routing
-from shared.job import Job
+from shared.job import Job, Kind, Status
 from shared.records import Deployment, Worker
 from shared.routing import Fleet
 
@@ -28,6 +30,7 @@ DEFAULTS = "generation"
 #: What vLLM takes on at once where the deployment does not say: on a CPU, on a card, on one with much memory.
 OF_CPU, OF_CARD, OF_LARGE_CARD = 128, 256, 1024
 LARGE_GIB = 70.0
+OF_ENGINE = {"transformers": transformers_server.NUM_SEQS}
 
 
 def tell(store: Store, job: Job, models: Iterable[str], folder: Path) -> None:
@@ -36,8 +39,11 @@ def tell(store: Store, job: Job, models: Iterable[str], folder: Path) -> None:
     running = routing.fleet(store, project_id)
     workers = {worker.id: worker for worker in store.workers.list()}
     versions = partial(routing.version, store, project_id)
+    rivals = shared_by(running, store.jobs.list(project_id, kind=Kind.GENERATE, status=Status.RUNNING), versions)
     told = {
-        model: [asdict(target) for target in targets(running, model, workers, versions, has_defaults=has_defaults)]
+        model: [
+            asdict(target) for target in targets(running, model, workers, versions, rivals, has_defaults=has_defaults)
+        ]
         for model in models
     }
     beside = folder / f"{FILE}.part"
@@ -55,11 +61,27 @@ def wake(store: Store, project_id: str, models: Iterable[str]) -> None:
         store.deployments.asked(project_id, deployment_id)
 
 
+def shared_by(fleet: Fleet, jobs: Iterable[Job], versions: routing.Versions) -> Counter[str]:
+    """How many jobs ask the replicas of each deployment now."""
+    counts: Counter[str] = Counter()
+    for job in jobs:
+        models = (job.request.get(BATCH) or {}).get("models") or [job.spec.get("model") or ""]
+        asked = [found for model in models for found, _ in routing.shares(fleet, model, versions)]
+        counts.update({host.id for found in asked if (host := routing.holder(fleet, found)) is not None})
+    return counts
+
+
 def targets(
-    fleet: Fleet, model: str, workers: Mapping[str, Worker], versions: routing.Versions, *, has_defaults: bool
+    fleet: Fleet,
+    model: str,
+    workers: Mapping[str, Worker],
+    versions: routing.Versions,
+    rivals: Mapping[str, int],
+    *,
+    has_defaults: bool,
 ) -> list[Target]:
-    """The deployments that answer to a name, with those of their replicas that are ready. `has_defaults`: what rows do
-    not say is theirs to decide."""
+    """The deployments that answer to a name, with those of their replicas that are ready, whose seats the jobs share
+    that ask them. `has_defaults`: what rows do not say is the deployments' to decide."""
     found = []
     for deployment, weight in routing.shares(fleet, model, versions):
         host = routing.holder(fleet, deployment) or deployment
@@ -69,7 +91,7 @@ def targets(
                 url=one.url,
                 api_key=one.api_key,
                 served_name=one.served_name,
-                seats=seats(host, one.id, workers),
+                seats=-(-seats(host, one.id, workers) // max(1, rivals.get(host.id, 1))),
                 carries=one.carries,
             )
             for one in routing.endpoints(fleet, deployment)
@@ -80,9 +102,9 @@ def targets(
 
 
 def seats(deployment: Deployment, replica_id: str, workers: Mapping[str, Worker]) -> int:
-    """As the deployment says, else what vLLM does on the machine that the replica runs on."""
+    """As the deployment says, else what its engine takes on, on the machine that the replica runs on."""
     told = deployment.spec.get("max_num_seqs")
-    if told:
+    if told := told or OF_ENGINE.get(deployment.spec.get("engine", "")):
         return int(told)
     worker_id = next((one.worker_id for one in deployment.replicas if one.id == replica_id), None)
     worker = workers.get(worker_id or "")

@@ -50,6 +50,8 @@ class Worker:
     labels: tuple[str, ...] = ()
     storage_id: str
     host: str | None = None
+    #: Jobs that it does at once: above 1 only of kinds that need no device.
+    slots: int = 1
 
     @property
     def machine(self) -> tuple[Device, ...]:
@@ -67,13 +69,19 @@ class Runner:
         self._works = {work.kind: work for work in worker.works}
         self._metrics = metrics or Metrics(CollectorRegistry())
         self._stopping = threading.Event()
-        self._looking = threading.Lock()
+        self._slots = threading.Semaphore(worker.slots)
+        #: Threads that look, or run what they have found.
+        self._busy: set[int] = set()
 
     def look(self) -> None:
-        """Run jobs until none is left for this worker, or it shall stop. One thread at a time; others wait."""
-        with self._looking:
-            while not self._stopping.is_set() and self._do_next():
-                pass
+        """Run jobs until none is left for this worker, or it shall stop. One thread for each slot; others wait."""
+        with self._slots:
+            self._busy.add(threading.get_ident())
+            try:
+                while not self._stopping.is_set() and self._do_next():
+                    pass
+            finally:
+                self._busy.discard(threading.get_ident())
 
     def stop(self) -> None:
         """The running job is checkpointed and goes back to the queue; nothing new is claimed. Safe in a handler."""
@@ -81,12 +89,13 @@ class Runner:
 
     @property
     def is_busy(self) -> bool:
-        return self._looking.locked()
+        return bool(self._busy)
 
     def wait(self) -> None:
         """Until nothing runs: for who must not end before."""
-        with self._looking:
-            pass
+        for _ in range(self._worker.slots):
+            self._slots.acquire()
+        self._slots.release(self._worker.slots)
 
     def is_awaited(self) -> bool:
         """Whether another worker has reserved this one, which does nothing."""

@@ -35,7 +35,13 @@ DEAF_SECONDS = 60.0
 
 
 def serve(
-    app: Celery, settings: Settings, name: str, works: Callable[[], Sequence[Work]], *, needs_devices: bool = True
+    app: Celery,
+    settings: Settings,
+    name: str,
+    works: Callable[[], Sequence[Work]],
+    *,
+    needs_devices: bool = True,
+    slots: int = 1,
 ) -> None:
     """Make `app` a worker of ours: its task, and a `Service` as long as its process runs."""
     services: list[Service] = []
@@ -46,7 +52,7 @@ def serve(
 
     def start(**_: Any) -> None:
         telemetry.configure_logging(name, settings.log_level)
-        services.append(Service(settings, name, works(), needs_devices=needs_devices))
+        services.append(Service(settings, name, works(), needs_devices=needs_devices, slots=slots))
 
     def ready(**_: Any) -> None:
         services[0].start()
@@ -66,7 +72,7 @@ def serve(
 
 
 class Service:
-    def __init__(self, settings: Settings, name: str, works: Sequence[Work], *, needs_devices: bool):
+    def __init__(self, settings: Settings, name: str, works: Sequence[Work], *, needs_devices: bool, slots: int):
         self._settings = settings
         self._name = name
         self._store = Store(settings.database_url)
@@ -82,6 +88,7 @@ class Service:
             labels=tuple(settings.worker_labels),
             storage_id=artifacts.storage_id(),
             host=socket.gethostname(),
+            slots=slots,
         )
         self._address = nodes.address(settings)
         self._registry = CollectorRegistry()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from shared.settings import Settings
 
+#: Generation jobs at once: one may wait for its model while others go on.
+GENERATIONS = 4
 #: How long beat and broker may take to end after SIGTERM.
 GRACE_SECONDS = 15.0
 
@@ -42,7 +44,8 @@ def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]
     made = [Service(name="gateway", argv=_gunicorn(), rank=2, grace_seconds=grace)]
     for name, module, queue, rank, seconds in celery:
         env = _metrics(metrics_ports[name])
-        made.append(Service(name=name, argv=_celery(name, module, queue), env=env, rank=rank, grace_seconds=seconds))
+        argv = _celery(name, module, queue, GENERATIONS if name == "generate" else 1)
+        made.append(Service(name=name, argv=argv, env=env, rank=rank, grace_seconds=seconds))
     argv = (sys.executable, "-m", "inference_worker")
     made.append(
         Service(name="inference", argv=argv, env=_metrics(metrics_ports["inference"]), rank=0, grace_seconds=60.0)
@@ -54,9 +57,10 @@ def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]
 WITH_METRICS = ("beat", "train", "export", "generate", "inference")
 
 
-def _celery(name: str, module: str, queue: str) -> tuple[str, ...]:
+def _celery(name: str, module: str, queue: str, jobs: int) -> tuple[str, ...]:
     beat = ("-B",) if name == "beat" else ()
-    worker = ("worker", *beat, "-n", f"{name}@%h", "-Q", queue, "--pool", "threads", "-c", "1", "--loglevel", "INFO")
+    threads = ("--pool", "threads", "-c", str(jobs))
+    worker = ("worker", *beat, "-n", f"{name}@%h", "-Q", queue, *threads, "--loglevel", "INFO")
     return (sys.executable, "-m", "celery", "-A", module, *worker, "--without-gossip", "--without-mingle")
 
 

@@ -120,6 +120,8 @@ def conclude(console: Console, job: dict[str, Any]) -> int:
 
 def _note(data: dict[str, Any]) -> str:
     parts = [f"loss {data['loss']:.3f}" if isinstance(data.get("loss"), int | float) else ""]
+    if isinstance(data.get("rows_per_second"), int | float):
+        parts.append(f"{data['rows_per_second']:.1f} rows/s")
     if isinstance(data.get("tokens_per_second"), int | float):
         parts.append(f"{data['tokens_per_second']:.0f} tok/s")
     return "  ".join(part for part in parts if part)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -18,9 +19,10 @@ import psutil
 import pytest
 from openai.types import Batch
 
+from gateway import cli
 from inference_worker.work import GenerateWork
 from shared import schema
-from shared.bulk import CHAT
+from shared.asking import CHAT
 from shared.runner import Runner, Worker
 from shared.spec import DeploySpec
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
@@ -62,7 +64,7 @@ class Bulk:
         """With one replica that is ready: the upstream."""
         store = self.platform.store
         spec = schema.to_wire(schema.load(DeploySpec, {"model": "tiny", "name": model, "max_num_seqs": 8}))
-        store.deployments.create(self.project_id, name=model, model_name="tiny", spec=spec)
+        store.deployments.create(self.project_id, name=model, model_name=model, spec=spec)
         claimed = store.replicas.claim_next("w")
         assert claimed is not None
         store.replicas.renew(
@@ -77,11 +79,14 @@ class Bulk:
             input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h", **more
         )
 
+    def runner(self, slots: int = 1) -> Runner:
+        platform = self.platform
+        worker = Worker(id="generate", works=[GenerateWork()], storage_id=platform.artifacts.storage_id(), slots=slots)
+        return Runner(platform.store, platform.artifacts, platform.settings, worker)
+
     def work(self) -> None:
         """As the worker of the queue does when it is told to look."""
-        platform = self.platform
-        worker = Worker(id="generate", works=[GenerateWork()], storage_id=platform.artifacts.storage_id())
-        Runner(platform.store, platform.artifacts, platform.settings, worker).look()
+        self.runner().look()
 
     def lines(self, file: str | None) -> dict[str, dict[str, Any]]:
         assert file is not None
@@ -163,8 +168,7 @@ def test_after_a_kill_no_answered_row_is_asked_again(bulk: Bulk) -> None:
 
 
 def _is_child(process: psutil.Process) -> bool:
-    line = process.cmdline()
-    return line[1:] == ["-m", "inference_worker.child"]
+    return list(process.cmdline())[1:] == ["-m", "inference_worker.child"]
 
 
 def test_a_cancelled_batch_keeps_what_is_answered(bulk: Bulk) -> None:
@@ -180,6 +184,50 @@ def test_a_cancelled_batch_keeps_what_is_answered(bulk: Bulk) -> None:
     assert (done.status, done.error_file_id) == ("cancelled", None)
     assert set(bulk.lines(done.output_file_id)) == {f"q{n}" for n in range(5)}
     assert bulk.client.batches.cancel(made.id).status == "cancelled"
+
+
+def test_a_job_that_waits_for_its_model_holds_up_no_other(bulk: Bulk) -> None:
+    bulk.platform.post("/v1/models", {"name": "later", "model_name_or_path": "tiny"})
+    waits = bulk.create(bulk.upload(row("a", "x", model="later")))
+    goes = bulk.create(bulk.upload(row("b", "x")))
+    runner = bulk.runner(slots=2)
+    threads = [threading.Thread(target=runner.look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: bulk.client.batches.retrieve(goes.id).status == "completed", 30, "the other is through")
+    assert bulk.client.batches.retrieve(waits.id).status == "in_progress"
+    events = bulk.platform.get(f"/v1/jobs/{waits.id}/events").get_json()["data"]
+    assert any("Waiting for a ready replica of 'later'" in event["message"] for event in events)
+    bulk.deploy("later")
+    for thread in threads:
+        thread.join(30)
+    assert bulk.client.batches.retrieve(waits.id).status == "completed"
+
+
+def test_the_command_line_brings_the_answers_beside_the_rows(
+    bulk: Bulk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNESMITH_URL", str(bulk.client.base_url).removesuffix("/v1/"))
+    monkeypatch.setenv("TUNESMITH_API_KEY", bulk.platform.keys["user"])
+    rows = tmp_path / "questions.csv"
+    rows.write_text("instruction,input\nadd,1 2\nlong,\n")
+    worker = threading.Thread(target=when_queued, args=(bulk,))
+    worker.start()
+
+    code = cli.main(["generate", str(rows), "--model", "smol", "--max-new-tokens", "5"])
+    worker.join(30)
+
+    said = capsys.readouterr().out
+    assert (code, "1 answered, 1 failed" in said) == (0, True), said
+    [line] = map(json.loads, (tmp_path / "questions.answers.jsonl").read_text().splitlines())
+    assert line["response"]["body"]["choices"][0]["message"]["content"] == "ADD\n1 2"
+    assert "too long" in (tmp_path / "questions.errors.jsonl").read_text()
+    assert json.loads(bulk.upstream.requests[-1]["body"])["max_tokens"] == 5
+
+
+def when_queued(bulk: Bulk) -> None:
+    wait_until(lambda: bulk.platform.store.jobs.list(bulk.project_id, status="queued").items, 20, "a job is queued")
+    bulk.work()
 
 
 def test_a_batch_without_one_answer_is_through_and_says_why_of_each_row(bulk: Bulk) -> None:

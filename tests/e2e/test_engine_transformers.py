@@ -5,6 +5,7 @@ One worker, one gateway and one replica for the whole file; the tests build on e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ import psutil
 import pytest
 
 from inference_worker.engine import Engine
+from inference_worker.work import GenerateWork
+from shared.asking import CHAT
+from shared.runner import Runner, Worker
 from tests import serving
-from tests.platform import Platform, make_platform, serve, wait_until
+from tests.platform import Platform, jsonl, make_platform, serve, wait_until
 
 BASE, TUNED = "tiny", "ft:tiny:local::00000001"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
@@ -72,6 +76,37 @@ def test_what_it_cannot_do_is_refused_under_its_field(running: Running) -> None:
         running.chat(BASE, max_tokens=600)
     with pytest.raises(openai.BadRequestError, match=r"prompt_logprobs.*engine vllm"):
         running.client.completions.create(model=BASE, prompt="x", extra_body={"prompt_logprobs": 1})
+
+
+def test_a_whole_batch_is_answered_as_its_rows_would_be(running: Running) -> None:
+    rows = [{"custom_id": f"r{n}", "method": "POST", "url": CHAT, "body": asked(f"{n} is")} for n in range(12)]
+    rows.append({"custom_id": "too long", "method": "POST", "url": CHAT, "body": asked("x", max_tokens=600)})
+    file = running.client.files.create(file=("rows.jsonl", jsonl(rows)), purpose="batch")
+    batch = running.client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    platform = running.platform
+    worker = Worker(id="generate", works=[GenerateWork()], storage_id=platform.artifacts.storage_id())
+
+    Runner(platform.store, platform.artifacts, platform.settings, worker).look()
+
+    done = running.client.batches.retrieve(batch.id)
+    assert done.status == "completed" and done.output_file_id and done.error_file_id, done.errors
+    assert done.request_counts is not None and done.usage is not None
+    assert done.request_counts.model_dump() == {"completed": 12, "failed": 1, "total": 13}
+    assert done.usage.output_tokens == 12 * 12
+    answers = lines(running.client.files.content(done.output_file_id).text)
+    direct = running.client.chat.completions.create(**asked("7 is"))
+    assert answers["r7"]["choices"][0]["message"]["content"] == direct.choices[0].message.content
+    assert answers["r7"]["model"] == BASE and len(answers) == 12
+    assert "512" in running.client.files.content(done.error_file_id).text
+
+
+def asked(text: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": BASE, "messages": messages, "max_tokens": 12, "temperature": 0, "logit_bias": {"1": -100}} | more
+
+
+def lines(text: str) -> dict[str, Any]:
+    return {line["custom_id"]: line["response"]["body"] for line in map(json.loads, text.splitlines())}
 
 
 def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced(running: Running) -> None:
