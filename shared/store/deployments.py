@@ -121,7 +121,8 @@ class Deployments:
             after = replace(before, spec=dict(spec), model_name=model_name or before.model_name)
             if before.host_id is not None:
                 return self._update_hosted(connection, after, files)
-            check_guests(connection, after)
+            if not rollout.LIVE.issuperset(rollout.changed_fields(before.spec, after.spec)):
+                check_guests(connection, after)
             values = {"num_wanted": scaling.resized(before, after.spec)} | _next_generation(connection, before, after)
             values |= {"spec": after.spec, "model_name": after.model_name}
             connection.execute(_row(before).values(values))
