@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Protocol
 
 from inference_worker import files
-from shared import catalog
+from shared import catalog, happenings
 from shared.artifact import ArtifactStore
 from shared.errors import ModelNotLoaded, TunesmithError
 from shared.lease import LEDGER_AWAY
-from shared.records import Guest, Replica
+from shared.records import Guest, NewEvent, Replica
 from shared.store import Store
 
 log = logging.getLogger(__name__)
@@ -74,20 +75,26 @@ class Adapters:
         self._clock = clock
         #: Folders by name, as far as requests may be sent.
         self._loaded: dict[str, Path] = {}
-        #: Out of the row, and when.
-        self._leaving: dict[str, float] = {}
+        #: Out of the row, and since when; still in the server, from its folder.
+        self._leaving: dict[str, tuple[float, Path]] = {}
         self._failures: dict[str, Failure] = {}
-        self._places: dict[str, Path] = {}
+        #: Folders by deployment and name: a name may be given to another model, a deployment to none.
+        self._places: dict[tuple[str, str], Path] = {}
         self._touched_at = clock()
         self._ended = threading.Event()
         #: Names that it answers to, and why others are not among them: for the replica's row.
         self.told: tuple[list[str], dict[str, str]] = ([], {})
         self._seen = self.told
+        self._events: SimpleQueue[NewEvent] = SimpleQueue()
 
     def has_news(self) -> bool:
-        """Whether `told` is other than when this was asked last."""
+        """Whether `told` is other than when this was asked last, or something has happened."""
         before, self._seen = self._seen, self.told
-        return before != self._seen
+        return before != self._seen or not self._events.empty()
+
+    def take_events(self) -> list[NewEvent]:
+        """What has happened since this was asked last."""
+        return [self._events.get() for _ in range(self._events.qsize())]
 
     def end(self) -> None:
         self._ended.set()
@@ -106,13 +113,14 @@ class Adapters:
     def look(self) -> None:
         """Bring the replica one step closer to what is wanted."""
         guests = self._store.deployments.guests(self._replica.deployment_id)
-        places = {name: self._place(name) for name in _names(guests)}
+        places = {name: self._place(guest, name) for guest in guests for name in self._asked(guest)}
         for name, place in places.items():
-            if self._loaded.get(name) not in (None, place):  # another model that got the name of one that was deleted
+            # Another model that got the name of one that was deleted.
+            if place is not None and self._loaded.get(name, place) != place:
                 self._leave(name)
         for guest in guests:
             self._serve(guest, places)
-        self._unload(self._needed(guests))
+        self._unload({name for guest in guests for name in self._asked(guest)})
         if self._clock() - self._touched_at > TOUCH_SECONDS:
             self._places.clear()
             self._touched_at = self._clock()
@@ -123,10 +131,12 @@ class Adapters:
             self._load(guest.previous, places)
 
     def _load(self, name: str, places: Mapping[str, Path | None]) -> bool:
-        folder, failure = places[name], self._failures.get(name)
         if name in self._loaded:
             return True
+        folder, failure = places[name], self._failures.get(name)
         if folder is None or (failure is not None and self._clock() < failure.retry_at) or self._ended.is_set():
+            return False
+        if name in self._leaving and self._leaving[name][1] != folder:
             return False
         began = self._clock()
         try:
@@ -139,6 +149,7 @@ class Adapters:
         self._failures.pop(name, None)
         self._loaded[name] = folder
         self._tell()
+        self._events.put(happenings.adapter_loaded(self._replica, name, self._clock() - began))
         log.info("Loaded adapter %s in %.2f s", name, self._clock() - began, extra=self._context())
         return True
 
@@ -148,35 +159,34 @@ class Adapters:
         if (rank := files.adapter_rank(folder)) > self._max_rank:
             raise ModelNotLoaded(f"it has rank {rank}, and this replica takes adapters up to {self._max_rank}")
 
-    def _place(self, name: str) -> Path | None:
+    def _place(self, guest: Guest, name: str) -> Path | None:
         """Where its files lie on this machine; None: it has failed. May download them."""
-        failure = self._failures.get(name)
-        if name not in self._places and failure is not None and self._clock() < failure.retry_at:
+        key, failure = (guest.deployment_id, name), self._failures.get(name)
+        if key in self._places:
+            return self._places[key]
+        if failure is not None and self._clock() < failure.retry_at:
             return None
-        if name not in self._places:
-            try:
-                model = self._store.models.get(self._replica.project_id, name)
-                self._places[name] = Path(catalog.location(model.uri, self._artifacts))
-            except (TunesmithError, OSError) as error:
-                self._fail(name, getattr(error, "message", None) or f"its files cannot be brought: {error}")
-                return None
-        return self._places[name]
+        try:
+            model = self._store.models.get(self._replica.project_id, name)
+            self._places[key] = Path(catalog.location(model.uri, self._artifacts))
+        except (TunesmithError, OSError) as error:
+            self._fail(name, getattr(error, "message", None) or f"its files cannot be brought: {error}")
+            return None
+        return self._places[key]
 
     def _fail(self, name: str, message: str) -> None:
         count = self._failures[name].count + 1 if name in self._failures else 0
         pause = min(RETRY_SECONDS * 2**count, MAX_RETRY_SECONDS)
         self._failures[name] = Failure(message=message, count=count, retry_at=self._clock() + pause)
         self._tell()
+        if count == 0:
+            self._events.put(happenings.adapter_failed(self._replica, name, message, pause))
         log.warning("Adapter %s is not loaded: %s", name, message, extra=self._context())
 
-    def _needed(self, guests: Iterable[Guest]) -> set[str]:
-        """What may be asked: an adapter, and the one before it until it is loaded."""
-        needed = set()
-        for guest in guests:
-            needed.add(guest.model_name)
-            if guest.previous is not None and guest.model_name not in self._loaded:
-                needed.add(guest.previous)
-        return needed
+    def _asked(self, guest: Guest) -> set[str]:
+        """An adapter, and the one before it until it is loaded."""
+        before = {guest.previous} if guest.previous is not None and guest.model_name not in self._loaded else set()
+        return {guest.model_name, *before}
 
     def _unload(self, needed: set[str]) -> None:
         """First out of the row, and when gateways have seen that, out of the server."""
@@ -185,7 +195,7 @@ class Adapters:
         for name in [name for name in self._failures if name not in needed]:
             del self._failures[name]
             self._tell()
-        for name, since in list(self._leaving.items()):
+        for name, (since, _) in list(self._leaving.items()):
             if self._clock() - since >= LAST_REQUEST_SECONDS:
                 del self._leaving[name]
                 self._let_go(name)
@@ -198,12 +208,11 @@ class Adapters:
         except TunesmithError as error:  # it stays until the process ends, and nobody asks it
             log.warning("Adapter %s stays: %s", name, error.message, extra=self._context())
         else:
+            self._events.put(happenings.adapter_unloaded(self._replica, name))
             log.info("Unloaded adapter %s", name, extra=self._context())
 
     def _leave(self, name: str) -> None:
-        del self._loaded[name]
-        self._places.pop(name, None)
-        self._leaving[name] = self._clock()
+        self._leaving[name] = self._clock(), self._loaded.pop(name)
         self._tell()
 
     def _tell(self) -> None:
@@ -211,8 +220,3 @@ class Adapters:
 
     def _context(self) -> dict[str, str]:
         return {"replica_id": self._replica.id, "model": self._replica.deployment_name}
-
-
-def _names(guests: Iterable[Guest]) -> list[str]:
-    named = [name for guest in guests for name in (guest.model_name, guest.previous) if name is not None]
-    return list(dict.fromkeys(named))

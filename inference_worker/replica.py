@@ -173,6 +173,7 @@ class Life:
         while True:
             self._wait(TICK_SECONDS)
             if self._adapters.has_news():
+                self._events += self._adapters.take_events()
                 self._renew()
 
     def _keep_adapters(self, own: str | None) -> Adapters:

@@ -22,3 +22,30 @@ def failed(replica: Replica, status: str, error: str, log_tail: str | None, paus
     told = Text(text, ordinal=replica.ordinal, seconds=round(pause_seconds), error=error)
     data = {"error": error, "retry_seconds": pause_seconds, "log_tail": (log_tail or "")[-LOG_CHARACTERS:]}
     return NewEvent(type="crashed" if status == "ready" else "failed", level="error", message=told, data=data)
+
+
+def adapter_loaded(replica: Replica, adapter: str, seconds: float) -> NewEvent:
+    text = Text(
+        "Replica {ordinal} has loaded adapter {adapter} after {seconds} s",
+        ordinal=replica.ordinal,
+        adapter=adapter,
+        seconds=round(seconds, 1),
+    )
+    return NewEvent(type="adapter_loaded", message=text, data={"adapter": adapter, "seconds": round(seconds, 3)})
+
+
+def adapter_failed(replica: Replica, adapter: str, error: str, pause_seconds: float) -> NewEvent:
+    text = Text(
+        "Replica {ordinal} could not load adapter {adapter}, next try in {seconds} s: {error}",
+        ordinal=replica.ordinal,
+        adapter=adapter,
+        seconds=round(pause_seconds),
+        error=error,
+    )
+    data = {"adapter": adapter, "error": error, "retry_seconds": pause_seconds}
+    return NewEvent(type="adapter_failed", level="error", message=text, data=data)
+
+
+def adapter_unloaded(replica: Replica, adapter: str) -> NewEvent:
+    text = Text("Replica {ordinal} has unloaded adapter {adapter}", ordinal=replica.ordinal, adapter=adapter)
+    return NewEvent(type="adapter_unloaded", message=text, data={"adapter": adapter})

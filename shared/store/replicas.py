@@ -18,6 +18,7 @@ from shared.records import HeldReplica, NewEvent, Replica
 from shared.store.columns import now, record
 from shared.store.engine import Database
 from shared.store.fleet_moves import NOBODYS, lock, note, note_all, replicas_query, settle
+from shared.store.standing import guests
 from shared.store.tables import deployments, models, replicas
 from shared.tongues import Text
 
@@ -93,6 +94,7 @@ class Replicas:
             connection.execute(update(replicas).where(replicas.c.id == replica_id).values(beat=beat, **values))
             if deployment_id is not None:
                 note_all(connection, deployment_id, events, replica_id)
+                _tell_guests(connection, deployment_id, events, replica_id)
                 settle(connection, deployment_id)
                 wanted = _hold(connection, replica_id, attempt)
             return wanted
@@ -169,6 +171,15 @@ def _locked_for_news(connection: Connection, replica_id: str, status: str | None
     if not has_events and status in (None, row.status):
         return None
     return lock(connection, row.deployment_id).id
+
+
+def _tell_guests(connection: Connection, host_id: str, events: Sequence[NewEvent], replica_id: str) -> None:
+    """What happens to an adapter is told where it is deployed, too."""
+    about = {str(event.data["adapter"]): event for event in events if "adapter" in event.data}
+    for guest in guests(connection, host_id) if about else ():
+        if (event := about.get(guest.model_name)) is not None:
+            lock(connection, guest.deployment_id)
+            note_all(connection, guest.deployment_id, [event], replica_id)
 
 
 def _hold(connection: Connection, replica_id: str, attempt: int) -> str:

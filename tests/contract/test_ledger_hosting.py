@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared import schema
+from shared import happenings, schema
 from shared.adapterfiles import SERVING, AdapterFiles
 from shared.errors import Conflict, InvalidSpec
 from shared.job import Job, Status
@@ -62,7 +62,11 @@ def test_an_adapter_is_put_on_the_replicas_of_its_base_and_is_ready_when_it_is_l
     store.replicas.renew(replica.id, replica.attempt, adapters=[], adapter_errors={"bot-1": "no such file"})
     broken = store.deployments.get(project, "helper")
     assert (broken.status, broken.error) == ("failed", "no such file")
-    store.replicas.renew(replica.id, replica.attempt, adapters=["bot-1"], adapter_errors={})
+    loaded = [happenings.adapter_loaded(replica, "bot-1", 0.5)]
+    store.replicas.renew(replica.id, replica.attempt, adapters=["bot-1"], adapter_errors={}, events=loaded)
+    for deployment in (base, made):
+        last = store.deployment_events.list(project, deployment.id)[-1]
+        assert (last.type, last.data["adapter"], last.replica_id) == ("adapter_loaded", "bot-1", replica.id)
     answers = store.deployments.get(project, "helper")
     assert (answers.status, answers.error) == ("ready", None)
     assert [one.status for one in store.deployments.list(project)] == ["ready", "ready"]
