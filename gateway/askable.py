@@ -12,6 +12,7 @@ from gateway.services import Services
 from shared import catalog, routing
 from shared.errors import Complaint, NotFound
 from shared.fields import shown
+from shared.layout import FORMATS
 from shared.nearest import did_you_mean
 from shared.records import Dataset
 from shared.routing import Fleet
@@ -29,6 +30,8 @@ def is_served(services: Services, project_id: str, name: str, running: Fleet | N
 def unfit(services: Services, project_id: str, spec: GenerateSpec) -> Iterator[Complaint]:
     """Of a job that names no model: those that its rows name, as far as the upload was looked through."""
     if spec.model is None and (record := _record(services, project_id, spec.dataset)) is not None:
+        if record.format in FORMATS:
+            yield Complaint(field="model", message="is required: rows of training data name none", code="required")
         yield from unknown(services, project_id, record.columns.get("models") or {}, "dataset")
         yield from without_preset(services, project_id, record.columns.get("presets") or {}, "dataset")
 

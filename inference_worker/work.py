@@ -57,7 +57,7 @@ class GenerateWork:
         if spec.completion_window is not None:
             expires_at = (run.job.created_at + timedelta(seconds=seconds_of(spec.completion_window))).timestamp()
         return {
-            "dataset": {"path": dataset.local(run.artifacts), "name": dataset.name},
+            "dataset": dataset.as_input(run.artifacts),
             "as_sent": BATCH in run.job.request,
             "presets": {made.name: made.parameters for made in run.store.presets.list(run.job.project_id)},
             "expires_at": expires_at,

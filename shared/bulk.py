@@ -49,6 +49,8 @@ class Row:
     #: What it says, over what the job says; under the names that were given.
     body: Mapping[str, Any]
     line: int = 0
+    #: The data's own answer, told beside the model's; None: it has none.
+    label: str | None = None
 
     def request(
         self, served_name: str, defaults: Mapping[str, Any], carries: Mapping[str, Any] | None = None

@@ -56,6 +56,7 @@ class Answers:
             "custom_id": row.custom_id,
             "response": {"status_code": status, "request_id": request_id, "body": body} if status else None,
             "error": None if status == OK else _error(body),
+            **({} if row.label is None else {"label": row.label}),
         }
         self._write(line, json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self.num_added += 1

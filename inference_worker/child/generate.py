@@ -18,7 +18,7 @@ from inference_worker.child.dispatch import Dispatch
 from inference_worker.child.pace import Pace
 from inference_worker.child.replicas import Known
 from inference_worker.child.spool import Spool
-from shared import bulk, schema
+from shared import bulk, questions, schema
 from shared.attempt import Attempt
 from shared.bulk import Row
 from shared.errors import ChildFailed
@@ -43,7 +43,8 @@ def generate(attempt: Attempt) -> None:
     warn(attempt, spec)
     answers = Answers(attempt)
     terms = bulk.of_spec(spec, as_sent=bool(attempt.run.get("as_sent")), presets=attempt.run.get("presets") or {})
-    rows = bulk.read(Path(attempt.run["dataset"]["path"]), terms)
+    named = attempt.run["dataset"]
+    rows = questions.read(named, terms) if questions.are_in(named) else bulk.read(Path(named["path"]), terms)
     spool = Spool(Path(attempt.run["scratch_dir"]), rows, answers.done)
     try:
         job = Generation(attempt, spool, answers)
@@ -63,6 +64,7 @@ def generate(attempt: Attempt) -> None:
         num_expired=job.num_expired,
         prompt_tokens=answers.prompt_tokens,
         completion_tokens=answers.completion_tokens,
+        **job.pace.overall(),
     )
 
 
@@ -82,7 +84,7 @@ class Generation:
         self._known = Known(attempt.folder)
         self._dispatch = Dispatch(spool, self._known.targets)
         self._asking = Asking(self._dispatch, self._known, answers)
-        self._pace = Pace()
+        self.pace = Pace()
         self._expires_at: float | None = attempt.run.get("expires_at")
         self._told_at = 0.0
         #: Since when a model has rows that wait and nobody to ask; those of which it was told.
@@ -94,6 +96,7 @@ class Generation:
     def ask_all(self) -> None:
         """Raises Stopped."""
         self._tell_models()
+        self._tell()
         try:
             while len(self._answers.done) < self._spool.num_rows:
                 if self._attempt.wanted() != "run":
@@ -111,7 +114,7 @@ class Generation:
 
     def _tell(self) -> None:
         self._told_at = time.monotonic()
-        numbers = self._pace.measure(self._answers, self._spool.num_rows)
+        numbers = self.pace.measure(self._answers, self._spool.num_rows)
         self._attempt.emit("progress", **numbers, in_flight=self._dispatch.num_flying)
 
     def _tell_models(self) -> None:

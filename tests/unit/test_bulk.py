@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from shared import bulk
-from shared.bulk import CHAT, COMPLETIONS, Row, Terms
+from shared import bulk, questions
+from shared.asking import CHAT, COMPLETIONS
+from shared.bulk import Row, Terms
 from shared.errors import InvalidDataset
+from shared.layout import Layout
 from shared.spec import Drawing, GenerateSpec, Sampling
 
 SPEC = GenerateSpec(model="smol", dataset="d", sampling=Sampling(drawing=Drawing(max_new_tokens=5, temperature=0.5)))
@@ -141,6 +143,32 @@ def test_a_survey_tells_the_models_and_the_urls_of_a_file(tmp_path: Path) -> Non
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match="at least one row"):
         list(bulk.read(write(tmp_path / "rows.jsonl", ""), TERMS))
+
+
+def test_training_data_is_asked_up_to_its_last_answer(tmp_path: Path) -> None:
+    weather = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}
+    said = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "no"},
+        {"role": "assistant", "content": "No."},
+    ]
+    path = write(tmp_path / "d.jsonl", {"messages": said, "tools": [weather]}, {"messages": [said[0], said[3]]})
+    named = {"path": str(path), "name": "d", "format": "openai", "columns": Layout.of("openai").as_record()}
+    terms = replace(TERMS, system="be brief")
+
+    first, second = questions.read(named, terms)
+
+    messages = first.request("served", {})["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool"]
+    assert messages[2]["tool_calls"][0]["id"] == messages[3]["tool_call_id"]
+    assert json.loads(messages[2]["tool_calls"][0]["function"]["arguments"]) == {"city": "Ulm"}
+    assert (first.label, second.label, second.custom_id) == ("No.", "No.", "row-2")
+    assert second.body["messages"] == [{"role": "system", "content": "be brief"}, said[0]]
+    assert first.body["tools"] and "tools" not in second.body
+    with pytest.raises(InvalidDataset, match="the job names none"):
+        list(questions.read(named, replace(terms, model=None)))
 
 
 def test_max_samples_counts_rows(tmp_path: Path) -> None:
