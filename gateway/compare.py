@@ -23,8 +23,9 @@ from gateway import body, comparing, inference
 from gateway.auth import project_id
 from gateway.comparing import Ask, Column, Plan, Told
 from gateway.http import request_id
-from gateway.inference import MESSAGES, Services
+from gateway.inference import Services
 from gateway.proxy import Answer, Proxy
+from gateway.requests import MESSAGES
 from shared import asking, sampling, schema
 from shared.asking import CHAT, COMPLETIONS
 from shared.errors import Complaint, InvalidSpec, Unavailable
@@ -231,7 +232,7 @@ def _wrong_prompts(endpoint: str, plan: Plan, given: Mapping[str, Any]) -> Itera
 
 def _wrong(endpoint: str, one: Mapping[str, Any]) -> tuple[Complaint, ...]:
     try:
-        inference.check({"model": "any", **one}, inference.SCHEMAS[endpoint])
+        inference.check(endpoint, {"model": "any", **one})
     except InvalidSpec as error:
         return error.complaints
     return ()

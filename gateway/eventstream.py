@@ -55,8 +55,9 @@ class EventStream:
         seconds: float,
         include_usage: bool,
         finished: Callable[[Usage], None],
+        ends: tuple[bytes, ...] = (DONE,),
     ):
-        """`seconds`: the longest silence."""
+        """`seconds`: the longest silence. `ends`: one of them is in the last event."""
         self.seconds = seconds
         #: Nothing follows any more.
         self.ended = False
@@ -66,6 +67,7 @@ class EventStream:
         self._request_id = request_id
         self._include_usage = include_usage
         self._finished = finished
+        self._ends = ends
         self._pending = b""
         self._num_events = 0
         self._usage: Usage | None = None
@@ -162,7 +164,7 @@ class EventStream:
         """Without `include_usage` every event counts as one token: vLLM sends one per step of its engine, so this is
         the number to within the first (role) and the last event. No JSON is parsed for it."""
         self._num_events += events.count(b"\n\n")
-        if DONE in events:
+        if any(end in events for end in self._ends):
             self._done = True
             self._num_events -= 1
         if self._include_usage and b'"usage":{' in events:
@@ -174,6 +176,8 @@ class EventStream:
 def usage(body: bytes) -> Usage:
     try:
         told: dict[str, Any] = json.loads(body)["usage"]
+        if "input_tokens" in told:  # as /v1/responses calls them
+            return Usage(prompt_tokens=told["input_tokens"], completion_tokens=told.get("output_tokens") or 0)
         return Usage(prompt_tokens=told["prompt_tokens"], completion_tokens=told.get("completion_tokens") or 0)
     except (ValueError, KeyError, TypeError):
         return Usage()

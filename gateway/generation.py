@@ -13,7 +13,8 @@ from typing import Any
 from marshmallow import Schema
 
 from gateway import answer_schemas
-from shared import asking, routing, sampling
+from shared import asking, responses, routing, sampling
+from shared.asking import RESPONSES
 from shared.errors import Complaint, InvalidSpec, NotFound
 from shared.nearest import did_you_mean
 from shared.records import Deployment
@@ -71,9 +72,10 @@ def settled(
 ) -> dict[str, Any] | None:
     """What the deployment is asked instead of the request; None: the request as it is. Raises InvalidSpec."""
     layers = [deployment.spec.get(DEFAULTS) or {}, _preset(store, project_id, given.get(PRESET))]
-    said = asking.merged(*layers, given)
+    said = asking.merged(*layers, responses.older(given) if path == RESPONSES else given)
     heeds = deployment.spec.get("engine") == HEEDING
-    if wrong := list(sampling.conflicts(said, stream=bool(given.get("stream")), beams_heed=heeds)):
+    wrong = list(sampling.conflicts(said, stream=bool(given.get("stream")), beams_heed=heeds))
+    if wrong or (wrong := list(responses.conflicts(said)) if path == RESPONSES else []):
         raise refusal(wrong)
     is_same = not any(layers) and not asking.is_foreign(given, path) and given.get("model") == deployment.name
     return None if is_same else {**said, "model": given.get("model")}

@@ -12,20 +12,20 @@ from typing import Any, Protocol
 
 from flask import Response, request
 from flask_smorest import Blueprint
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema
 
-from gateway import body, generation
+from gateway import body, generation, requests
 from gateway.auth import project_id
-from gateway.eventstream import EventStream, Usage
+from gateway.eventstream import DONE, EventStream, Usage
 from gateway.http import request_id
 from gateway.patience import Client
 from gateway.proxy import Answer, Call, NoReplica, Proxy
 from gateway.replicas import Directory, beginning
 from gateway.wakeups import Asked
-from shared import asking, routing, sampling
-from shared.asking import CHAT, COMPLETIONS
+from shared import answer_room, asking, routing
+from shared.answer_room import Room
+from shared.asking import CHAT, COMPLETIONS, RESPONSES
 from shared.errors import ModelNotFound, NotFound, Unavailable
-from shared.fields import StrictBoolean, StrictObject, StrictString
 from shared.nearest import did_you_mean
 from shared.records import Deployment
 from shared.routing import fleet, version
@@ -34,6 +34,8 @@ from shared.store import Store
 from shared.telemetry import Metrics
 from shared.tongues import Text
 
+#: In the last event of a stream of RESPONSES, which has no [DONE].
+RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 #: Longest list of known names in an answer to an unknown one.
 MAX_NAMES = 10
 
@@ -49,46 +51,6 @@ class Services(Protocol):
     def metrics(self) -> Metrics: ...
 
 
-class Message(StrictObject):
-    """One message of a conversation; what is in it beside the role is vLLM's to judge."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
-        message = super()._deserialize(value, attr, data, **kwargs)
-        if not isinstance(message.get("role"), str):
-            raise ValidationError("each message must have a role, e.g. user")
-        return message
-
-
-class Prompt(fields.Raw):
-    """A text, several, or tokens."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, str | list) or value == []:
-            raise ValidationError("must be a text, a list of texts, or a list of token ids")
-        return value
-
-
-ENVELOPE: dict[str, fields.Field[Any]] = {
-    "model": StrictString(required=True, metadata={"description": "Name of a deployed model."}),
-    "preset": StrictString(
-        metadata={"description": "Generation parameters by name (/v1/presets); what the request says goes before."}
-    ),
-    "stream": StrictBoolean(metadata={"description": "Answer as server-sent events, token by token."}),
-    "stream_options": StrictObject(
-        metadata={"description": '{"include_usage": true}: the last event tells the usage.'}
-    ),
-}
-MESSAGES = fields.List(
-    Message(), required=True, validate=validate.Length(min=1, error="must have at least one message")
-)
-ChatRequest = Schema.from_dict({**ENVELOPE, "messages": MESSAGES, **sampling.fields()}, name="ChatRequest")
-CompletionRequest = Schema.from_dict(
-    {**ENVELOPE, "prompt": Prompt(required=True), **sampling.fields()}, name="CompletionRequest"
-)
-#: What is checked of a request, by route.
-SCHEMAS = {CHAT: ChatRequest, COMPLETIONS: CompletionRequest}
-
-
 def make_proxy(services: Services) -> Proxy:
     """One for all routes that ask models: it knows what is in flight."""
     directory = Directory(lambda project_id: fleet(services.store, project_id), partial(version, services.store))
@@ -101,16 +63,25 @@ def blueprint(services: Services, proxy: Proxy) -> Blueprint:
     )
 
     @made.route(CHAT, methods=["POST"])
-    @made.doc(requestBody=_described(ChatRequest), responses=_ANSWERS)
+    @made.doc(requestBody=_described(requests.ChatRequest), responses=_ANSWERS)
     def chat() -> Response:
         """Continue a conversation"""
         return _answer(services, proxy, CHAT)
 
     @made.route(COMPLETIONS, methods=["POST"])
-    @made.doc(requestBody=_described(CompletionRequest), responses=_ANSWERS)
+    @made.doc(requestBody=_described(requests.CompletionRequest), responses=_ANSWERS)
     def complete() -> Response:
         """Continue a text"""
         return _answer(services, proxy, COMPLETIONS)
+
+    @made.route(RESPONSES, methods=["POST"])
+    @made.doc(requestBody=_described(requests.ResponsesRequest), responses=_ANSWERS)
+    def respond() -> Response:
+        """Answer, in the form of OpenAI's responses
+
+        Nothing is kept: what was said before is sent again as `input`.
+        """
+        return _answer(services, proxy, RESPONSES)
 
     return made
 
@@ -153,13 +124,15 @@ def make_call(
         request_id=request_id,
         user=_user(given),
         prefix=beginning(given),
+        ends=RESPONSE_ENDS if path == RESPONSES else (DONE,),
+        room=answer_room.of(settled) if settled is not None else Room(),
         client=client or Client(),
     )
 
 
-def check(given: dict[str, Any], schema: type[Schema]) -> None:
+def check(path: str, given: dict[str, Any]) -> None:
     """Raises InvalidSpec with every field that is wrong."""
-    if complaints := generation.complaints(given, schema):
+    if complaints := requests.complaints(path, given):
         raise generation.refusal(complaints)
 
 
@@ -210,7 +183,7 @@ def ask(
 ) -> Answer:
     """One request of any route, checked and sent; needs no request of Flask's. `raw`: the text of `given`. `client`:
     whose leaving ends it."""
-    check(given, SCHEMAS[path])
+    check(path, given)
     store, name = services.store, given["model"]
     if (deployment := proxy.find(project_id, name, _user(given))) is None:
         raise why_not(store, project_id, name)

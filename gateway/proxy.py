@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.congestion import Congestion, Limits, limits
-from gateway.eventstream import EventStream, TooSlow, Usage, usage
+from gateway.eventstream import DONE, EventStream, TooSlow, Usage, usage
 from gateway.exchange import Exchange, Lost
 from gateway.patience import Client, TooLong
 from gateway.replicas import Balancer, Directory
-from shared import carried, routing
+from shared import answer_room, carried, routing
+from shared.answer_room import TOKENIZE, Room
 from shared.errors import InvalidRequest, Unavailable
 from shared.records import Deployment
 from shared.routing import Endpoint
@@ -54,13 +55,21 @@ class Call:
     user: str = ""
     #: What it may have in common with earlier ones (`replicas.beginning`).
     prefix: str = ""
+    #: What is seen to here and not by the replica.
+    room: Room = field(default_factory=Room)
+    #: What the last event of its stream has.
+    ends: tuple[bytes, ...] = (DONE,)
     client: Client = field(default_factory=Client)
 
     def body_for(self, replica: Endpoint) -> bytes:
         if self.given is None and replica.served_name == self.model and not replica.carries:
             return self.body
+        return json.dumps(self.asked(replica)).encode()
+
+    def asked(self, replica: Endpoint) -> dict[str, Any]:
+        """What the replica is asked, in words."""
         given = json.loads(self.body) if self.given is None else self.given
-        return json.dumps(carried.into(given, replica.carries, self.path) | {"model": replica.served_name}).encode()
+        return carried.into(given, replica.carries, self.path) | {"model": replica.served_name}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +202,7 @@ class Proxy:
         exchange: Exchange | None = None
         try:
             began = time.monotonic()
-            body = call.body_for(replica)
+            body = call.body_for(replica) if call.room.max_length is None else _limited(replica, call, seconds)
             exchange = Exchange(replica.url, call.path, body, _headers(replica, call), call.client, seconds)
             exchange.head()
             _check(exchange, call)
@@ -203,7 +212,8 @@ class Proxy:
                 return answer
             whole = _whole(exchange)
             self._meter.finished(call.model, usage(whole))
-            return Answer(status=exchange.status, content_type=exchange.content_type, body=whole)
+            told = answer_room.told(whole, call.room)
+            return Answer(status=exchange.status, content_type=exchange.content_type, body=told)
         finally:
             if not handed_on:
                 if exchange is not None:
@@ -226,9 +236,25 @@ class Proxy:
 
         stream = EventStream(
             exchange, first, model=call.model, request_id=call.request_id, seconds=seconds,
-            include_usage=call.include_usage, finished=finished,
+            include_usage=call.include_usage, finished=finished, ends=call.ends,
         )  # fmt: skip
         return Answer(status=exchange.status, content_type=exchange.content_type, body=stream)
+
+
+def _limited(replica: Endpoint, call: Call, seconds: float) -> bytes:
+    """The body with as many tokens for the answer as `max_length` leaves. Raises InvalidSpec, and as a request does."""
+    asked, longest = call.asked(replica), call.room.max_length
+    assert longest is not None
+    if (count := answer_room.num_tokens(asked)) is None:
+        question = answer_room.question(asked)
+        exchange = Exchange(replica.url, TOKENIZE, question, _headers(replica, call), call.client, seconds)
+        try:
+            exchange.head()
+            _check(exchange, call)
+            count = int(json.loads(_whole(exchange))["count"])
+        finally:
+            exchange.close()
+    return json.dumps(answer_room.limited(asked, call.path, count, longest)).encode()
 
 
 def is_waking(deployment: Deployment) -> bool:

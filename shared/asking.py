@@ -7,9 +7,10 @@ job). Nothing is checked here (shared/sampling.py) and nothing defaulted.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from shared import schema
+from shared import responses, schema
 from shared.spec import Sampling
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -61,7 +62,7 @@ def is_foreign(given: Mapping[str, Any], path: str) -> bool:
     """Whether anything has to be said otherwise to a replica."""
     if not FOREIGN.isdisjoint(given) or any(name in given for name in LENGTHS if name not in READ[path]):
         return True
-    logprobs = given.get("logprobs")
+    logprobs = None if path == RESPONSES else given.get("logprobs")
     return logprobs is not None and isinstance(logprobs, bool) != (path == CHAT)
 
 
@@ -77,11 +78,18 @@ def to_openai(given: Mapping[str, Any], path: str) -> dict[str, Any]:
     if said.get("do_sample") is False:
         # vLLM has no such switch: temperature 0 takes the likeliest token, whatever the other members say.
         body["temperature"] = 0.0
+    if path == RESPONSES:
+        return responses.newer(body, _parameters())
     if path == COMPLETIONS:
         body = _for_texts(body)
     elif "logprobs" in body and not isinstance(body["logprobs"], bool | None):
         body |= {"top_logprobs": body["logprobs"], "logprobs": True}
     return _with_beams(body, said) if num_beams(said) > 1 else body
+
+
+@cache
+def _parameters() -> frozenset[str]:
+    return frozenset(name for param in schema.params(Sampling) for name in param.names)
 
 
 def num_beams(given: Mapping[str, Any]) -> int:

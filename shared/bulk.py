@@ -56,8 +56,12 @@ class Row:
         self, served_name: str, defaults: Mapping[str, Any], carries: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """The body for a replica. `defaults`: of the deployment, for what is not said; `carries`: see carried.py."""
-        said = asking.to_openai(asking.merged(defaults, self.body), self.path)
+        said = asking.to_openai(self.said(defaults), self.path)
         return {**carried.into(said, carries or {}, self.path), "model": served_name}
+
+    def said(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """All that is said for it, under the names that were given."""
+        return asking.merged(defaults, self.body)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,10 @@ def conflicts(given: Mapping[str, Any], *, stream: bool = False, beams_heed: boo
         yield Complaint(field="top_logprobs", message=Text("needs logprobs: true"))
     if given.get("response_format") and given.get("structured_outputs"):
         yield Complaint(field="structured_outputs", message=Text("cannot stand beside response_format: give one"))
+    prompt = given.get("prompt")
+    if given.get("max_length") and isinstance(prompt, list) and len(prompt) > 1 and isinstance(prompt[0], str | list):
+        text = Text("counts one prompt with its answer, and there are {count}: use max_tokens", count=len(prompt))
+        yield Complaint(field="max_length", message=text)
     yield from _tools(given)
     if asking.num_beams(given) > 1 or given.get("use_beam_search"):
         yield from _beams(given, stream, beams_heed)

@@ -10,14 +10,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from inference_worker.child.answers import OK, Answers
 from inference_worker.child.dispatch import MAX_AT_ONCE, Dispatch, Errand
 from inference_worker.child.replicas import Connections, Known, Lost, Reply, Unreached
+from shared import answer_room
+from shared.answer_room import TOKENIZE
 from shared.bulk import Row
+from shared.errors import InvalidSpec
 
 #: A row with which so many replicas were lost, or that so many could not answer, is given up.
 MAX_TRIES = 3
@@ -79,17 +82,36 @@ class Asking:
     def _ask(self, errand: Errand) -> None:
         """In a thread of the pool."""
         replica = errand.replica
-        asked = errand.row.request(replica.served_name, errand.defaults, replica.carries)
-        body = json.dumps(asked).encode()
         outcome: Reply | Lost | Unreached
         try:
-            outcome = self._connections.post(replica, errand.row.path, body)
+            outcome = self._reply(errand)
             # An engine that has just died answers like this too, for every row that it had.
             if outcome.status >= 500 and outcome.status not in BUSY and not self._connections.is_well(replica):
                 outcome = Lost(f"it answered {outcome.status} and is not well")
         except (Lost, Unreached) as error:
             outcome = error
         self._landed.put(Landed(errand=errand, outcome=outcome))
+
+    def _reply(self, errand: Errand) -> Reply:
+        """What the replica says, after it has counted the prompt where `max_length` does. Raises Lost, Unreached."""
+        row, replica = errand.row, errand.replica
+        asked, room = (
+            row.request(replica.served_name, errand.defaults, replica.carries),
+            answer_room.of(row.said(errand.defaults)),
+        )
+        if room.max_length is not None:
+            count = answer_room.num_tokens(asked)
+            if count is None:
+                counted = self._connections.post(replica, TOKENIZE, answer_room.question(asked))
+                if counted.status != OK:
+                    return counted
+                count = int(json.loads(counted.body)["count"])
+            try:
+                asked = answer_room.limited(asked, row.path, count, room.max_length)
+            except InvalidSpec as error:
+                return Reply(status=error.status, body=json.dumps({"error": error.as_dict()}).encode())
+        reply = self._connections.post(replica, row.path, json.dumps(asked).encode())
+        return reply if reply.status != OK else replace(reply, body=answer_room.told(reply.body, room))
 
     def _take_down(self, errand: Errand, outcome: Reply | Lost | Unreached) -> None:
         row, replica_id = errand.row, errand.replica.id

@@ -13,7 +13,9 @@ from tests.platform import ROWS, Platform, jsonl, make_platform
 from tests.unit.upstream import Upstream, serving
 
 HELLO = [{"role": "user", "content": "hello"}]
-ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}}], "usage": {"prompt_tokens": 3}}
+CHOICES = [{"index": number, "message": {"role": "assistant", "content": f"hi {number}"}} for number in range(3)]
+#: Of a model, and of a tokenizer (`count`).
+ANSWER = {"choices": CHOICES, "usage": {"prompt_tokens": 3}, "count": 30}
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +145,54 @@ def test_a_generation_job_takes_its_preset_and_the_deployments_parameters_as_the
     told = {name: spec[name] for name in ("top_k", "max_new_tokens", "temperature", "repetition_penalty", "top_p")}
     assert told == {"top_k": 4, "max_new_tokens": 3, "temperature": 0.3, "repetition_penalty": 1.1, "top_p": 0.7}
     assert spec["tools"] == [{"function": {"name": "look"}}] and spec["preset"] == "drawn"
+
+
+def test_max_length_is_what_the_counted_prompt_leaves(platform: Platform, upstream: Upstream) -> None:
+    assert ask(platform, upstream, max_length=50)["max_tokens"] == 20
+    counted = upstream.requests[-2]
+    assert counted["path"] == "/tokenize" and counted["headers"]["Authorization"] == "Bearer k"
+    assert json.loads(counted["body"]) == {"model": "tiny", "messages": HELLO}
+    assert ask(platform, upstream, max_length=50, max_tokens=7)["max_tokens"] == 7
+
+    num_before = len(upstream.requests)
+    refused = platform.post("/v1/chat/completions", {"model": "tiny", "messages": HELLO, "max_length": 30})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, "max_length")
+    assert len(upstream.requests) == num_before + 1
+
+
+def test_a_beam_search_tells_as_many_answers_as_were_asked_for(platform: Platform, upstream: Upstream) -> None:
+    said = {"model": "tiny", "messages": HELLO, "num_beams": 3, "repetition_penalty": 1.0}
+    answer = platform.post("/v1/chat/completions", said).get_json()
+    sent = json.loads(upstream.requests[-1]["body"])
+    assert (sent["use_beam_search"], sent["n"], sent["temperature"]) == (True, 3, 0.0) and "num_beams" not in sent
+    assert answer["choices"] == CHOICES[:1]
+    assert platform.post("/v1/chat/completions", {**said, "n": 2}).get_json()["choices"] == CHOICES[:2]
+
+
+def test_responses_are_asked_of_vllms_own_route(platform: Platform, upstream: Upstream) -> None:
+    put(platform, "fixed", {"seed": 3, "stop": ["."], "logprobs": True})
+    body = {"model": "tiny", "input": "hi", "preset": "fixed", "max_output_tokens": 9, "metadata": {"a": "b"}}
+    assert platform.post("/v1/responses", body).status_code == 200
+    assert upstream.requests[-1]["path"] == "/v1/responses"
+    expected = {"model": "tiny", "input": "hi", "max_output_tokens": 9, "seed": 3, "stop": ["."], "temperature": 0.3,
+                "top_k": 7, "repetition_penalty": 1.1, "metadata": {"a": "b"}}  # fmt: skip
+    assert json.loads(upstream.requests[-1]["body"]) == expected
+    ended: list[bytes | int] = [b"event: response.created\ndata: {}\n\n", b"event: response.completed\ndata: {}\n\n"]
+    upstream.pieces = ended
+    streamed = platform.post("/v1/responses", body | {"stream": True}).data
+    upstream.pieces = []
+    assert streamed == b"".join(piece for piece in ended if isinstance(piece, bytes))  # and no error follows
+    wrong = {"temperature": 3, "previous_response_id": "resp_1", "tools": [{"type": "mcp"}], "max_output_tokens": 0}
+    refused = platform.post("/v1/responses", {"model": "tiny", "input": "hi"} | wrong).get_json()["error"]
+    assert {issue["field"] for issue in refused["issues"]} == set(wrong)
+    schema = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "no"}}}
+    refused = platform.post("/v1/responses", {"model": "tiny", "input": "hi", "text": schema})
+    assert refused.status_code == 422
+
+
+def test_nothing_is_fetched_for_a_message(platform: Platform, upstream: Upstream) -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+    for path, name in (("/v1/chat/completions", "messages"), ("/v1/responses", "input")):
+        said = {"model": "tiny", name: [{"role": "user", "content": [part]}]}
+        refused = platform.post(path, said)
+        assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, name)

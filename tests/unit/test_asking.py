@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from gateway import answer_schemas
-from shared import asking, sampling, schema
+from shared import answer_room, asking, responses, sampling, schema
+from shared.answer_room import Room
 from shared.asking import CHAT, COMPLETIONS, RESPONSES
+from shared.errors import InvalidSpec
 from shared.spec import DeploySpec
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -110,6 +113,7 @@ def test_what_is_wrong_by_itself_is_told_under_its_field(given: dict[str, Any], 
     [
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
         ({"top_logprobs": 2}, "top_logprobs"),
+        ({"max_length": 9, "prompt": ["a", "b"]}, "max_length"),
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"tool_choice": {"function": {"name": "find"}}, "tools": [TOOL]}, "tool_choice"),
         ({"response_format": {"type": "text"}, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
@@ -169,3 +173,54 @@ def test_lfs_file_for_inference_says_what_its_requests_are_answered_with() -> No
     spec = schema.load(DeploySpec, body)
     assert spec.answering.generation == {"temperature": 0.2, "max_new_tokens": 64}
     assert spec.seed == 3
+
+
+def test_the_prompt_is_counted_as_it_will_be_read() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [TOOL], "temperature": 0.5}
+    assert answer_room.num_tokens(body) is None
+    assert json.loads(answer_room.question(body)) == {name: body[name] for name in ("model", "messages", "tools")}
+    assert json.loads(answer_room.question({"prompt": ["once"]})) == {"prompt": "once"}
+    assert answer_room.num_tokens({"prompt": [5, 6, 7]}) == answer_room.num_tokens({"prompt": [[5, 6, 7]]}) == 3
+    assert answer_room.limited(body, CHAT, 30, 50)["max_tokens"] == 20
+    assert answer_room.limited(body, RESPONSES, 30, 50)["max_output_tokens"] == 20
+    with pytest.raises(InvalidSpec, match="the prompt alone has 50 tokens"):
+        answer_room.limited(body, CHAT, 50, 50)
+
+
+@pytest.mark.parametrize(("num_told", "kept"), [(1, "ad"), (2, "abde"), (3, "abcdef"), (None, "abcdef")])
+def test_of_each_prompts_beams_the_best_are_told(num_told: int | None, kept: str) -> None:
+    choices = [{"index": number, "text": text} for number, text in enumerate("abcdef")]
+    answer = json.dumps({"id": "x", "choices": choices}).encode()
+    told = json.loads(answer_room.told(answer, Room(num_beams=3, num_told=num_told)))
+    assert "".join(choice["text"] for choice in told["choices"]) == kept
+    assert [choice["index"] for choice in told["choices"]] == list(range(len(kept))) and told["id"] == "x"
+
+
+def test_room_is_seen_to_only_where_it_is_asked_for() -> None:
+    assert answer_room.of({"max_tokens": 3, "max_length": 9}) == Room()
+    assert answer_room.of({"max_length": 9, "num_beams": 4, "n": 2}) == Room(max_length=9, num_beams=4, num_told=2)
+
+
+def test_a_response_means_what_a_conversation_does_and_comes_back_the_same() -> None:
+    function = {"name": "look", "parameters": {"type": "object"}}
+    form = {"type": "json_schema", "name": "city", "schema": {"type": "object"}}
+    given: dict[str, Any] = {
+        "model": "m", "input": "hi", "tools": [{"type": "function", **function}], "reasoning": {"effort": "low"},
+        "tool_choice": {"type": "function", "name": "look"}, "text": {"format": form}, "max_output_tokens": 5,
+    }  # fmt: skip
+    older = responses.older(given)
+    assert older["tools"] == [{"type": "function", "function": function}]
+    assert older["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "city", "schema": form["schema"]},
+    }
+    assert not sampling.complaints(older) and not list(sampling.conflicts(older))
+    assert asking.to_openai(older, RESPONSES) == given
+    under = asking.merged({"max_tokens": 50, "logprobs": True, "top_k": 3}, older)
+    assert asking.to_openai(under, RESPONSES) == given | {"top_k": 3}
+
+
+@pytest.mark.parametrize("given", [{"previous_response_id": "x"}, {"background": True}, {"tools": [{"type": "mcp"}]}])
+def test_what_would_need_kept_answers_or_other_tools_is_refused(given: dict[str, Any]) -> None:
+    assert [made.field for made in responses.complaints({"input": "hi"} | given)] == list(given)
+    assert [made.field for made in responses.conflicts({"n": 2, "num_beams": 1})] == ["n"]
