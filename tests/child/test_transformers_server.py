@@ -275,6 +275,17 @@ def test_what_is_too_long_or_unknown_is_refused_with_its_member(server: Server) 
         assert refused.value.field == field
 
 
+def test_a_request_for_the_impossible_fails_alone(server: Server) -> None:
+    told: queue.Queue[Any] = queue.Queue()
+    body = {"prompt": "a", "temperature": 1, "allowed_token_ids": [1], "min_tokens": 3, "max_tokens": 5}
+    [task] = asking.completion(body, server.served, None).tasks(server.served, random.Random(0), told.put)
+    server.together.submit(task)
+    assert list(server.ask([{"prompt": "b", "max_tokens": 30}])[0][0].token_ids) == reference(
+        server.served, "b", max_new_tokens=30
+    )
+    assert isinstance(told.get(timeout=30), RuntimeError)
+
+
 def test_a_failing_step_is_told_to_those_who_were_in_it_and_others_go_on(server: Server) -> None:
     told: queue.Queue[Any] = queue.Queue()
     broken = Task(prompt_ids=[100_000], answers=[], sink=told.put)

@@ -6,6 +6,7 @@ One worker, one gateway and one replica for the whole file; the tests build on e
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from inference_worker.engine import Engine
 from inference_worker.work import GenerateWork
 from shared.asking import CHAT
+from shared.errors import ModelNotLoaded
 from shared.runner import Runner, Worker
 from tests import serving
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
@@ -69,6 +71,52 @@ def test_it_answers_whole_and_streaming_and_tells_its_usage(running: Running) ->
     assert len(whole.choices[0].logprobs.content) == 12
     assert whole.usage.completion_tokens == 24
     assert len(stream) > 4 and stream[-1].usage.completion_tokens == 12
+
+
+def test_an_answer_follows_its_schema(running: Running) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}, "ok": {"type": "boolean"}},
+              "required": ["n", "ok"], "additionalProperties": False}  # fmt: skip
+    shape: Any = {"type": "json_schema", "json_schema": {"name": "told", "schema": schema}}
+    answer = running.client.chat.completions.create(
+        model=BASE, messages=HELLO, max_tokens=450, temperature=1, seed=3, response_format=shape
+    )
+    told = json.loads(answer.choices[0].message.content or "")
+    assert set(told) == {"n", "ok"} and type(told["ok"]) is bool
+    picked = running.client.completions.create(
+        model=BASE, prompt="x", extra_body={"structured_outputs": {"choice": ["yes", "no"]}}
+    )
+    assert picked.choices[0].text in ("yes", "no") and picked.choices[0].finish_reason == "stop"
+
+
+def test_an_adapter_is_loaded_beside_the_base_and_unloaded(running: Running) -> None:
+    [replica] = serving.deployment(running.platform, BASE).replicas
+    engine = Engine(replica.url or "", replica.api_key or "")
+    engine.load_adapter("tuned", running.models / "other")
+    assert engine.adapters() == {"tuned": str(running.models / "other")}
+    direct = openai.OpenAI(base_url=f"{replica.url}/v1", api_key=replica.api_key, max_retries=0)
+    tuned = direct.completions.create(model="tuned", prompt="x", max_tokens=8, temperature=0)
+    assert (
+        tuned.choices[0].text
+        != running.client.completions.create(model=BASE, prompt="x", max_tokens=8, temperature=0).choices[0].text
+    )
+    with pytest.raises(ModelNotLoaded, match="no adapter can be read"):
+        engine.load_adapter("nothing", running.models)
+    engine.unload_adapter("tuned")
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        direct.completions.create(model="tuned", prompt="x")
+
+
+def test_a_model_that_cannot_be_loaded_fails_with_its_reason(running: Running, tmp_path: Path) -> None:
+    folder = shutil.copytree(running.models / "base", tmp_path / "broken")
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    serving.add_model(running.platform, folder, "broken")
+    serving.deploy(running.platform, "broken")
+
+    serving.await_status(running.platform, "broken", "failed")
+    told = running.platform.get("/v1/deployments/broken").get_json()
+    running.platform.store.deployments.delete(running.platform.store.projects.default().id, "broken")
+    assert "transformers ended with exit code 1" in told["error"] and "SafetensorError" in told["error"]
+    assert "SafetensorError" in told["replicas"][0]["log_tail"]
 
 
 def test_what_it_cannot_do_is_refused_under_its_field(running: Running) -> None:

@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 
 from inference_worker.child.transformers_server.model import Served
 from inference_worker.child.transformers_server.refusal import Refusal
-from inference_worker.child.transformers_server.sampling import Sampling
+from inference_worker.child.transformers_server.sampling import Constraint, Sampling
 from inference_worker.child.transformers_server.sequence import Answer, Decoder, Sink, Task
 
 #: Members that change no answer here.
@@ -25,7 +25,7 @@ KNOWN = frozenset(
     | {"presence_penalty", "frequency_penalty", "seed", "max_tokens", "max_completion_tokens", "min_tokens", "n"}
     | {"stop", "stop_token_ids", "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "logit_bias"}
     | {"allowed_token_ids", "logprobs", "num_beams", "use_beam_search", "length_penalty", "return_token_ids"}
-    | {"add_special_tokens"}
+    | {"add_special_tokens", "response_format", "structured_outputs"}
 )
 CHAT = frozenset(
     {"messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "documents"}
@@ -47,6 +47,8 @@ class Asked:
     num_beams: int
     length_penalty: float
     adapter: str | None
+    #: Makes the grammar that each answer follows; None: they follow none.
+    grammar: Callable[[], Constraint] | None
 
     def tasks(self, served: Served, chance: random.Random, sink: Sink) -> list[Task]:
         return [self._task(served, number, prompt_ids, chance, sink) for number, prompt_ids in enumerate(self.prompts)]
@@ -60,6 +62,7 @@ class Asked:
                 sampling=self.sampling,
                 decoder=Decoder(served.tokenizer, prompt_ids, self.sampling.skip_special_tokens),
                 generator=generator(served.device, self.sampling.seed, choice, chance),
+                constraint=self.grammar() if self.grammar else None,
                 sink=sink,
             )
             for choice in range(self.num_answers)
@@ -169,13 +172,14 @@ def _asked(
         num_beams=num_beams,
         length_penalty=_number(body, "length_penalty", 1.0, -100.0, 100.0),
         adapter=adapter,
+        grammar=served.grammars.of(body),
     )
 
 
 def _check_beams(body: Mapping[str, Any], num_answers: int, num_beams: int) -> None:
     if num_answers > num_beams:
         raise Refusal(f"'n' is {num_answers}: a search with {num_beams} beams has no more answers", "n")
-    for name in ("stream", "logprobs"):
+    for name in ("stream", "logprobs", "response_format", "structured_outputs"):
         if body.get(name) not in (None, False):
             raise Refusal(f"{name!r} cannot be had with beams: they are compared at their end", name)
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from inference_worker.child.transformers_server.constraints import Grammars
+
 log = logging.getLogger(__name__)
 
 #: Members of generation_config.json that stand for what a request leaves out, and their names in requests.
@@ -39,10 +41,8 @@ class Served:
     defaults: Mapping[str, float]
     chat_template: str | None
     chat_template_kwargs: Mapping[str, Any]
-
-    @property
-    def vocabulary_size(self) -> int:
-        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+    vocabulary_size: int
+    grammars: Grammars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +69,18 @@ def load(source: Source) -> Served:
     device = model.get_input_embeddings().weight.device
     log.info("Loaded %s in %s on %s", type(model).__name__, model.dtype, device)
     config = generation_config(source.generation)
+    size, ends = int(model.config.get_text_config(decoder=True).vocab_size), eos_token_ids(tokenizer, config)
     return Served(
         model=model,
         tokenizer=tokenizer,
         device=device,
         max_model_len=source.max_model_len,
-        eos_token_ids=eos_token_ids(tokenizer, config),
+        eos_token_ids=ends,
         defaults={ours: config[theirs] for theirs, ours in DEFAULTS.items() if config.get(theirs) is not None},
         chat_template=source.chat_template.read_text(encoding="utf-8") if source.chat_template else None,
         chat_template_kwargs=source.chat_template_kwargs,
+        vocabulary_size=size,
+        grammars=Grammars(tokenizer, size, ends),
     )
 
 

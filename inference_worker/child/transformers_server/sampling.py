@@ -72,6 +72,7 @@ class Constraint(Protocol):
     """A grammar that the answer follows."""
 
     def mask(self, scores: torch.Tensor) -> torch.Tensor: ...
+    def accept(self, token_id: int) -> None: ...
 
 
 class Row(Protocol):
@@ -96,6 +97,8 @@ def draw(row: Row, logits: torch.Tensor) -> Drawn:
     if row.constraint is not None:
         scores = row.constraint.mask(scores)
     token_id = int(scores.argmax()) if sampling.is_greedy else sampled(scores, sampling, row.generator)
+    if row.constraint is not None:
+        row.constraint.accept(token_id)
     return Drawn(token_id, logprob(logits, token_id, sampling.num_logprobs))
 
 

@@ -154,13 +154,13 @@ class Scheduler:
             return
         self._beginning = None
         for answer in task.answers:
-            answer.accept(draw(answer, logits[0]))
+            _extend(task, answer, logits[0])
         self.counts.generated_tokens += len(task.answers)
         self._join(task, batch)
 
     def _join(self, task: Task, batch: Batch) -> None:
         unfinished = [answer for answer in task.answers if not answer.is_finished]
-        if not unfinished:
+        if not unfinished or task.cancelled:
             return
         batch.repeat(len(unfinished))
         if self._batch is None:
@@ -179,7 +179,7 @@ class Scheduler:
         with self._adapters.rows([row.task.adapter for row in self._rows]):
             logits = self._batch.forward(last)
         for row, scores in zip(self._rows, logits, strict=True):
-            row.answer.accept(draw(row.answer, scores))
+            _extend(row.task, row.answer, scores)
         self.counts.generated_tokens += len(self._rows)
 
     def _fail(self, error: Exception) -> None:
@@ -195,6 +195,16 @@ class Scheduler:
         if self._num_failures >= MAX_FAILURES:
             log.critical("%d steps failed one after another: giving up", self._num_failures)
             os._exit(1)
+
+
+def _extend(task: Task, answer: Answer, logits: torch.Tensor) -> None:
+    """What one request asks for may be impossible (all tokens forbidden): others in the batch do not suffer for it."""
+    try:
+        answer.accept(draw(answer, logits))
+    except Exception as error:  # the edge of one answer
+        log.exception("No token could be drawn", exc_info=error)
+        task.cancelled = True
+        task.sink(error)
 
 
 def most_tokens(answer: Answer) -> int:
