@@ -25,7 +25,7 @@ from transformers.generation.logits_process import (
 )
 
 from inference_worker.child.transformers_server import asking, model
-from inference_worker.child.transformers_server.adapters import Adapters
+from inference_worker.child.transformers_server.adapters import Adapters, merged, shares
 from inference_worker.child.transformers_server.answering import joined
 from inference_worker.child.transformers_server.batch import is_joinable
 from inference_worker.child.transformers_server.refusal import Refusal
@@ -141,6 +141,17 @@ def test_adapters_that_cannot_share_a_batch_are_refused(server: Server, tmp_path
     with pytest.raises(Refusal, match="cannot be put on the model"):
         server.adapters.load("of another base", lora(wider, tmp_path / "other"))
     assert server.ask([{"prompt": "a", "max_tokens": 3}])[0][0].finish_reason == "length"
+
+
+def test_an_adapter_that_no_batch_can_have_beside_others_is_merged(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", dtype=torch.float32)
+    folder = lora(base, tmp_path / "dora", use_dora=True, modules_to_save=["lm_head"])
+    assert not shares(folder, 64)
+    plain: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    expected = reference(load(base), "The sky", PeftModel.from_pretrained(plain, folder), max_new_tokens=20)
+    served = load(base)
+    assert reference(served, "The sky", max_new_tokens=20) != expected
+    assert reference(served, "The sky", merged(served.model, folder), max_new_tokens=20) == expected
 
 
 def test_beams_are_transformers_own(server: Server) -> None:

@@ -19,12 +19,11 @@ import pytest
 from inference_worker.engine import Engine
 from inference_worker.work import GenerateWork
 from shared.asking import CHAT
-from shared.errors import ModelNotLoaded
 from shared.runner import Runner, Worker
 from tests import serving
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
 
-BASE, TUNED = "tiny", "ft:tiny:local::00000001"
+BASE, OTHER = "tiny", "ft:tiny:local::00000001"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 
 
@@ -51,7 +50,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     models = serving.make_models(tmp_path_factory.mktemp("models"))
     platform = make_platform(tmp_path_factory.mktemp("home"), renew_seconds=1.0, keeper_seconds=15.0)
     serving.add_model(platform, models / "base", BASE)
-    serving.add_model(platform, models / "adapter", TUNED, "adapter", BASE)
+    serving.add_model(platform, models / "other", OTHER, "adapter", BASE)
     with serving.worker(platform) as worker, serve(platform) as url:
         posted = platform.post("/v1/deployments", {"model": BASE, "engine": "transformers"})
         assert posted.status_code == 201, posted.get_json()
@@ -88,22 +87,16 @@ def test_an_answer_follows_its_schema(running: Running) -> None:
     assert picked.choices[0].text in ("yes", "no") and picked.choices[0].finish_reason == "stop"
 
 
-def test_an_adapter_is_loaded_beside_the_base_and_unloaded(running: Running) -> None:
-    [replica] = serving.deployment(running.platform, BASE).replicas
-    engine = Engine(replica.url or "", replica.api_key or "")
-    engine.load_adapter("tuned", running.models / "other")
-    assert engine.adapters() == {"tuned": str(running.models / "other")}
-    direct = openai.OpenAI(base_url=f"{replica.url}/v1", api_key=replica.api_key, max_retries=0)
-    tuned = direct.completions.create(model="tuned", prompt="x", max_tokens=8, temperature=0)
-    assert (
-        tuned.choices[0].text
-        != running.client.completions.create(model=BASE, prompt="x", max_tokens=8, temperature=0).choices[0].text
-    )
-    with pytest.raises(ModelNotLoaded, match="no adapter can be read"):
-        engine.load_adapter("nothing", running.models)
-    engine.unload_adapter("tuned")
-    with pytest.raises(openai.NotFoundError, match="does not exist"):
-        direct.completions.create(model="tuned", prompt="x")
+def test_an_adapter_answers_beside_its_base_on_the_same_replica(running: Running) -> None:
+    posted = running.platform.post("/v1/deployments", {"model": OTHER, "engine": "transformers"})
+    assert posted.status_code == 201, posted.get_json()
+    serving.await_status(running.platform, OTHER, "ready")
+
+    assert len(running.platform.store.replicas.list(running.platform.store.projects.default().id)) == 1
+    texts = [running.chat(name).choices[0].message.content for name in (BASE, OTHER, f"{BASE}@{OTHER}", BASE)]
+    assert texts[0] == texts[3] != texts[1] == texts[2]
+    running.platform.client.delete(f"/v1/deployments/{OTHER}", headers=running.platform.headers())
+    wait_until(lambda: OTHER not in serving.deployment(running.platform, BASE).replicas[0].adapters, 20, "it is gone")
 
 
 def test_a_model_that_cannot_be_loaded_fails_with_its_reason(running: Running, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import logging
 import os
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import uvicorn
 
-from inference_worker.child.transformers_server.adapters import Adapters
+from inference_worker.child.transformers_server.adapters import Adapters, merged, shares
 from inference_worker.child.transformers_server.app import Serving, make_app
 from inference_worker.child.transformers_server.batch import Batch, is_joinable
 from inference_worker.child.transformers_server.model import Served, Source, kwargs_of, load
@@ -50,10 +51,7 @@ def main() -> None:
 
 
 def make_serving(served: Served, given: argparse.Namespace) -> Serving:
-    adapters = Adapters(served.model, given.max_lora_rank)
-    if given.lora_modules is not None:
-        module = json.loads(given.lora_modules)
-        adapters.load(module["name"], Path(module["path"]))
+    served, adapters, name = with_adapter(served, given)
     together = None
     if is_joinable(served.model):
         together = Scheduler(served.model, served.device, adapters, limits(served, adapters, given))
@@ -63,11 +61,27 @@ def make_serving(served: Served, given: argparse.Namespace) -> Serving:
         adapters=adapters,
         together=together,
         one_by_one=Whole(served, adapters),
-        names=(given.served_model_name,),
+        names=(name,),
         folder=given.model,
         api_key=os.environ.get("REPLICA_API_KEY", ""),
         chance=random.Random(given.seed),
     )
+
+
+def with_adapter(served: Served, given: argparse.Namespace) -> tuple[Served, Adapters, str]:
+    """The adapter that it starts with beside the base; or, where rows of a batch cannot have it, in the base's place.
+    The name is that of the model without an adapter beside it."""
+    adapters = Adapters(served.model, given.max_lora_rank)
+    if given.lora_modules is None:
+        return served, adapters, given.served_model_name
+    module = json.loads(given.lora_modules)
+    name, folder = module["name"], Path(module["path"])
+    if shares(folder, given.max_lora_rank):
+        adapters.load(name, folder)
+        return served, adapters, given.served_model_name
+    whole = replace(served, model=merged(served.model, folder))
+    # No base is there any more for others: none has rank 0.
+    return whole, Adapters(whole.model, 0), name
 
 
 @torch.inference_mode()

@@ -120,6 +120,23 @@ def take_off(model: Any, inner: str) -> None:
     getattr(model, "peft_config", {}).pop(inner, None)
 
 
+def merged(model: Any, folder: Path) -> Any:
+    """The model with an adapter of any kind that peft merges made part of its weights."""
+    from peft import PeftModel
+
+    network = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return network.eval().requires_grad_(False)
+
+
+def shares(folder: Path, max_rank: int) -> bool:
+    """Whether rows of one batch can have the adapter beside others."""
+    try:
+        check(folder, max_rank)
+    except Refusal:
+        return False
+    return True
+
+
 def check(folder: Path, max_rank: int) -> None:
     """Raises Refusal for what rows of one batch cannot have beside others."""
     try:
