@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_worker import seats
-from inference_worker.child.answers import ANSWERS, ERRORS
+from inference_worker.child.answers import ANSWERS, ERRORS, merge
 from inference_worker.child.generate import MODELS
 from inference_worker.seats import BATCH
 from shared import catalog, folder, ids, schema
@@ -71,7 +71,7 @@ class GenerateWork:
     def salvage(self, run: Run) -> Finish:
         """The rows that were answered before it was cancelled, or failed."""
         journal = run.folder / folder.JOURNAL
-        answered, failed = (_num_lines(journal / name) for name in (ANSWERS, ERRORS))
+        answered, failed = merge([*published(run), *folder.journals(run.folder)], journal)
         counted = {"num_rows": answered + failed, "num_failed": failed}
         return _published(run, journal, counted) if answered + failed else Finish(result={})
 
@@ -107,19 +107,6 @@ def _sealed(run: Run, path: Path, num_rows: int) -> NewDataset:
         digest=sealed.digest,
         uri=sealed.uri,
     )
-
-
-def _num_lines(path: Path) -> int:
-    """Of whole lines; a kill may have left half of one, which is cut off."""
-    if not path.exists():
-        return 0
-    with open(path, "r+b") as file:
-        count, end = 0, 0
-        for line in file:
-            if line.endswith(b"\n"):
-                count, end = count + 1, end + len(line)
-        file.truncate(end)
-    return count
 
 
 def _keep_telling(run: Run) -> None:

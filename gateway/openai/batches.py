@@ -22,7 +22,7 @@ from shared import catalog, schema
 from shared.bulk import ENDPOINTS
 from shared.errors import Complaint, NotFound
 from shared.fields import shown
-from shared.job import HELD, Job, Kind, Status, Wanted
+from shared.job import TERMINAL, Job, Kind, Status, Wanted
 from shared.records import Dataset
 from shared.spec.generate import seconds_of, window_complaint
 from shared.tongues import Text
@@ -156,7 +156,7 @@ def batch_json(job: Job) -> dict[str, Any]:
 
 def status(job: Job) -> str:
     """In OpenAI's words: clients wait as long as they read one of those that pass."""
-    if job.status in HELD and job.wanted == Wanted.CANCEL:
+    if job.wanted == Wanted.CANCEL and job.status not in TERMINAL:
         return "cancelling"
     if job.status == Status.FAILED:
         # Every row has its answer or its error: only that none has an answer.

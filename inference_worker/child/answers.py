@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -107,6 +107,27 @@ class Answers:
         usage = (body.get("usage") if isinstance(body, dict) else None) or {}
         self.prompt_tokens += usage.get("prompt_tokens") or 0
         self.completion_tokens += usage.get("completion_tokens") or 0
+
+
+def merge(sources: Iterable[Path], journal: Path) -> tuple[int, int]:
+    """Bring the lines of other journals into one; how many are answered in it then, and how many failed."""
+    journal.mkdir(exist_ok=True)
+    done: set[str] = set()
+    counts = dict.fromkeys(NAMES, 0)
+    for name in NAMES:
+        whole = sum(len(text) for text, _ in lines(journal / name))
+        with open(journal / name, "ab") as file:
+            file.truncate(whole)  # what a kill left half written goes
+    for folder in (journal, *sources):
+        for name in NAMES:
+            found = list(lines(folder / name))
+            new = [(text, line["custom_id"]) for text, line in found if line["custom_id"] not in done]
+            done.update(id for _, id in new)
+            counts[name] += len(new)
+            if folder != journal:
+                with open(journal / name, "ab") as file:
+                    file.writelines(text for text, _ in new)
+    return counts[ANSWERS], counts[ERRORS]
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -18,7 +18,7 @@ from shared.ids import new_id
 from shared.job import HELD, MAX_LOST_ATTEMPTS, Job, Kind, Status, Wanted
 from shared.records import Attempt, Checkpoint, Claim, Held, NewDataset, NewEvaluation, NewEvent, NewModel
 from shared.requirements import Device
-from shared.store.checkpoints import in_use, remove
+from shared.store.checkpoints import holds_answers, in_use, remove
 from shared.store.claims import Looker, anything_for, claim, supersede
 from shared.store.columns import now, record
 from shared.store.discarded import adopt
@@ -314,7 +314,7 @@ def _stopped(
     """Where a job goes whose attempt ended before the job did: `wanted` decides, then the count of lost attempts."""
     data = {"reason": reason, "lost": lost}
     changes |= {"worker_id": None, "phase": None, "lost_attempts": lost_attempts}
-    if job.wanted == Wanted.CANCEL:
+    if job.wanted == Wanted.CANCEL and not holds_answers(connection, job):
         return move(connection, job, Status.CANCELLED, "Job was cancelled", data=data, **changes)
     if lost_attempts >= MAX_LOST_ATTEMPTS:
         message = f"{lost_attempts} workers in a row were lost before a new checkpoint was written; the last: {reason}"

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, String, and_, cast, delete, or_, select, update
 
 from shared.errors import Conflict
-from shared.job import TERMINAL, Status
+from shared.job import TERMINAL, Job, Kind, Status
 from shared.records import Checkpoint, Model
 from shared.store.columns import record
 from shared.store.discarded import discard
@@ -99,6 +99,12 @@ def of_job(connection: Connection, job_id: str) -> list[Checkpoint]:
     query = select(checkpoints).where(checkpoints.c.job_id == job_id)
     rows = connection.execute(query.order_by(checkpoints.c.step, checkpoints.c.created_at)).mappings()
     return [record(Checkpoint, row) for row in rows]
+
+
+def holds_answers(connection: Connection, job: Job) -> bool:
+    """Whether rows of it are answered, which outlive the job: a worker makes files of them."""
+    mine = select(1).where(checkpoints.c.job_id == job.id)
+    return job.kind == Kind.GENERATE and connection.execute(mine.limit(1)).first() is not None
 
 
 def as_model(connection: Connection, project_id: str, id_or_name: str) -> Model | None:

@@ -141,7 +141,8 @@ def claim(connection: Connection, looker: Looker) -> Claim | None:
         running_on(looker.worker_id, attempt),
         data={"worker_id": looker.worker_id, "attempt": attempt},
         attempt=attempt,
-        wanted=Wanted.RUN,
+        # A cancelled job is taken once more where something of it is to be kept.
+        wanted=Wanted.CANCEL if job.wanted == Wanted.CANCEL else Wanted.RUN,
         worker_id=looker.worker_id,
         started_at=job.started_at or now(),
         phase=None,

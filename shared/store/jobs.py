@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from shared.errors import Complaint, InvalidJobState, InvalidRequest
 from shared.job import HELD, TERMINAL, Job, Kind, Status, Wanted
 from shared.records import NewEvent, Page
+from shared.store.checkpoints import holds_answers
 from shared.store.claims import WAITS
 from shared.store.columns import now, record
 from shared.store.engine import Database
@@ -102,10 +103,11 @@ class Jobs:
             return page(connection, query, jobs, Job, project_id=project_id, after=after, limit=limit, order=order)
 
     def cancel(self, project_id: str, job_id: str) -> Job:
-        """Cancelled at once when nobody holds it, else its holder is asked to. A cancelled job is returned as it is."""
+        """Cancelled at once when nobody holds it, else its holder is asked to; so is the next one where answers of it
+        are to be kept. A cancelled job is returned as it is."""
         with self._database.write() as connection:
             job = lock(connection, job_id, project_id)
-            if job.status == Status.CANCELLED or (job.status in HELD and job.wanted == Wanted.CANCEL):
+            if job.status == Status.CANCELLED or (job.status not in TERMINAL and job.wanted == Wanted.CANCEL):
                 return job
             if job.status in TERMINAL:
                 raise InvalidJobState(
@@ -113,6 +115,9 @@ class Jobs:
                 )
             if job.status in HELD:
                 return save(connection, job, replace(job, wanted=Wanted.CANCEL), [_asked(Wanted.CANCEL, job)])
+            if holds_answers(connection, job):
+                after = replace(job, status=Status.QUEUED, wanted=Wanted.CANCEL)
+                return save(connection, job, after, [_asked(Wanted.CANCEL, job)])
             return move(connection, job, Status.CANCELLED, "Job was cancelled", wanted=Wanted.CANCEL)
 
     def pause(self, project_id: str, job_id: str) -> Job:

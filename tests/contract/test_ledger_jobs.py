@@ -321,6 +321,32 @@ def test_a_queued_job_is_paused_and_resumed_at_once(store: Store, project: str, 
     assert claim() is not None
 
 
+def test_answers_of_a_cancelled_job_are_kept_by_the_next_who_takes_it(
+    store: Store, project: str, running: NewJob, claim: Look
+) -> None:
+    paused, lost = running(kind=Kind.GENERATE), running(kind=Kind.GENERATE)
+    for job in (paused, lost):
+        store.attempts.add_checkpoint(job.id, 1, step=3, uri=f"store://{job.id}", digest="d", size_bytes=1)
+    store.attempts.release(paused.id, 1, status=Status.PAUSED)
+    store.jobs.cancel(project, lost.id)
+    store.attempts.reclaim(lost.id, 1, None, "worker was silent")
+
+    asked = store.jobs.cancel(project, paused.id)
+
+    assert (asked.status, asked.wanted) == (Status.QUEUED, Wanted.CANCEL) and asked == store.jobs.cancel(
+        project, asked.id
+    )
+    for _ in range(2):
+        got = claim(kinds=[Kind.GENERATE])
+        assert got is not None and got.job.wanted == Wanted.CANCEL
+        done = store.attempts.finish(got.job.id, 2, status=Status.CANCELLED, result={"num_rows": 3})
+        assert done.result == {"num_rows": 3}
+    assert claim(kinds=[Kind.GENERATE]) is None
+    bare = running(kind=Kind.GENERATE)
+    store.attempts.release(bare.id, 1, status=Status.PAUSED)
+    assert store.jobs.cancel(project, bare.id).status == Status.CANCELLED
+
+
 def test_a_paused_job_can_be_cancelled(store: Store, project: str, new_job: NewJob) -> None:
     job = new_job()
     store.jobs.pause(project, job.id)

@@ -186,6 +186,24 @@ def test_a_cancelled_batch_keeps_what_is_answered(bulk: Bulk) -> None:
     assert bulk.client.batches.cancel(made.id).status == "cancelled"
 
 
+def test_a_batch_that_is_cancelled_while_it_rests_keeps_its_answers_too(bulk: Bulk) -> None:
+    made = bulk.create(bulk.upload(row("q", "quick"), row("s", "slow")))
+    worker = threading.Thread(target=bulk.work)
+    worker.start()
+    wait_until(lambda: len(bulk.asked) == 2, 30, "all are asked")
+    time.sleep(0.3)
+    bulk.platform.post(f"/v1/jobs/{made.id}/pause")
+    worker.join(30)
+    assert bulk.platform.get(f"/v1/jobs/{made.id}").get_json()["status"] == "paused"
+
+    assert bulk.client.batches.cancel(made.id).status == "cancelling"
+    bulk.work()
+
+    done = bulk.client.batches.retrieve(made.id)
+    assert (done.status, set(bulk.lines(done.output_file_id))) == ("cancelled", {"q"})
+    assert len(bulk.asked) == 2
+
+
 def test_a_job_that_waits_for_its_model_holds_up_no_other(bulk: Bulk) -> None:
     bulk.platform.post("/v1/models", {"name": "later", "model_name_or_path": "tiny"})
     waits = bulk.create(bulk.upload(row("a", "x", model="later")))
