@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
@@ -24,6 +24,7 @@ from gateway.auth import project_id
 from gateway.comparing import Ask, Column, Plan, Told
 from gateway.http import request_id
 from gateway.inference import Services
+from gateway.patience import Client
 from gateway.proxy import Answer, Proxy
 from gateway.requests import MESSAGES
 from shared import asking, sampling, schema
@@ -111,11 +112,12 @@ def blueprint(services: Services, proxy: Proxy) -> Blueprint:
         """
         given = body.json_object()
         endpoint, plan = planned(given)
-        project, request = project_id(), request_id()
+        # Threads have no request of Flask's.
+        named: dict[str, Any] = {"project_id": project_id(), "request_id": request_id()}
+        named["client"] = Client.of(request.environ)
 
         def ask(one: dict[str, Any]) -> Answer:
-            raw = json.dumps(one).encode()
-            return inference.ask(services, proxy, endpoint, one, raw, project_id=project, request_id=request)
+            return inference.ask(services, proxy, endpoint, one, json.dumps(one).encode(), **named)
 
         if not running.acquire(blocking=False):
             raise Unavailable("{most} comparisons are being made: ask again in a moment", most=MAX_COMPARISONS)

@@ -10,12 +10,14 @@ import logging
 import queue
 import statistics
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.answering import Read, Stopped, read
+from gateway.congestion import Overloaded
 from gateway.proxy import Answer
 from gateway.worddiff import difference
 from shared.errors import TunesmithError
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 Told = tuple[str, dict[str, Any]] | None
 #: A client that left is noticed when something is written to it.
 HEARTBEAT_SECONDS = 5.0
+#: How long a cell waits for room among the requests of others. What it waits is not counted as its answer's time.
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.1, 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +151,7 @@ def _answer(
     streamed = {"stream": True, "stream_options": {"include_usage": True}}
     body = {"model": column.model, **plan.prompts[cell.row], **column.parameters, **streamed}
     try:
-        if not stopped.is_set():
-            read(lambda: ask(body), into, lambda piece: news.put(("delta", {**place, **piece})), stopped.is_set)
+        _asked(lambda: ask(body), into, lambda piece: news.put(("delta", {**place, **piece})), stopped)
     except Stopped:
         return
     except TunesmithError as refused:
@@ -157,6 +160,23 @@ def _answer(
         log.exception("A cell of a comparison failed", extra={"model": column.model})
         error = {**TunesmithError().as_dict(), "status": TunesmithError.status}
     news.put(("answer", {**place, **into.as_dict(), "error": error}))
+
+
+def _asked(
+    send: Callable[[], Answer], into: Read, told: Callable[[dict[str, str]], None], stopped: threading.Event
+) -> None:
+    """As `read`; while the model has no room for another request it is asked again when it is likely to have some."""
+    give_up_at, pause = time.monotonic() + MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS
+    while not stopped.is_set():
+        try:
+            return read(send, into, told, stopped.is_set)
+        except Overloaded as error:
+            # From within the gateway asking costs nothing: the guess that clients get is the most that is waited.
+            pause = min(2 * pause, error.retry_after_seconds or 1)
+            if time.monotonic() + pause > give_up_at:
+                raise
+            stopped.wait(pause)
+    raise Stopped
 
 
 def _mean(values: Sequence[float]) -> float | None:

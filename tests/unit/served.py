@@ -36,14 +36,14 @@ class Served:
 
 
 @contextmanager
-def serving_models(home: Path, *names: str) -> Iterator[Served]:
-    """Deployments of these names, each ready with one replica."""
+def serving_models(home: Path, *names: str, **specs: dict[str, Any]) -> Iterator[Served]:
+    """Deployments of these names, each ready with one replica; `specs`: of those that say more than their model."""
     platform = make_platform(home, log_level="ERROR")
     project_id = platform.store.projects.default().id
     with ExitStack() as stack:
-        upstreams = {name: stack.enter_context(serving(Upstream())) for name in names}
+        upstreams = {name: stack.enter_context(serving(Upstream())) for name in (*names, *specs)}
         for name, upstream in upstreams.items():
-            spec = schema.to_wire(schema.load(DeploySpec, {"model": name}))
+            spec = schema.to_wire(schema.load(DeploySpec, {"model": name, **specs.get(name, {})}))
             platform.store.deployments.create(project_id, name=name, model_name=name, spec=spec)
             replica = platform.store.replicas.claim_next("worker", None)
             assert replica is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,9 @@ def end(reason: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving_models(tmp_path_factory.mktemp("compare"), "base", "tuned") as served:
+    with serving_models(
+        tmp_path_factory.mktemp("compare"), "base", "tuned", narrow={"max_concurrent_requests": 1}
+    ) as served:
         yield served
 
 
@@ -98,7 +101,8 @@ def test_a_cell_that_fails_says_so_beside_the_others_while_they_stream(served: S
 
 
 def test_who_leaves_a_comparison_ends_its_generations(served: Served) -> None:
-    for upstream in served.upstreams.values():
+    upstreams = [served.upstreams["base"], served.upstreams["tuned"]]
+    for upstream in upstreams:
         upstream.pieces, upstream.pause_seconds = [event("x")] * 1000, 0.01
     body = {"models": ["base", "tuned"], "prompts": ["What?"] * 9, "stream": True}
     answer = served.compare(body, buffered=False)
@@ -107,9 +111,9 @@ def test_who_leaves_a_comparison_ends_its_generations(served: Served) -> None:
         pass
     answer.close()
 
-    assert all(upstream.hung_up.wait(5) for upstream in served.upstreams.values())
+    assert all(upstream.hung_up.wait(5) for upstream in upstreams)
     # Of the eighteen only those that had begun were asked.
-    assert sum(len(upstream.requests) for upstream in served.upstreams.values()) <= 4
+    assert sum(len(upstream.requests) for upstream in upstreams) <= 4
 
 
 @pytest.mark.parametrize(
@@ -176,3 +180,14 @@ def test_beams_and_presets_are_settings_like_others(served: Served) -> None:
     assert [answer["error"] and answer["error"]["param"] for answer in answers] == [None, None, "preset"]
     assert [column["name"] for column in told["columns"]] == ["base, beams", "base, num_beams 3", "base, none"]
     assert sorted(one["n"] for one in served.sent("base") if one["use_beam_search"] and not one.get("stream")) == [2, 3]
+
+
+def test_a_cell_waits_for_room_among_the_requests_of_others(served: Served) -> None:
+    served.upstreams["narrow"].pieces, served.upstreams["narrow"].pause_seconds = [event("a"), end("stop"), DONE], 0.1
+    began = time.monotonic()
+    told = served.compare({"models": ["narrow"], "prompts": ["What?"] * 3, "parallel": 3}).get_json()
+    took = time.monotonic() - began
+
+    assert [row["answers"][0]["text"] for row in told["rows"]] == ["a", "a", "a"]
+    # One after the other: their times add up to no more than all of it, so none has its wait in it.
+    assert sum(row["answers"][0]["seconds"] for row in told["rows"]) <= took

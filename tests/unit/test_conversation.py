@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from rich.console import Console
 from werkzeug.serving import make_server
@@ -212,3 +213,16 @@ def test_a_preset_is_set_used_and_deleted_by_command_and_beams_come_whole(
     assert capsys.readouterr().out == "of all beams\n"
     assert cli.main(["presets", "delete", "short"]) == 0
     assert cli.main(["chat", "smol", "Hi", "--preset", "short"]) == 2
+
+
+def test_who_no_longer_waits_for_a_comparison_ends_its_generations(
+    served: Served, listening: tuple[Served, str]
+) -> None:
+    upstream = served.upstreams["smol"]
+    upstream.pieces, upstream.pause_seconds = [event("x")] * 2000, 0.01
+    headers = {"Authorization": f"Bearer {served.platform.keys['user']}"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{listening[1]}/v1/compare", json={"models": ["smol"], "prompts": ["x"] * 9}, headers=headers, timeout=0.7
+        )
+    assert upstream.hung_up.wait(5)
