@@ -280,7 +280,9 @@ class Life:
         return future.result()
 
     def _look(self) -> None:
-        """Read what the engine counts."""
+        """Read what the engine counts, or what it writes while it starts."""
+        if self.status == "starting" and self._kept is not None:
+            self._log_tail = vllm_log.tail(self._log)
         if self.status not in ("ready", "stopping") or self._engine is None:
             return
         numbers = self._engine.numbers()

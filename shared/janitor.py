@@ -66,6 +66,7 @@ class Janitor:
                 self._store.checkpoints.expire(_before(days), storage_id, as_models=as_models)
         if given.keep_events_days:
             self._store.events.expire(_before(given.keep_events_days))
+            self._store.deployment_events.expire(_before(given.keep_events_days))
 
     def delete_discarded(self) -> None:
         for uri in self._store.discarded.due(self._artifacts.storage_id(), grace_seconds=self._grace_seconds):

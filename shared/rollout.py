@@ -35,7 +35,7 @@ class Moves:
     #: Replicas of the current generation to start.
     start: int = 0
     #: Ids of those that nobody wants any more.
-    stop: Sequence[str] = ()
+    stop: tuple[str, ...] = ()
     #: Why the current generation cannot serve: back to the one before.
     failure: str | None = None
     #: Whether an update has come to its end.
@@ -65,7 +65,7 @@ def moves(deployment: Deployment) -> Moves:
     surplus = _first_to_go(new)[: max(0, len(new) - wanted)]
     return Moves(
         start=max(0, wanted - len(new)),
-        stop=[one.id for one in (*old, *surplus)],
+        stop=tuple(one.id for one in (*old, *surplus)),
         is_done=is_running and len(ready) >= wanted,
     )
 
@@ -93,7 +93,7 @@ def _exchanged(
         # Also those that are being drained have their devices still.
         start = min(start, wanted - sum(one.status != "stopped" for one in deployment.replicas))
     going = [*_first_to_go(old)[: max(0, len(old) - max(0, kept))], *_first_to_go(new)[: max(0, len(new) - wanted)]]
-    return Moves(start=max(0, start), stop=[one.id for one in going])
+    return Moves(start=max(0, start), stop=tuple(one.id for one in going))
 
 
 def _first_to_go(replicas: Sequence[Replica]) -> list[Replica]:

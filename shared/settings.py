@@ -95,7 +95,8 @@ class Settings:
     keep_states_days: float = 7.0
     #: Days after a job's end for which its checkpoints stay as models. 0: for ever.
     keep_checkpoints_days: float = 0.0
-    #: Days after a job's end for which its events (and so its curves) stay in the ledger. 0: for ever.
+    #: Days after a job's end for which its events (and so its curves) stay in the ledger, and those of a deleted
+    #: deployment. 0: for ever.
     keep_events_days: float = 0.0
     #: Days after a job's end for which the folders of its attempts (logs) stay on their machines. 0: for ever.
     keep_logs_days: float = 30.0

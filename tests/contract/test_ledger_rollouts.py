@@ -223,6 +223,10 @@ def test_events_are_numbered_paged_and_only_the_projects_own(store: Store, proje
     with pytest.raises(NotFound):
         store.deployment_events.list(other_project, made.id)
 
+    live = store.deployments.create(project, name="other", model_name="smol", spec={"model": "smol"})
+    assert store.deployment_events.expire(events[-1].created_at) == len(events) - 1
+    assert len(store.deployment_events.list(project, live.id)) == 1, "that of a deployment which runs is kept"
+
 
 def test_racing_workers_heartbeats_updates_and_losses_leave_each_replica_one_holder(store: Store, project: str) -> None:
     """Every kind of transaction that touches replicas at once: none deadlocks, and no two hold the same attempt."""
