@@ -330,7 +330,7 @@ class Life:
         """Keep for the row what went wrong: the message, the line of the log that names it, and the log's end."""
         message = error.message if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"[:500]
         why = vllm_log.cause(self._log) if isinstance(error, ChildFailed) else None
-        self._error = f"{message}: {why}" if why else message
+        self._error = f"{message}: {self._launcher.explained(why)}" if why else message
         self._log_tail = vllm_log.tail(self._log) or None
         unexpected = None if isinstance(error, TunesmithError) else error
         context = self._context() | {"log_tail": self._log_tail}

@@ -35,6 +35,8 @@ class Launcher:
     engine: Engine
     argv: Command
     env: Environment
+    #: What the log of one that failed says, in words that help.
+    explained: Callable[[str], str]
     #: Its interpreter on this machine.
     python: Callable[[Settings], str]
 
@@ -44,12 +46,14 @@ LAUNCHERS: Mapping[str, Launcher] = {
         engine=engines.ENGINES[engines.VLLM],
         argv=vllm_server.argv,
         env=vllm_server.env,
+        explained=vllm_server.explained,
         python=interpreters.inference,
     ),
     engines.TRANSFORMERS: Launcher(
         engine=engines.ENGINES[engines.TRANSFORMERS],
         argv=transformers_server.argv,
         env=transformers_server.env,
+        explained=transformers_server.explained,
         python=interpreters.inference,
     ),
 }

@@ -54,3 +54,8 @@ def _names(files: Files, served_name: str) -> tuple[str, ...]:
     base = files.base_name if files.base_name not in (None, served_name) else f"base-of:{served_name}"
     module = json.dumps({"name": served_name, "path": str(files.adapter)})
     return ("--served-model-name", str(base), "--lora-modules", module)
+
+
+def explained(why: str) -> str:
+    """What its log says: there is no engine beside it to name."""
+    return why

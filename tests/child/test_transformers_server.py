@@ -14,7 +14,7 @@ import pytest
 import torch
 from export_fixtures import llama, lora, save_tokenizer
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import AutoModelForCausalLM, MambaConfig, OpenAIGPTConfig, PreTrainedConfig
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -27,7 +27,7 @@ from transformers.generation.logits_process import (
 from inference_worker.child.transformers_server import asking, model
 from inference_worker.child.transformers_server.adapters import Adapters, merged, shares
 from inference_worker.child.transformers_server.answering import joined
-from inference_worker.child.transformers_server.batch import is_joinable
+from inference_worker.child.transformers_server.batch import MAX_DIFFERENCE, is_joinable, trial
 from inference_worker.child.transformers_server.refusal import Refusal
 from inference_worker.child.transformers_server.sampling import Sampling, draw
 from inference_worker.child.transformers_server.scheduler import Limits, Scheduler
@@ -108,6 +108,7 @@ def test_answers_that_join_and_leave_a_batch_are_those_that_each_gets_alone(serv
         reference(server.served, text, max_new_tokens=9) for text in PROMPTS
     ]
     assert server.together.num_running == server.together.num_waiting == 0
+    assert is_joinable(server.served.model, server.served.device)
 
 
 def test_rows_with_adapters_are_beside_rows_without_as_peft_computes_each(server: Server, tmp_path: Path) -> None:
@@ -163,19 +164,33 @@ def test_beams_are_transformers_own(server: Server) -> None:
         server.ask([{"prompt": "x", "num_beams": 2, "stream": True}])
 
 
-def test_a_recurrent_model_answers_one_by_one(tmp_path: Path) -> None:
+RECURRENT = MambaConfig(vocab_size=258, hidden_size=32, num_hidden_layers=2, state_size=4)
+#: The first GPT keeps no cache at all; vLLM does not know it.
+WITHOUT_CACHE = OpenAIGPTConfig(vocab_size=258, n_embd=32, n_layer=2, n_head=2, n_positions=64)
+
+
+@pytest.mark.parametrize("config", [RECURRENT, WITHOUT_CACHE], ids=["recurrent", "without cache"])
+def test_models_whose_answers_cannot_be_joined_give_them_one_by_one(config: PreTrainedConfig, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = MambaConfig(vocab_size=258, hidden_size=32, num_hidden_layers=2, state_size=4)
-    MambaForCausalLM(config).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     server = Server(tmp_path)
-    assert not is_joinable(server.served.model)
+    assert not is_joinable(server.served.model, server.served.device)
     [choices, drawn] = server.ask(
         [{"prompt": "abc", "max_tokens": 10}, {"prompt": "abc", "max_tokens": 10, "temperature": 1, "n": 3, "seed": 7}],
         alone=True,
     )
     assert list(choices[0].token_ids) == reference(server.served, "abc", max_new_tokens=10)
     assert len({piece.token_ids for piece in drawn}) == 3
+
+
+def test_a_model_that_reads_padding_is_found_out_by_trial(server: Server) -> None:
+    class Reading(torch.nn.Module):
+        def forward(self, attention_mask: torch.Tensor, **inputs: Any) -> Any:
+            return server.served.model(attention_mask=torch.ones_like(attention_mask), **inputs)
+
+    assert trial(server.served.model, server.served.device) < 1e-4
+    assert trial(Reading(), server.served.device) > MAX_DIFFERENCE
 
 
 def test_a_seed_draws_the_same_whatever_is_computed_beside_it(server: Server) -> None:

@@ -53,7 +53,7 @@ def main() -> None:
 def make_serving(served: Served, given: argparse.Namespace) -> Serving:
     served, adapters, name = with_adapter(served, given)
     together = None
-    if is_joinable(served.model):
+    if is_joinable(served.model, served.device):
         together = Scheduler(served.model, served.device, adapters, limits(served, adapters, given))
         threading.Thread(target=together.run, name="scheduler", daemon=True).start()
     return Serving(

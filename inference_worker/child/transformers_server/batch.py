@@ -8,6 +8,7 @@ Shapes: B answers, L positions in the cache, T tokens of one step, V vocabulary.
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import Any
 
 import torch
@@ -15,16 +16,46 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+log = logging.getLogger(__name__)
+
 #: Layers whose positions can be padded, joined and taken away. A sliding window is kept whole and masked.
 JOINABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
-def is_joinable(model: Any) -> bool:
-    """Whether the model's own cache would be made of keys and values alone."""
+#: Part of the logits' length by which a padded row may differ from itself alone: rounding of bfloat16 stays below.
+MAX_DIFFERENCE = 0.1
+
+
+def is_joinable(model: Any, device: torch.device) -> bool:
+    """Whether answers of this model can be computed together: its cache is keys and values alone, and a row that is
+    padded gets the logits that it gets alone, which is tried out."""
+    if not _has_plain_cache(model):
+        return False
+    difference = trial(model, device)
+    if difference > MAX_DIFFERENCE:
+        log.warning("Padded rows differ by %.2f from those alone: requests are answered one by one", difference)
+    return difference <= MAX_DIFFERENCE
+
+
+def _has_plain_cache(model: Any) -> bool:
     if model.config.is_encoder_decoder or not model._supports_default_dynamic_cache():
+        return False
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
         return False
     layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
     return all(type(layer) in JOINABLE for layer in layers)
+
+
+@torch.inference_mode()
+def trial(model: Any, device: torch.device) -> float:
+    """How far the logits of a short row beside a long one are from those of the short one alone, relative to these."""
+    long, short = Batch(model, device), Batch(model, device)
+    long.forward(torch.tensor([[5, 6, 7, 8, 9, 10]], device=device))
+    short.forward(torch.tensor([[11, 12]], device=device))
+    long.join(short)
+    beside = long.forward(torch.tensor([[13], [14]], device=device))[1]
+    alone = Batch(model, device).forward(torch.tensor([[11, 12, 14]], device=device))[0]
+    return float((beside - alone).norm() / alone.norm())
 
 
 class Batch:
