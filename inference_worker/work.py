@@ -34,7 +34,7 @@ from shared.work import Finish, Phase, Run
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 1.0
-#: As long as the child has not said whom its rows ask.
+#: How soon it is heard whom the child's rows ask.
 LISTEN_SECONDS = 0.1
 #: Between two times that the deployments hear that they are asked.
 WAKE_SECONDS = 5.0
@@ -111,22 +111,22 @@ def _sealed(run: Run, path: Path, num_rows: int) -> NewDataset:
 
 def _keep_telling(run: Run) -> None:
     """Until the attempt is over, however it ended: nothing else tells this thread."""
+    told: list[str] = []
     told_at = woken_at = float("-inf")
     while True:
-        models = _models(run.folder)
-        time.sleep(TELL_SECONDS if models else LISTEN_SECONDS)
+        time.sleep(LISTEN_SECONDS)
         try:
-            if models:
-                seats.tell(run.store, run.job, models, run.folder)
-            if models and time.monotonic() - woken_at > WAKE_SECONDS:
-                woken_at = time.monotonic()
-                seats.wake(run.store, run.job.project_id, models)
-            if time.monotonic() - told_at < TELL_SECONDS:
+            models = _models(run.folder)
+            if models == told and time.monotonic() - told_at < TELL_SECONDS:
                 continue
-            told_at = time.monotonic()
+            told, told_at = models, time.monotonic()
             job = run.store.jobs.get(run.job.project_id, run.job.id)
             if job.attempt != run.attempt or job.status not in HELD:
                 return
+            seats.tell(run.store, run.job, models, run.folder)
+            if models and told_at - woken_at > WAKE_SECONDS:
+                woken_at = told_at
+                seats.wake(run.store, run.job.project_id, models)
         except LEDGER_AWAY as error:
             log.warning("The ledger cannot be reached: %s", type(error).__name__, extra={"job_id": run.job.id})
         except (NotFound, FileNotFoundError):

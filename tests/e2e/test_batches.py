@@ -142,6 +142,8 @@ def test_a_batch_is_answered_by_custom_id_with_what_failed_apart(bulk: Bulk) -> 
     assert sent == rows[0]["body"] | {"model": "served", "messages": sent["messages"]}
     assert [found.id for found in bulk.client.batches.list(limit=1)] == [made.id]
     assert bulk.client.files.retrieve(str(done.output_file_id)).purpose == "batch_output"
+    # A deployment that only batches ask does not go to sleep.
+    assert bulk.platform.store.deployments.get(bulk.project_id, "other").asked_at is not None
 
 
 def test_after_a_kill_no_answered_row_is_asked_again(bulk: Bulk) -> None:
