@@ -6,6 +6,7 @@ The replica is a real socket that answers as told; everything else is the real t
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -24,10 +25,25 @@ from inference_worker.work import GenerateWork
 from shared import schema
 from shared.asking import CHAT
 from shared.runner import Runner, Worker
+from shared.settings import process_environment
 from shared.spec import DeploySpec
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
 from tests.unit.upstream import Upstream, serving
 
+ROOT = Path(__file__).resolve().parents[2]
+#: A worker of its own, so that it can be killed.
+LOOK = """
+from inference_worker.work import GenerateWork
+from shared.artifact import ArtifactStore
+from shared.runner import Runner, Worker
+from shared.settings import process_environment
+from shared.settings import Settings
+from shared.store import Store
+settings = Settings.from_env()
+artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
+worker = Worker(id="generate", works=[GenerateWork()], storage_id=artifacts.storage_id())
+Runner(Store(settings.database_url), artifacts, settings, worker).look()
+"""
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -146,27 +162,36 @@ def test_a_batch_is_answered_by_custom_id_with_what_failed_apart(bulk: Bulk) -> 
     assert bulk.platform.store.deployments.get(bulk.project_id, "other").asked_at is not None
 
 
-def test_after_a_kill_no_answered_row_is_asked_again(bulk: Bulk) -> None:
+def test_after_kills_of_child_and_worker_no_answered_row_is_asked_again(bulk: Bulk) -> None:
     quick = [row(f"q{n}", f"quick {n}") for n in range(30)]
     slow = [row(f"s{n}", f"slow {n}") for n in range(6)]
     made = bulk.create(bulk.upload(*quick, *slow))
-    worker = threading.Thread(target=bulk.work)
-    worker.start()
-    wait_until(lambda: len(bulk.asked) == 36, 30, "all are asked")
-    [child] = [process for process in psutil.Process().children(recursive=True) if _is_child(process)]
+    store, settings = bulk.platform.store, bulk.platform.settings
+    environment = process_environment("PATH", "HOME") | settings.environment()
+    worker = psutil.Popen([sys.executable, "-c", LOOK], env=environment, cwd=ROOT)
+    wait_until(lambda: len(bulk.asked) == 36, 40, "all are asked")
     time.sleep(0.3)  # the quick ones have come back
-    child.kill()
-    wait_until(lambda: not child.is_running(), 10, "it is dead")
+    the_child_of(worker).kill()
+    wait_until(lambda: len(bulk.asked) == 42, 40, "the second attempt asks what is left")
+    child = the_child_of(worker)
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: not child.is_running(), 20, "its keeper ends the child")
+    store.attempts.reclaim(made.id, 2, None, "worker was silent")  # as the sweep does
     bulk.release.set()
-    worker.join(60)
+    bulk.work()
 
     done = bulk.client.batches.retrieve(made.id)
     assert (done.status, done.error_file_id) == ("completed", None), done.errors
     assert set(bulk.lines(done.output_file_id)) == {line["custom_id"] for line in (*quick, *slow)}
     times = Counter(bulk.asked)
     assert {times[f"quick {n}"] for n in range(30)} == {1}
-    assert {times[f"slow {n}"] for n in range(6)} == {2}
-    assert len(bulk.platform.store.attempts.list(bulk.project_id, made.id)) == 2
+    assert {times[f"slow {n}"] for n in range(6)} == {3}
+    assert [attempt.status for attempt in store.attempts.list(bulk.project_id, made.id)][1:] == ["lost", "succeeded"]
+
+
+def the_child_of(worker: psutil.Process) -> psutil.Process:
+    return next(process for process in worker.children(recursive=True) if _is_child(process))
 
 
 def _is_child(process: psutil.Process) -> bool:
