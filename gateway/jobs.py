@@ -96,7 +96,14 @@ def change(job_id: str) -> Response:
 @blueprint.doc(responses=openapi.ok("Job"))
 def cancel(job_id: str) -> Response:
     """Cancel a job; one that runs ends within seconds"""
-    return jsonify(job_json(services().store.jobs.cancel(project_id(), job_id)))
+    return jsonify(job_json(cancelled(job_id)))
+
+
+def cancelled(job_id: str) -> Job:
+    job = services().store.jobs.cancel(project_id(), job_id)
+    if job.status == Status.QUEUED:  # for a worker that keeps what there is of it
+        services().queue.send(job.id, job.kind.value)
+    return job
 
 
 @blueprint.route("/<job_id>/pause", methods=["POST"])

@@ -16,7 +16,7 @@ from gateway import askable, openapi, queueing
 from gateway import body as bodies
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
-from gateway.jobs import find_jobs, list_json
+from gateway.jobs import cancelled, find_jobs, list_json
 from gateway.services import services
 from shared import catalog, schema
 from shared.bulk import ENDPOINTS
@@ -80,7 +80,7 @@ def retrieve(batch_id: str) -> Response:
 @blueprint.doc(responses=openapi.ok("Batch"))
 def cancel(batch_id: str) -> Response:
     """Cancel a batch; what is answered by then is kept"""
-    return jsonify(batch_json(services().store.jobs.cancel(project_id(), _get(batch_id).id)))
+    return jsonify(batch_json(cancelled(_get(batch_id).id)))
 
 
 def _get(batch_id: str) -> Job:
