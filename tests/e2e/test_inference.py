@@ -1,134 +1,103 @@
-"""Deployments on real vLLM: a tiny model and an adapter of it are served, asked, killed, restarted and taken down.
+"""Deployments on real vLLM: a tiny model and two adapters on its one replica, asked beside each other, killed, started
+again and taken down.
 
-One worker, one gateway and two replicas for the whole file: vLLM takes half a minute to start. The tests build on each
+One worker, one gateway and one replica for the whole file: vLLM takes half a minute to start. The tests build on each
 other, in the order in which they stand.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import openai
 import psutil
 import pytest
 
+from inference_worker.engine import Engine
 from inference_worker.work import GenerateWork
-from shared import interpreters, schema
-from shared.records import Deployment, NewModel
+from shared import schema
+from shared.records import Deployment
 from shared.runner import Runner, Worker
-from shared.settings import Settings, process_environment
-from shared.spec import DeploySpec, GenerateSpec
+from shared.spec import GenerateSpec
+from tests import serving
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE, TUNED = "tiny", "ft:tiny:local::00000001"
+BASE, TUNED, TAUGHT = "tiny", "ft:tiny:local::00000001", "taught"
 #: On a busy machine vLLM takes minutes to import.
 START_SECONDS = 280
+LOAD_SECONDS = 60
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
-MAKE_MODELS = """
-import sys
-from pathlib import Path
-from tests.child.export_fixtures import llama, lora
-folder = Path(sys.argv[1])
-base = llama(folder / "base", hidden_size=128, intermediate_size=256, max_position_embeddings=512)
-lora(base, folder / "adapter", r=40)
-"""
+#: What one of the adapters was trained with; the base's own says who speaks, too.
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 pytestmark = pytest.mark.timeout(400)
 
 
 @dataclass
 class Serving:
     platform: Platform
-    worker: subprocess.Popen[bytes]
+    worker: psutil.Popen
     client: openai.OpenAI
-    log: Path
 
     @property
     def project_id(self) -> str:
         return self.platform.store.projects.default().id
 
     def deployment(self, name: str) -> Deployment:
-        return self.platform.store.deployments.get(self.project_id, name)
+        return serving.deployment(self.platform, name)
 
-    def deploy(self, model: str) -> None:
-        spec = schema.to_wire(schema.load(DeploySpec, {"model": model, "max_model_len": 4096}))
-        self.platform.store.deployments.create(self.project_id, name=model, model_name=model, spec=spec)
+    def post(self, model: str, **more: Any) -> dict[str, Any]:
+        answer = self.platform.post("/v1/deployments", {"model": model, **more})
+        assert answer.status_code == 201, answer.get_json()
+        return dict(answer.get_json())
+
+    def delete(self, name: str) -> Any:
+        return self.platform.client.delete(f"/v1/deployments/{name}", headers=self.platform.headers())
 
     def await_status(self, name: str, status: str, seconds: float = START_SECONDS) -> Deployment:
-        wait_until(lambda: self.deployment(name).status == status, seconds, f"{name} is {status}")
-        return self.deployment(name)
+        return serving.await_status(self.platform, name, status, seconds)
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """Everything that runs for the one replica of a deployment, its keeper included."""
-        id = self.deployment(name).replicas[0].id
-        below = psutil.Process(self.worker.pid).children(recursive=True)
-        keepers = [process for process in below if "keeper.py" in " ".join(process.cmdline()) and id in process.cwd()]
-        return [process for keeper in keepers for process in [keeper, *keeper.children(recursive=True)]]
+        return serving.processes(self.platform, self.worker, name)
 
-    def chat(self, model: str, **more: Any) -> str:
+    def adapters(self) -> set[str]:
+        """What vLLM itself says that it has loaded."""
+        [replica] = self.deployment(BASE).replicas
+        return set(Engine(str(replica.url), str(replica.api_key)).adapters())
+
+    def answer(self, model: str, **more: Any) -> Any:
         answer = self.client.chat.completions.create(
             model=model, messages=HELLO, max_tokens=12, temperature=0, extra_body={"ignore_eos": True}, **more
         )
         assert answer.usage is not None and answer.usage.completion_tokens == 12
-        assert answer.model == model
-        return str(answer.choices[0].message.content)
+        return answer
+
+    def chat(self, model: str) -> str:
+        return str(self.answer(model).choices[0].message.content)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [interpreters.trainer(Settings()), "-c", MAKE_MODELS, str(folder)]
-    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """Both models deployed and ready."""
-    home = tmp_path_factory.mktemp("home")
-    platform = make_platform(home, renew_seconds=1.0, keeper_seconds=15.0)
-    add_model(platform, models / "base", BASE, "base")
-    add_model(platform, models / "adapter", TUNED, "adapter", BASE)
-    log = home / "worker.log"
-    worker = start_worker(platform, log)
-    try:
-        with serve(platform) as url:
-            client = openai.OpenAI(base_url=f"{url}/v1", api_key=platform.keys["user"], max_retries=0)
-            serving = Serving(platform=platform, worker=worker, client=client, log=log)
-            for name in (BASE, TUNED):
-                serving.deploy(name)
-            with pytest.raises(openai.InternalServerError, match=r"is (pending|starting)"):
-                serving.chat(BASE)
-            for name in (BASE, TUNED):
-                serving.await_status(name, "ready")
-            yield serving
-    finally:
-        serving.worker.terminate()
-        serving.worker.wait(60)
-
-
-def start_worker(platform: Platform, log: Path) -> subprocess.Popen[bytes]:
-    env = process_environment("PATH", "HOME") | platform.settings.environment() | {"OMP_NUM_THREADS": "1"}
-    with log.open("ab") as output:
-        return subprocess.Popen([sys.executable, "-m", "inference_worker"], env=env, cwd="/", stderr=output)
-
-
-def add_model(platform: Platform, folder: Path, name: str, kind: str, base: str | None = None) -> None:
-    sealed = platform.artifacts.put_folder(folder, platform.artifacts.uri("models", name.replace(":", "-")))
-    new = NewModel(
-        name=name, kind=kind, base_model=base, uri=sealed.uri, digest=sealed.digest, size_bytes=sealed.size_bytes,
-        format="safetensors",
-    )  # fmt: skip
-    platform.store.models.create(platform.store.projects.default().id, new)
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The base deployed and ready, and two adapters after it."""
+    models = serving.make_models(tmp_path_factory.mktemp("models"))
+    (models / "other" / "chat_template.jinja").write_text(TEMPLATE)
+    platform = make_platform(tmp_path_factory.mktemp("home"), renew_seconds=1.0, keeper_seconds=15.0)
+    serving.add_model(platform, models / "base", BASE)
+    serving.add_model(platform, models / "adapter", TUNED, "adapter", BASE)
+    serving.add_model(platform, models / "other", TAUGHT, "adapter", BASE)
+    with serving.worker(platform) as worker, serve(platform) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key=platform.keys["user"], max_retries=0)
+        made = Serving(platform=platform, worker=worker, client=client)
+        assert made.post(BASE, vllm_max_lora_rank=64)["host"] is None
+        with pytest.raises(openai.InternalServerError, match=r"is (pending|starting)"):
+            made.chat(BASE)
+        made.await_status(BASE, "ready")
+        yield made
 
 
 def test_a_deployed_model_answers_whole_and_streaming(served: Serving) -> None:
@@ -144,8 +113,35 @@ def test_a_deployed_model_answers_whole_and_streaming(served: Serving) -> None:
     assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 12
 
 
-def test_an_adapter_answers_as_itself_and_not_as_its_base(served: Serving) -> None:
-    assert served.chat(TUNED) != served.chat(BASE)
+def test_adapters_answer_on_the_replica_of_their_base_each_as_itself_whatever_else_is_asked(served: Serving) -> None:
+    for name in (TUNED, TAUGHT):
+        assert served.post(name)["host"] == BASE
+        served.await_status(name, "ready", LOAD_SECONDS)
+    assert served.adapters() == {TUNED, TAUGHT}
+    alone = {name: served.chat(name) for name in (BASE, TUNED, TAUGHT)}
+    assert len(set(alone.values())) == 3
+
+    names = [*alone, f"{BASE}@{TUNED}", f"{BASE}@{TAUGHT}"] * 4
+    with ThreadPoolExecutor(len(names)) as pool:
+        together = list(pool.map(served.chat, names))
+
+    assert together == [alone[name.rpartition("@")[2]] for name in names]
+
+
+def test_an_adapter_is_asked_with_the_template_that_it_was_trained_with(served: Serving) -> None:
+    tokens = {name: served.answer(name).usage.prompt_tokens for name in (BASE, TUNED, TAUGHT)}
+    # A token for each byte of the template's text.
+    assert tokens[TAUGHT] == len("hello") < tokens[TUNED] == tokens[BASE]
+
+
+def test_a_route_shares_its_requests_between_adapters(served: Serving) -> None:
+    targets = [{"model": TUNED, "weight": 1}, {"model": f"{BASE}@{TAUGHT}", "weight": 1}]
+    made = served.platform.post("/v1/routes", {"name": "prod", "targets": targets})
+    assert made.status_code == 201, made.get_json()
+    expected = {served.chat(TUNED), served.chat(TAUGHT)}
+    with ThreadPoolExecutor(8) as pool:
+        heard = Counter(pool.map(served.chat, ["prod"] * 24))
+    assert set(heard) == expected
 
 
 def test_what_is_too_long_for_the_model_is_told_with_its_context(served: Serving) -> None:
@@ -162,7 +158,7 @@ def test_the_replicas_key_is_not_on_the_command_line_and_is_needed(served: Servi
         openai.OpenAI(base_url=f"{replica.url}/v1", api_key="guess", max_retries=0).models.list()
 
 
-def test_a_generation_job_answers_every_row(served: Serving) -> None:
+def test_a_generation_job_answers_every_row_with_a_hosted_adapter(served: Serving) -> None:
     platform, rows = served.platform, [{"custom_id": f"row-{n}", "prompt": f"{n} is"} for n in range(20)]
     path = platform.settings.home / "rows.jsonl"
     path.write_bytes(jsonl([*rows, {"custom_id": "too long", "prompt": "x" * 600}]))
@@ -185,8 +181,19 @@ def test_a_generation_job_answers_every_row(served: Serving) -> None:
     assert {line["custom_id"] for line in lines if line["error"] is None} == {row["custom_id"] for row in rows}
 
 
-def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced(served: Serving) -> None:
-    before = served.processes(BASE)
+def test_an_adapter_that_is_deleted_is_unloaded_and_the_others_answer_on(served: Serving) -> None:
+    expected = served.chat(TUNED)
+    assert served.delete(BASE).status_code == 409
+    assert served.delete(TAUGHT).get_json()["status"] == "stopped"
+
+    wait_until(lambda: served.adapters() == {TUNED}, 30, "it is unloaded")
+    assert served.chat(TUNED) == expected
+    with pytest.raises(openai.InternalServerError, match="not deployed"):
+        served.chat(TAUGHT)
+
+
+def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced_with_its_adapters(served: Serving) -> None:
+    expected, before = served.chat(TUNED), served.processes(BASE)
     engine = next(process for process in before if "EngineCore" in " ".join(process.cmdline()))
     # Sixteen answers at once take longer than it takes to kill.
     stream = served.client.completions.create(
@@ -198,10 +205,11 @@ def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced(served: S
     with pytest.raises(openai.APIError):
         list(stream)
     wait_until(lambda: served.deployment(BASE).status != "ready", 60, "the crash is noticed")
-    assert served.deployment(BASE).replicas[0].error
+    assert served.deployment(BASE).error and served.deployment(TUNED).status != "ready"
     served.await_status(BASE, "ready")
     assert served.deployment(BASE).replicas[0].error is None
-    assert served.chat(BASE)
+    served.await_status(TUNED, "ready", LOAD_SECONDS)
+    assert served.chat(TUNED) == expected
     assert not any(process.is_running() for process in before)
 
 
@@ -209,7 +217,8 @@ def test_a_deleted_deployment_leaves_no_process_and_answers_no_more(served: Serv
     processes = served.processes(BASE)
     assert len(processes) >= 3
     id = served.deployment(BASE).id
-    served.platform.store.deployments.delete(served.project_id, BASE)
+    for name in (TUNED, BASE):
+        assert served.delete(name).status_code == 200
 
     wait_until(lambda: served.deployment(id).status == "stopped", 60, "it is stopped")
     assert not any(process.is_running() for process in processes)
@@ -217,24 +226,23 @@ def test_a_deleted_deployment_leaves_no_process_and_answers_no_more(served: Serv
         served.chat(BASE)
 
 
-def test_a_killed_worker_takes_its_replicas_with_it(served: Serving) -> None:
-    processes = served.processes(TUNED)
-    assert len(processes) >= 3
+def test_a_killed_worker_takes_its_replicas_with_it_and_another_gives_them_back_when_it_ends(served: Serving) -> None:
+    served.post(BASE)
+    wait_until(lambda: len(served.processes(BASE)) >= 2, 60, "vLLM is being started")
+    processes = served.processes(BASE)
     served.worker.send_signal(signal.SIGKILL)
     served.worker.wait()
     wait_until(lambda: not any(process.is_running() for process in processes), 15, "no orphan is left")
 
-
-def test_a_worker_that_is_told_to_end_gives_its_replicas_back(served: Serving) -> None:
-    [lost] = served.deployment(TUNED).replicas
+    [lost] = served.deployment(BASE).replicas
     # As the sweep does when the lease has ended.
     served.platform.store.replicas.reclaim(lost.id, lost.attempt, lost.beat, "worker was silent")
-    served.worker = start_worker(served.platform, served.log)
-    wait_until(lambda: len(served.processes(TUNED)) >= 2, 60, "vLLM is being started again")
-    processes = served.processes(TUNED)
-
-    served.worker.terminate()
-    assert served.worker.wait(60) == 0
+    with serving.worker(served.platform) as worker:
+        served.worker = worker
+        wait_until(lambda: len(served.processes(BASE)) >= 2, 60, "vLLM is being started again")
+        processes = served.processes(BASE)
+        worker.terminate()
+        assert worker.wait(60) == 0
     assert not any(process.is_running() for process in processes)
-    [row] = served.deployment(TUNED).replicas
+    [row] = served.deployment(BASE).replicas
     assert (row.status, row.worker_id, row.url) == ("pending", None, None)
