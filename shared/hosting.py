@@ -22,7 +22,8 @@ from shared.tongues import Text
 #: Parameters that say nothing of the server, or that requests carry.
 FREE = frozenset({
     "model", "adapter_name_or_path", "name", "template", "enable_thinking", "preserve_thinking", "adapter_host",
-    "generation", "replicas", "update_order", "vllm_max_lora_rank", "enable_lora", "max_loras", "max_cpu_loras",
+    "generation", "max_concurrent_requests", "request_timeout_seconds", "wake_timeout_seconds", "replicas",
+    "update_order", "vllm_max_lora_rank", "enable_lora", "max_loras", "max_cpu_loras",
 })  # fmt: skip
 #: What the server itself is: here a default is no "as you like".
 STRICT = frozenset({"engine"})

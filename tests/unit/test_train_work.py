@@ -236,10 +236,14 @@ def test_ray_init_is_told_the_jobs_devices_and_only_what_a_client_may_say() -> N
 def test_what_was_trained_is_published_under_openais_form_of_name(ledger: Ledger) -> None:
     run = ledger.claim(suffix="mine", lora_rank=4, output_dir="saves/mine/sft")
     (run.output / "adapter_model.safetensors").write_text("weights")
+    (run.output / "adapter_config.json").write_text('{"r": 8}')
+    (run.output / "chat_template.jinja").write_text("the base's own: no template was named")
 
     finish = finished(run)
 
     (model,) = finish.models
+    # As the files say, not the spec: PiSSA publishes twice the rank that it trained.
+    assert (model.config["serving"]["rank"], model.config["serving"]["chat_template"]) == (8, None)
     assert model.name == f"ft:tiny:local:mine:{run.job.id[-8:]}" == finish.result["model"]
     assert (model.kind, model.base_model, model.job_id) == ("adapter", "tiny", run.job.id)
     assert ledger.artifacts.verify(model.uri).digest == model.digest
