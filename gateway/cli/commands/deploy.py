@@ -31,7 +31,10 @@ def run(args: Namespace, console: Console) -> int:
     if args.json:
         show.as_json(console, deployment)
     else:
-        console.print(f"{deployment['id']}: {show.status(deployment['status'])}", soft_wrap=True)
+        where = f", on the replicas of {deployment['host']}" if deployment.get("host") else ""
+        console.print(f"{deployment['id']}: {show.status(deployment['status'])}{escape(where)}", soft_wrap=True)
+        if deployment.get("placement"):
+            console.print(escape(deployment["placement"]), soft_wrap=True)
         if deployment.get("error"):
             console.print(escape(str(deployment["error"])), soft_wrap=True)
     return 1 if deployment["status"] == "failed" else 0

@@ -109,6 +109,8 @@ def _path(args: Namespace) -> str:
 
 
 def _ready(deployment: Mapping[str, Any]) -> str:
+    if deployment.get("host"):
+        return f"on {deployment['host']}"
     return f"{sum(one['status'] == 'ready' for one in deployment['replicas'])}/{deployment['num_wanted']}"
 
 
