@@ -299,6 +299,11 @@ def test_what_is_too_long_or_unknown_is_refused_with_its_member(server: Server) 
         with pytest.raises(Refusal) as refused:
             asking.completion(body, server.served, None)
         assert refused.value.field == field
+    tool = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+    spoken = {"messages": [{"role": "user", "content": "hi"}], "tools": [tool]}
+    with pytest.raises(Refusal, match="use engine vllm"):
+        asking.chat(spoken, server.served, None)
+    assert asking.chat({**spoken, "tool_choice": "none"}, server.served, None).prompts[0]
 
 
 def test_a_request_for_the_impossible_fails_alone(server: Server) -> None:

@@ -240,8 +240,9 @@ def _check_members(body: Mapping[str, Any], known: Iterable[str]) -> None:
             raise Refusal(
                 f"{name!r} is not taken by engine transformers: leave it out, or deploy with engine vllm", name
             )
-    if body.get("tools") and body.get("tool_choice") not in (None, "auto", "none"):
-        raise Refusal("'tool_choice' must be auto or none: engine transformers forces no call of a tool", "tool_choice")
+    if body.get("tools") and body.get("tool_choice") != "none":
+        text = "calls of tools are not told apart from the text of an answer by engine transformers: use engine vllm"
+        raise Refusal(f"{text}, or tool_choice none", "tools")
 
 
 def _number(body: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:

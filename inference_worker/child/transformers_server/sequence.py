@@ -64,7 +64,7 @@ class Decoder:
         return str(self._tokenizer.decode(ids, skip_special_tokens=self._skip))
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Answer:
     """One choice of a request; fed by the thread that computes."""
 
@@ -143,7 +143,7 @@ class Answer:
         self.sink(piece)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Task:
     """The answers to one prompt, computed together."""
 
