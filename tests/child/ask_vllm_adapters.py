@@ -1,8 +1,8 @@
 """Run by the inference interpreter: vLLM answers rows of a base and of adapters, batch by batch, in one process.
 
-Input (argv[1]): JSON with "model", "adapters" (folders by name), "lora" (arguments of vLLM) and "batches" of [name or
-null, token ids]. Output (argv[2]): "platform" and by batch and row the nats of its tokens but the first, and a greedy
-answer to it.
+Input (argv[1]): JSON with "model", "adapters" (folders by name), "lora" (arguments of vLLM), "batches" of [name or
+null, token ids] and "architectures". Output (argv[2]): "platform", by batch and row the nats of its tokens but the
+first, and a greedy answer to it, and "refused": the architectures that take no adapters.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
+from vllm.model_executor.models import ModelRegistry, supports_lora
 from vllm.platforms import current_platform
 
 
@@ -28,7 +29,9 @@ def main() -> None:
     }
     told = [ask(llm, requests, rows) for rows in asked["batches"]]
     platform = f"{type(current_platform).__module__}.{type(current_platform).__name__}"
-    Path(sys.argv[2]).write_text(json.dumps({"platform": platform, "batches": told}))
+    classes = {name: ModelRegistry.models[name].load_model_cls() for name in asked["architectures"]}
+    refused = [name for name, made in classes.items() if not supports_lora(made)]
+    Path(sys.argv[2]).write_text(json.dumps({"platform": platform, "batches": told, "refused": refused}))
 
 
 def ask(llm: LLM, requests: dict[str, LoRARequest], rows: list[Any]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from shared import interpreters
 from shared.errors import Unavailable
 from shared.settings import Settings
+from shared.vllm_arguments import TAKE_ADAPTERS
 from tests.child.export_fixtures import llama, lora
 
 ENVIRONMENT = {
@@ -69,8 +70,10 @@ def test_rows_of_a_base_and_of_its_adapters_share_a_batch(python: str, tmp_path:
         for seed, (name, config) in enumerate(ADAPTERS.items())
     }
 
-    told = ask(python, {"model": str(base), "adapters": folders, "lora": LORA, "batches": BATCHES}, tmp_path)
+    order = {"model": str(base), "adapters": folders, "lora": LORA, "batches": BATCHES}
+    told = ask(python, order | {"architectures": sorted(TAKE_ADAPTERS)}, tmp_path)
 
+    assert told["refused"] == []
     assert told["platform"] == "inference_worker.child.lora.platform.AdaptingCpuPlatform", "run make setup again"
     alone = {name: Alone(base, folders.get(name)) for name in (None, *ADAPTERS)}
     for batch, answers in zip(BATCHES, told["batches"], strict=True):
