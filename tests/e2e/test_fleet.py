@@ -162,6 +162,20 @@ def test_another_worker_takes_over_from_one_that_died(running: Running) -> None:
     assert types[types.index("lost") :][:4] == ["lost", "pending", "starting", "ready"]
 
 
+def test_one_that_nobody_asks_stops_and_the_next_request_waits_for_it_to_be_there_again(running: Running) -> None:
+    running.patch({"idle_timeout_seconds": 1, "wake_timeout_seconds": PATIENCE_SECONDS})
+
+    def asleep() -> bool:
+        running.sweep.scale_deployments()
+        return bool(running.look()["status"] == "idle")
+
+    wait_until(asleep, PATIENCE_SECONDS, "it has no replica any more")
+    assert running.look()["num_wanted"] == 0 and not _keepers(running)
+
+    assert running.ask(timeout=PATIENCE_SECONDS).choices[0].finish_reason
+    assert [event["type"] for event in running.events()][-5:] == ["idle", "stopped", "woken", "starting", "ready"]
+
+
 def _keepers(running: Running) -> list[psutil.Process]:
     below = [process for worker in running.workers.values() for process in worker.children(recursive=True)]
     return [process for process in below if "keeper.py" in " ".join(process.cmdline())]
