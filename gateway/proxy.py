@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: A request that brings replicas down must not get to bring all of them down.
 MAX_TRIES = 3
+#: In vLLM's refusal of tools where it was started without a parser of calls.
+PARSER_OPTION = "--tool-call-parser"
 #: How often a request that waits for a replica looks for one.
 LOOK_SECONDS = 0.25
 
@@ -283,6 +285,9 @@ def _check(exchange: Exchange, call: Call) -> None:
         # Another server on a port that was freed.
         raise Lost(f"it answered {exchange.status}")
     message, field = _refusal(_whole(exchange))
+    if PARSER_OPTION in message:
+        text = "the chat template of {model!r} shows no calls that vLLM reads: give its deployment a tool_call_parser"
+        raise InvalidRequest(text, field="tools", model=call.model)
     if exchange.status >= 500:
         raise Unavailable("the replica of {model!r} failed: {message}", model=call.model, message=message)
     raise InvalidRequest(message, field=field)

@@ -119,8 +119,36 @@ def test_what_it_cannot_do_is_refused_under_its_field(running: Running) -> None:
         running.client.completions.create(model=BASE, prompt="x", extra_body={"prompt_logprobs": 1})
 
 
+def test_parameters_of_llama_factory_presets_and_the_deployment_reach_the_model(running: Running) -> None:
+    platform, headers = running.platform, running.platform.headers()
+    changed = platform.client.patch(f"/v1/deployments/{BASE}", json={"generation": {"max_tokens": 5}}, headers=headers)
+    assert changed.status_code == 200
+    preset = {"name": "searched", "parameters": {"num_beams": 3, "max_new_tokens": 6, "length_penalty": 0.5}}
+    assert platform.post("/v1/presets", preset).status_code == 201
+
+    def ask(**said: Any) -> Any:
+        body = {"model": BASE, "messages": HELLO, "ignore_eos": True, **said}
+        answer = platform.post("/v1/chat/completions", body)
+        assert answer.status_code == 200, answer.get_json()
+        return answer.get_json()
+
+    drawn = {"do_sample": True, "temperature": 1.5, "top_k": 0, "seed": 5, "max_new_tokens": 8}
+    greedy = ask(do_sample=False, max_new_tokens=8)["choices"][0]["message"]["content"]
+    assert ask(**drawn)["choices"] == ask(**drawn)["choices"]
+    assert ask(**drawn)["choices"][0]["message"]["content"] != greedy
+    usage = ask(max_length=40)["usage"]
+    assert usage["total_tokens"] == 40 and usage["completion_tokens"] == 40 - usage["prompt_tokens"]
+    searched = ask(preset="searched", n=2)
+    assert [choice["index"] for choice in searched["choices"]] == [0, 1]
+    texts = [choice["message"]["content"] for choice in searched["choices"]]
+    assert texts[0] != texts[1] and ask(preset="searched")["choices"] == searched["choices"][:1]
+    assert ask()["usage"]["completion_tokens"] == 5
+
+
 def test_a_whole_batch_is_answered_as_its_rows_would_be(running: Running) -> None:
     rows = [{"custom_id": f"r{n}", "method": "POST", "url": CHAT, "body": asked(f"{n} is")} for n in range(12)]
+    limited = asked("7 is", max_length=40, max_tokens=None, ignore_eos=True)
+    rows.append({"custom_id": "limited", "method": "POST", "url": CHAT, "body": limited})
     rows.append({"custom_id": "too long", "method": "POST", "url": CHAT, "body": asked("x", max_tokens=600)})
     file = running.client.files.create(file=("rows.jsonl", jsonl(rows)), purpose="batch")
     batch = running.client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
@@ -132,12 +160,13 @@ def test_a_whole_batch_is_answered_as_its_rows_would_be(running: Running) -> Non
     done = running.client.batches.retrieve(batch.id)
     assert done.status == "completed" and done.output_file_id and done.error_file_id, done.errors
     assert done.request_counts is not None and done.usage is not None
-    assert done.request_counts.model_dump() == {"completed": 12, "failed": 1, "total": 13}
-    assert done.usage.output_tokens == 12 * 12
+    assert done.request_counts.model_dump() == {"completed": 13, "failed": 1, "total": 14}
     answers = lines(running.client.files.content(done.output_file_id).text)
+    counted = answers["limited"]["usage"]
+    assert counted["total_tokens"] == 40 and done.usage.output_tokens == 12 * 12 + counted["completion_tokens"]
     direct = running.client.chat.completions.create(**asked("7 is"))
     assert answers["r7"]["choices"][0]["message"]["content"] == direct.choices[0].message.content
-    assert answers["r7"]["model"] == BASE and len(answers) == 12
+    assert answers["r7"]["model"] == BASE and len(answers) == 13
     assert "512" in running.client.files.content(done.error_file_id).text
 
 

@@ -192,6 +192,13 @@ def test_what_vllm_refuses_is_told_in_our_envelope_with_the_field(meter: Recorde
     assert "maximum context length" in caught.value.message
 
 
+def test_tools_that_the_replica_cannot_read_are_told_with_what_to_do(meter: Recorder) -> None:
+    body = b'{"error":{"message":"tool_choice=\\"required\\" requires --tool-call-parser to be set","code":400}}'
+    with serving(Upstream(status=400, body=body)) as upstream, pytest.raises(InvalidRequest) as caught:
+        proxy_to(meter, at("a", upstream.url)).send(call())
+    assert caught.value.field == "tools" and "tool_call_parser" in caught.value.message
+
+
 def test_the_ledger_is_read_once_in_a_while_only() -> None:
     now, reads = [0.0], []
     directory = Directory(lambda project_id: reads.append(project_id) or Fleet(), clock=lambda: now[0])
