@@ -34,6 +34,7 @@ def _parsers(server: Server, calls: str | None, thoughts: str | None) -> list[st
     for_calls = _chosen(server.tool_call_parser, calls)
     return [
         *(("--enable-auto-tool-choice", "--tool-call-parser", for_calls) if for_calls else ()),
+        *(_value("tool-strict-level", server.tool_strict_level, "auto") if for_calls else ()),
         *_value("reasoning-parser", _chosen(server.reasoning_parser, thoughts)),
     ]
 

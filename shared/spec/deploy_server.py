@@ -50,6 +50,12 @@ class Server:
         parsers.AUTO, "Takes calls of functions out of answers; `auto`: what the chat template shows.",
         choices=parsers.TOOL_NAMES, source="vLLM", since=5,
     )  # fmt: skip
+    tool_strict_level: str = param(
+        "auto", "How strictly vLLM holds calls of functions to their form: `auto` as the request and its tools say "
+        "(`strict`), `function` to the names, `parameter` to the schemas of the parameters.",
+        choices=("auto", "function", "parameter"), source="vLLM", since=5,
+        advice="parameter: small models else leave the schema.",
+    )  # fmt: skip
     reasoning_parser: str = param(
         parsers.AUTO, "Takes thoughts out of answers; `auto`: what the chat template shows.",
         choices=parsers.REASONING_NAMES, source="vLLM", since=5,
@@ -102,7 +108,7 @@ class Server:
         choices=("fcfs", "priority"), source="vLLM", since=5,
     )  # fmt: skip
     tokenizer_mode: str = param(
-        "auto", "Which tokenizer is read.", choices=("auto", "slow", "mistral"), source="vLLM", since=5
+        "auto", "Which tokenizer is read.", choices=("auto", "hf", "mistral"), source="vLLM", since=5
     )
     stream_interval: int = param(
         1, "Tokens in one event of a stream.", minimum=1, maximum=1024, unit="tokens", source="vLLM", since=5

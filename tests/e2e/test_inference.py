@@ -145,6 +145,24 @@ def test_a_route_shares_its_requests_between_adapters(served: Serving) -> None:
     assert set(heard) == {served.answer(name).usage.prompt_tokens for name in (TUNED, TAUGHT)}
 
 
+def test_beams_the_length_of_all_and_responses_reach_vllm(served: Serving) -> None:
+    def ask(**extra: Any) -> Any:
+        body = {"ignore_eos": True, **extra}
+        return served.client.chat.completions.create(model=BASE, messages=HELLO, extra_body=body)
+
+    searched = ask(num_beams=4, n=2, max_new_tokens=6)
+    assert [choice.index for choice in searched.choices] == [0, 1]
+    assert len(ask(num_beams=4, max_new_tokens=6).choices) == 1
+    assert ask(max_length=40).usage.total_tokens == 40
+    told = ask(logprobs=True, top_logprobs=3, max_new_tokens=2, do_sample=False).choices[0].logprobs.content
+    assert [len(token.top_logprobs) for token in told] == [3, 3]
+    with served.client.responses.create(
+        model=BASE, input="hello", max_output_tokens=5, temperature=0, stream=True, extra_body={"ignore_eos": True}
+    ) as events:
+        last = list(events)[-1]
+    assert last.type in ("response.completed", "response.incomplete")
+
+
 def test_what_is_too_long_for_the_model_is_told_with_its_context(served: Serving) -> None:
     # Deployed with 4096; the model has 512 positions.
     with pytest.raises(openai.BadRequestError, match="512"):

@@ -39,6 +39,7 @@ def test_what_is_vllms_own_default_is_left_out_but_for_the_room_of_beams() -> No
         ({"scheduling_policy": "priority", "stream_interval": 4}, "--scheduling-policy priority --stream-interval 4"),
         ({"speculative_tokens": 3}, '--speculative-config {"method": "ngram", "num_speculative_tokens": 3'),
         ({"tool_call_parser": "hermes"}, "--enable-auto-tool-choice --tool-call-parser hermes"),
+        ({"tool_call_parser": "hermes", "tool_strict_level": "parameter"}, "hermes --tool-strict-level parameter"),
         ({"reasoning_parser": "qwen3"}, "--reasoning-parser qwen3"),
     ],
 )
