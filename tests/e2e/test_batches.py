@@ -241,8 +241,9 @@ def test_a_job_that_waits_for_its_model_holds_up_no_other(bulk: Bulk) -> None:
         thread.start()
     wait_until(lambda: bulk.client.batches.retrieve(goes.id).status == "completed", 30, "the other is through")
     assert bulk.client.batches.retrieve(waits.id).status == "in_progress"
-    events = bulk.platform.get(f"/v1/jobs/{waits.id}/events").get_json()["data"]
-    assert any("Waiting for a ready replica of 'later'" in event["message"] for event in events)
+    events = f"/v1/jobs/{waits.id}/events"
+    said = "Waiting for a ready replica of 'later'"
+    wait_until(lambda: said in bulk.platform.get(events).get_data(as_text=True), 30, "it says what it waits for")
     bulk.deploy("later")
     for thread in threads:
         thread.join(30)
