@@ -138,9 +138,13 @@ def test_ctrl_c_stops_the_answer_and_its_generation_but_not_the_conversation(
         assert "stopped" in read(ours, "stopped")
         assert upstream.hung_up.wait(5)
         os.write(ours, b"/history\n")
-        assert "go on" in read(ours, "assistant")
+        told = read(ours, "assistant")
+        assert "go on" in told
+        # Ctrl-D means something only where a line is asked for.
+        if "> " not in told.rpartition("assistant")[2]:
+            read(ours, "> ")
         os.write(ours, b"\x04")
-        assert chat.wait(10) == 0
+        assert chat.wait(20) == 0
     finally:
         chat.kill()
         chat.wait()

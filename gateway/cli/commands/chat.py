@@ -73,7 +73,8 @@ def _line(console: Console) -> str | None:
     typed = ""
     while True:
         try:
-            typed += console.input("[bold cyan]>[/] " if not typed else "[dim].[/] ")
+            # Not the console's input: a prompt that readline does not know of is lost when a line is edited.
+            typed += input("> " if not typed else ". ")
         except EOFError:
             console.print()
             return None
