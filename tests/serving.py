@@ -59,7 +59,8 @@ def worker(platform: Platform) -> Iterator[psutil.Popen]:
     try:
         yield process
     finally:
-        process.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # a test may have ended it
+            process.terminate()
         process.wait(60)
 
 
