@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -19,7 +18,6 @@ import psutil
 import pytest
 
 from inference_worker.engine import Engine
-from shared import adapterfiles
 from shared.records import Deployment
 from tests import serving
 from tests.platform import Platform, make_platform, serve, wait_until
@@ -34,7 +32,6 @@ class Running:
     platform: Platform
     worker: psutil.Popen
     client: openai.OpenAI
-    models: Path
 
     def post(self, model: str, **more: Any) -> Any:
         return self.platform.post("/v1/deployments", {"model": model, "engine": "transformers", **more})
@@ -62,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         serving.add_model(platform, models / folder, name, "adapter", BASE)
     with serving.worker(platform) as worker, serve(platform) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=platform.keys["user"], max_retries=0)
-        running = Running(platform=platform, worker=worker, client=client, models=models)
+        running = Running(platform=platform, worker=worker, client=client)
         assert running.post(BASE, vllm_max_lora_rank=64).status_code == 201
         running.ready(BASE)
         yield running
@@ -105,10 +102,9 @@ def test_another_version_takes_over_without_a_failed_request(running: Running) -
     with ThreadPoolExecutor(3) as pool:
         asking = [pool.submit(ask) for _ in range(3)]
         try:
-            store = running.platform.store.deployments
-            now = serving.deployment(running.platform, "bot")
-            files = adapterfiles.in_folder(running.models / "other", own_template=True)
-            store.update(now.project_id, now, {**now.spec, "model": SECOND}, SECOND, files)
+            address, headers = "/v1/deployments/bot", running.platform.headers()
+            changed_to = running.platform.client.patch(address, json={"model": SECOND}, headers=headers).get_json()
+            assert (changed_to["model"], changed_to["status"]) == (SECOND, "ready"), changed_to
             wait_until(lambda: heard and heard[-1] == expected, 30, "the other one answers")
             wait_until(lambda: FIRST not in running.engine().adapters(), 30, "the one before is unloaded")
         finally:
