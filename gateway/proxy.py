@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from gateway.congestion import Congestion, Limits, limits
@@ -154,10 +154,12 @@ class Proxy:
                 self.congestion.leave(host.id, answered=answer is not None)
 
     def _place(self, project_id: str, deployment: Deployment) -> tuple[Deployment, Sequence[Endpoint]]:
-        """Whose replicas answer for it, and those that are ready."""
+        """Whose replicas answer for it, and those that are ready, as they are now."""
         fleet = self._directory.fleet(project_id)
-        host = next((one for one in fleet.deployments if one.id == deployment.host_id), deployment)
-        return host, routing.endpoints(fleet, deployment)
+        now = {one.id: one for one in fleet.deployments}
+        if (current := now.get(deployment.id)) is None:
+            return replace(deployment, wanted="stopped"), ()
+        return now.get(current.host_id or "", current), routing.endpoints(fleet, current)
 
     def _awake(self, call: Call, deployment: Deployment, bounds: Limits) -> None:
         """Waits while the deployment wakes up. Raises NoReplica where that takes too long, or it does not."""
