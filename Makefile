@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench bench-export stages formats docs locks clean
+.PHONY: help setup demo up test lint bench bench-export bench-inference stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -33,6 +33,9 @@ bench: setup ## The same YAML through Tunesmith, LLaMA Factory and TRL; writes d
 
 bench-export: setup ## One adapter merged by Tunesmith, peft and LLaMA Factory; writes docs/benchmarks-export.md
 	@$(BIN)/python -m tests.bench.exports $(ARGS)
+
+bench-inference: setup ## Answers through vLLM, the gateway, LiteLLM and LLaMA Factory; writes docs/benchmarks-inference.md
+	@$(BIN)/python -m tests.bench.inference $(ARGS)
 
 stages: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python tests/bench/stages.py $(ARGS)

@@ -21,6 +21,7 @@ import pytest
 from shared import schema
 from shared.records import NewModel
 from shared.spec import DeploySpec
+from shared.tongues import Text
 from tests.platform import Platform, make_platform, serve, wait_until
 from tests.unit.upstream import Upstream, event, serving
 
@@ -235,3 +236,38 @@ def test_a_gateway_that_shall_end_finishes_what_it_can_and_refuses_what_is_new(
     assert told["short"] == ["a", "b"]
     assert isinstance(told["long"], openai.APIError) and told["long"].code == "shutting_down"
     assert long.hung_up.wait(2)
+
+
+def test_a_request_wakes_a_deployment_that_rests_and_is_answered_when_it_is_ready(
+    served: Served, upstream: Upstream
+) -> None:
+    served.deploy("resting", upstream, idle_timeout_seconds=60, wake_timeout_seconds=20)
+    store, project = served.platform.store, served.platform.store.projects.default().id
+    deployment = store.deployments.get(project, "resting")
+    text = Text("nobody asks")
+    assert store.deployments.rescale(deployment.id, before=None, num_wanted=0, type="idle", why=text)
+    [before] = store.deployments.get(project, "resting").replicas
+    store.replicas.release(before.id, before.attempt)
+    assert store.deployments.get(project, "resting").status == "idle"
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(served.client.chat.completions.create, model="resting", messages=HELLO)
+        replica = wait_until(lambda: store.replicas.claim_next("worker", None), 10, "a replica is wanted again")
+        assert not asked.done()
+        store.replicas.renew(replica.id, replica.attempt, status="ready", url=upstream.url, api_key="key")
+        assert asked.result(10).choices[0].message.content == "hi"
+
+
+def test_a_request_to_a_deployment_that_does_not_wake_up_in_time_is_told_to_come_again(
+    served: Served, upstream: Upstream
+) -> None:
+    served.deploy("dozing", upstream, idle_timeout_seconds=60, wake_timeout_seconds=1)
+    store, project = served.platform.store, served.platform.store.projects.default().id
+    deployment = store.deployments.get(project, "dozing")
+    store.deployments.rescale(deployment.id, before=None, num_wanted=0, type="idle", why=Text("nobody asks"))
+    [before] = store.deployments.get(project, "dozing").replicas
+    store.replicas.release(before.id, before.attempt)
+    with pytest.raises(openai.InternalServerError) as caught:
+        served.client.chat.completions.create(model="dozing", messages=HELLO)
+    assert caught.value.status_code == 503
+    assert int(caught.value.response.headers["retry-after"]) > 0
