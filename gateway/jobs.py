@@ -10,6 +10,7 @@ from flask_smorest import Blueprint
 from gateway import body, openapi, priorities, queueing, tailer
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
+from gateway.patience import Client
 from gateway.services import services
 from gateway.tailer import event_json
 from shared import catalog, curves, failures
@@ -152,7 +153,7 @@ def stream(job_id: str) -> Response:
     after = min(_last_seen(), job.last_event)
     ends_at = job.last_event if job.status in TERMINAL else None
     services().tailer.check()
-    made = tailer.stream(services().tailer, job.id, after, ends_at)
+    made = tailer.stream(services().tailer, job.id, after, ends_at, Client.of(request.environ).drain)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(made, mimetype="text/event-stream", headers=headers)
 

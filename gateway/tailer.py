@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gateway.patience import Drain
 from shared.errors import Unavailable
 from shared.job import Event
 from shared.tongues import chinese
@@ -103,9 +104,9 @@ class Tailer:
             self.leave(subscriber)
 
 
-def stream(tailer: Tailer, job_id: str, after: int, ends_at: int | None) -> Iterator[str]:
-    """The body of one SSE answer; ends after the job's last event. `ends_at` is the number of the last event of a job
-    that is finished already.
+def stream(tailer: Tailer, job_id: str, after: int, ends_at: int | None, drain: Drain) -> Iterator[str]:
+    """The body of one SSE answer; ends after the job's last event, or when the server shall end: its client comes again
+    with the number that it has seen. `ends_at` is the number of the last event of a job that is finished already.
 
     It subscribes when its first piece is asked for: the answer to a HEAD, or to a client that is gone by then, is never
     begun, and nobody would unsubscribe it.
@@ -113,17 +114,19 @@ def stream(tailer: Tailer, job_id: str, after: int, ends_at: int | None) -> Iter
     subscriber = tailer.subscribe(job_id, after)
     try:
         yield "retry: 3000\n\n"
-        yield from _pieces(subscriber, after, ends_at)
+        yield from _pieces(subscriber, after, ends_at, drain)
     finally:
         tailer.leave(subscriber)
 
 
-def _pieces(subscriber: Subscriber, after: int, ends_at: int | None) -> Iterator[str]:
+def _pieces(subscriber: Subscriber, after: int, ends_at: int | None, drain: Drain) -> Iterator[str]:
     seen, spoke_at = after, time.monotonic()
     while not subscriber.lost and (ends_at is None or seen < ends_at):
         try:
             event = subscriber.events.get(timeout=1.0)
         except queue.Empty:
+            if drain.ends_at is not None:
+                return
             if time.monotonic() - spoke_at >= HEARTBEAT_SECONDS:
                 spoke_at = time.monotonic()
                 yield ": keep-alive\n\n"

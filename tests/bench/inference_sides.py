@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -65,12 +66,16 @@ def litellm(url: str, key: str, model: str, folder: Path) -> Iterator[Side]:
     """LiteLLM's proxy before the server at `url`, as its users start it."""
     port = free_port()
     parameters = {"model": f"hosted_vllm/{model}", "api_base": f"{url}/v1", "api_key": key}
-    config = {"model_list": [{"model_name": "smol", "litellm_params": parameters}]}
+    own_key = f"sk-{secrets.token_hex(16)}"
+    config = {
+        "model_list": [{"model_name": "smol", "litellm_params": parameters}],
+        "general_settings": {"master_key": own_key},
+    }
     (folder / "litellm.yaml").write_text(json.dumps(config))
     command = [str(LITELLM / "bin" / "litellm"), "--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1"]
     address = f"http://127.0.0.1:{port}"
     with running([*command, "--port", str(port)], address, folder / "litellm.log") as process:
-        yield Side(name="LiteLLM proxy", url=address, key="any", model="smol", processes=tree(process))
+        yield Side(name="LiteLLM proxy", url=address, key=own_key, model="smol", processes=tree(process))
 
 
 @contextmanager
