@@ -83,6 +83,12 @@ def await_status(platform: Platform, name: str, status: str, seconds: float = 12
 def processes(platform: Platform, worker: psutil.Popen, name: str) -> list[psutil.Process]:
     """Everything that runs for the first replica of a deployment, its keeper included."""
     id = deployment(platform, name).replicas[0].id
-    below = worker.children(recursive=True)
-    keepers = [process for process in below if "keeper.py" in " ".join(process.cmdline()) and id in process.cwd()]
+    keepers = [process for process in worker.children(recursive=True) if _keeps(process, id)]
     return [process for keeper in keepers for process in [keeper, *keeper.children(recursive=True)]]
+
+
+def _keeps(process: psutil.Process, replica_id: str) -> bool:
+    try:
+        return "keeper.py" in " ".join(process.cmdline()) and replica_id in process.cwd()
+    except psutil.Error:  # it has just ended
+        return False
