@@ -8,11 +8,24 @@ import pytest
 import torch
 import training
 
+from shared import interpreters
+from shared.errors import Unavailable
+from shared.settings import Settings
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Sums in one order, so that numbers are the same on every machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def inference_python() -> str:
+    """The Python that has vLLM."""
+    try:
+        return interpreters.inference(Settings())
+    except Unavailable as error:
+        pytest.skip(error.message)
 
 
 @pytest.fixture(scope="session")

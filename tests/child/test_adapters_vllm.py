@@ -13,9 +13,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from shared import interpreters
-from shared.errors import Unavailable
-from shared.settings import Settings
 from shared.vllm_arguments import TAKE_ADAPTERS
 from tests.child.export_fixtures import llama, lora
 
@@ -53,16 +50,8 @@ BATCHES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def python() -> str:
-    try:
-        return interpreters.inference(Settings())
-    except Unavailable as error:
-        pytest.skip(error.message)
-
-
 @pytest.mark.timeout(600)
-def test_rows_of_a_base_and_of_its_adapters_share_a_batch(python: str, tmp_path: Path) -> None:
+def test_rows_of_a_base_and_of_its_adapters_share_a_batch(inference_python: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 128, "intermediate_size": 256, "max_position_embeddings": 256}
     base = llama(tmp_path / "base", dtype=torch.float32, **sizes)
     folders = {
@@ -71,7 +60,7 @@ def test_rows_of_a_base_and_of_its_adapters_share_a_batch(python: str, tmp_path:
     }
 
     order = {"model": str(base), "adapters": folders, "lora": LORA, "batches": BATCHES}
-    told = ask(python, order | {"architectures": sorted(TAKE_ADAPTERS)}, tmp_path)
+    told = ask(inference_python, order | {"architectures": sorted(TAKE_ADAPTERS)}, tmp_path)
 
     assert told["refused"] == []
     assert told["platform"] == "inference_worker.child.lora.platform.AdaptingCpuPlatform", "run make setup again"

@@ -16,9 +16,7 @@ from export_worker.child import quantizers
 from export_worker.child.quantizers import Quantization
 from export_worker.child.source import Source
 from export_worker.child.watch import Watch
-from shared import formats, interpreters
-from shared.errors import Unavailable
-from shared.settings import Settings
+from shared import formats
 from tests.child.export_fixtures import Recorder, llama
 
 ROWS = [[(7 * n * step) % 250 + 5 for step in range(1, 25)] for n in (1, 3)]
@@ -39,21 +37,13 @@ WRITTEN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def python() -> str:
-    try:
-        return interpreters.inference(Settings())
-    except Unavailable as error:
-        pytest.skip(error.message)
-
-
 @pytest.mark.timeout(600)
-def test_vllm_answers_from_every_format_as_transformers_does(python: str, tmp_path: Path) -> None:
+def test_vllm_answers_from_every_format_as_transformers_does(inference_python: str, tmp_path: Path) -> None:
     base = llama(tmp_path / "base", hidden_size=128, intermediate_size=256, max_position_embeddings=256)
     folders = [write(base, tmp_path, name, bits) for name, bits in WRITTEN]
     assert len(folders) == 4
 
-    told = ask(python, folders, tmp_path)
+    told = ask(inference_python, folders, tmp_path)
 
     for folder in folders:
         for row, one in zip(ROWS, told[str(folder)], strict=True):

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from shared.errors import Conflict, LeaseLost, NotFound
-from shared.records import Deployment, NewModel, Replica
+from shared.records import Deployment, NewModel
 from shared.store import Store
 from shared.store.replicas import MAX_FAILURES
+from tests.contract.claiming import claimed, ready
 from tests.contract.racing import in_threads
 
 
@@ -19,18 +20,6 @@ def deploy(store: Store, project: str, name: str = "bot", **spec: Any) -> Deploy
 
 def change(store: Store, project: str, **spec: Any) -> Deployment:
     return store.deployments.update(project, store.deployments.get(project, "bot"), {"model": "smol", **spec})
-
-
-def claimed(store: Store, worker_id: str = "w1") -> Replica:
-    replica = store.replicas.claim_next(worker_id, "store-1")
-    assert replica is not None
-    return replica
-
-
-def ready(store: Store) -> Replica:
-    replica = claimed(store)
-    store.replicas.renew(replica.id, replica.attempt, status="ready", url="http://127.0.0.1:9", api_key="k", load=2.0)
-    return replica
 
 
 def test_a_deployment_starts_with_its_replicas_pending(store: Store, project: str) -> None:

@@ -11,6 +11,7 @@ from shared.errors import Conflict, LeaseLost, NotFound
 from shared.records import Deployment, NewEvent, NewModel, Replica
 from shared.store import Store
 from shared.tongues import Text
+from tests.contract.claiming import claimed, ready
 from tests.contract.racing import in_threads
 
 
@@ -21,18 +22,6 @@ def deploy(store: Store, project: str, **spec: Any) -> Deployment:
 def change(store: Store, project: str, model: str = "smol", **spec: Any) -> Deployment:
     seen = store.deployments.get(project, "bot")
     return store.deployments.update(project, seen, {"model": model, **spec}, model)
-
-
-def claimed(store: Store, worker_id: str = "w1") -> Replica:
-    replica = store.replicas.claim_next(worker_id, "store-1")
-    assert replica is not None
-    return replica
-
-
-def ready(store: Store) -> Replica:
-    replica = claimed(store)
-    store.replicas.renew(replica.id, replica.attempt, status="ready", url="http://127.0.0.1:9", api_key="k")
-    return replica
 
 
 def fail(store: Store, replica: Replica, error: str = "no memory") -> str:

@@ -6,52 +6,34 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
-from urllib.parse import quote
 
 from rich.console import Console
 
-from gateway.cli import flags, show
-from gateway.cli.client import connect
-from shared.settings import Settings
+from gateway.cli import flags, naming, show
+from gateway.cli.client import Client
 
 HELP = "list, set or delete names that share requests between deployments"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", default="list", choices=["list", "show", "set", "delete"])
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    naming.add_arguments(parser)
     parser.add_argument(
         "targets", nargs="*", metavar="MODEL=WEIGHT", help="for set: all that it points at; without a weight: 1"
     )
-    show.add_json(parser)
-    parser.set_defaults(parser=parser)
 
 
 def run(args: Namespace, console: Console) -> int:
     if (args.action != "list" and not args.name) or (args.action == "set" and not args.targets):
         args.parser.error(f"{args.action} needs NAME{' MODEL=WEIGHT ...' if args.action == 'set' else ''}")
-    path = f"/v1/routes/{quote(args.name or '', safe='')}"
-    with connect(Settings.from_env()) as client:
-        if args.action == "delete":
-            client.delete(path)
-            console.print(f"deleted {args.name}", markup=False)
-            return 0
-        if args.action == "set":
-            found = [
-                client.post("/v1/routes", {"name": args.name, "targets": [_target(text) for text in args.targets]})
-            ]
-        else:
-            found = [client.get(path)] if args.action == "show" else client.get("/v1/routes")["data"]
-    if args.json:
-        show.as_json(console, found if args.action == "list" else found[0])
-        return 0
-    show.table(
-        console,
-        ("route", "target", "share", "ready replicas"),
-        [row for one in found for row in _rows(one)],
-        "no routes",
-    )
-    return 0
+
+    def write(client: Client, path: str) -> Any:
+        return client.post("/v1/routes", {"name": args.name, "targets": [_target(text) for text in args.targets]})
+
+    def tell(found: list[dict[str, Any]]) -> None:
+        columns = "route", "target", "share", "ready replicas"
+        show.table(console, columns, [row for one in found for row in _rows(one)], "no routes")
+
+    return naming.act(args, console, "/v1/routes", write, tell)
 
 
 def _target(text: str) -> dict[str, Any]:
