@@ -58,7 +58,7 @@ NOT_ASKED = (
 def machine(python: Path) -> Iterator[str]:
     yield f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {psutil.getloadavg()[0]:.1f} at the end"
     memory = psutil.virtual_memory().total / 2**30
-    system = f"{platform.system()} {platform.release()}"
+    system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
     yield f"- Machine: {processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {system}"
     yield f"- Tunesmith {metadata.version('tunesmith')}, TRL: {versions(Path('.venvs/trainer/bin/python'))}"
     yield f"- LLaMA Factory: {versions(python)}"
