@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench bench-export bench-inference stages formats docs locks clean
+.PHONY: help setup demo up test test-services test-children lint bench bench-export bench-inference stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -19,8 +19,14 @@ demo: setup ## Train, export, serve and ask a small model through the API (ARGS=
 up: setup ## Start the platform; Ctrl-C stops it
 	@$(BIN)/tunesmith up
 
+# Both at once: the services' tests mostly wait, the children's mostly compute.
 test: setup lint ## Lint, types, import contracts, all tests
+	@$(MAKE) -k -j2 test-services test-children
+
+test-services:
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-children:
 	.venvs/trainer/bin/python -m pytest -n 2 --dist loadfile tests/child
 
 lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts

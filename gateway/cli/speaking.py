@@ -6,9 +6,11 @@ Leaving the stream closes the connection, and with it the generation on the repl
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -45,7 +47,7 @@ def speak(client: Client, console: Console, body: Mapping[str, Any]) -> Said:
     said, started_at = Said(), time.monotonic()
     is_thinking = False
     try:
-        for delta in _deltas(client, body, said):
+        for delta in _until_interrupted(_deltas(client, body, said)):
             thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
             text = delta.get("content") or ""
             if (thought or text) and said.first_seconds is None:
@@ -65,6 +67,25 @@ def speak(client: Client, console: Console, body: Mapping[str, Any]) -> Said:
     for name, arguments in said.calls.values():
         console.out(f"{name}({arguments})", style="cyan", highlight=False)
     return said
+
+
+def _until_interrupted(deltas: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Raises KeyboardInterrupt also where the one of the signal was raised in code that drops it, as finalizers do."""
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        for delta in deltas:
+            if pressed:
+                raise KeyboardInterrupt
+            yield delta
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _deltas(client: Client, body: Mapping[str, Any], said: Said) -> Iterator[dict[str, Any]]:

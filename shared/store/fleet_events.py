@@ -40,9 +40,7 @@ class DeploymentEvents:
 
     def expire(self, before: datetime) -> int:
         """Delete those older than that of deployments that are stopped."""
-        live = select(1).where(
-            replicas.c.deployment_id == deployment_events.c.deployment_id, replicas.c.status != "stopped"
-        )
+        live = select(1).where(replicas.c.deployment_id == deployments.c.id, replicas.c.status != "stopped")
         stopped = select(deployments.c.id).where(deployments.c.wanted == "stopped", ~exists(live))
         over = deployment_events.c.deployment_id.in_(stopped), deployment_events.c.created_at < before
         with self._database.write() as connection:

@@ -23,6 +23,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     made.post("/v1/models", {"name": "mine", "model_name_or_path": "tiny"})
     data = {"file": (io.BytesIO(jsonl(ROWS)), "mine.jsonl")}
     made.client.post("/v1/datasets", data=data, headers=made.headers())
+    made.post("/v1/jobs", {"kind": "generate", "model": "mine", "dataset": "mine"})
     made.post("/v1/jobs", {"model": "mine", "dataset": "mine"})
     run_to_its_end(made)
     made.post("/v1/deployments", {"model": "mine"})
@@ -53,7 +54,7 @@ def routes(platform: Platform) -> Iterator[tuple[str, str, set[str]]]:
 def ids(platform: Platform) -> dict[str, str]:
     """The id of the first project's record in every collection."""
     collections = ("/v1/jobs", "/v1/fine_tuning/jobs", "/v1/datasets", "/v1/files", "/v1/models")
-    served = ("/v1/deployments", "/v1/routes", "/v1/presets")
+    served = ("/v1/deployments", "/v1/routes", "/v1/presets", "/v1/batches")
     found = {
         path: platform.get(path).get_json()["data"][0]["id"] for path in (*collections, *served, "/v1/evaluations")
     }

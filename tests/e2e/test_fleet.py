@@ -158,7 +158,8 @@ def test_another_worker_takes_over_from_one_that_died(running: Running) -> None:
 
     wait_until(taken, PATIENCE_SECONDS, "the other worker serves it")
     assert running.ask().choices[0].finish_reason
-    types = [event["type"] for event in running.events()]
+    # The worker may have held another one, which was about to end.
+    types = [event["type"] for event in running.events() if event["replica_id"] == held["id"]]
     assert types[types.index("lost") :][:4] == ["lost", "pending", "starting", "ready"]
 
 
