@@ -26,6 +26,8 @@ PUBLIC = frozenset(
         "api-docs.openapi_swagger_ui",
     }
 )
+#: Endpoints that a model answers: each millisecond of theirs is before the first token.
+ANSWERED = frozenset({"inference.chat", "inference.complete", "inference.respond"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -38,7 +40,8 @@ def authenticate() -> None:
     if request.endpoint is None or request.endpoint in PUBLIC:
         return
     secret = _secret(request)
-    key = services().store.keys.authenticate(secret) if secret else None
+    asked = services().keyring if request.endpoint in ANSWERED else services().store.keys
+    key = asked.authenticate(secret) if secret else None
     if key is None:
         raise NotAuthenticated()
     if key.role == "viewer" and request.method not in READING:

@@ -30,6 +30,7 @@ from gateway import (
     templates,
     workers,
 )
+from gateway.keyring import Keyring
 from gateway.openai import batches, files, fine_tuning
 from gateway.services import NAME, Services
 from gateway.tailer import Tailer
@@ -74,4 +75,5 @@ def build_services(settings: Settings, store: Store) -> Services:
         queue=Queue(settings),
         metrics=metrics,
         tailer=Tailer(store.events.since),
+        keyring=Keyring(store.keys.authenticate),
     )

@@ -14,15 +14,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from shared import routing, sharing
+from shared.lease import LEDGER_AWAY
 from shared.records import Deployment
 from shared.routing import Endpoint, Fleet
 
 #: How old the list of ready replicas may be: a deployment that became ready answers within this time.
 CACHE_SECONDS = 1.0
+#: For how long after a request its project is read again before anybody waits for it.
+ASKED_SECONDS = 30.0
 #: How long a replica that refused a connection is left alone; its worker needs about that long to notice and say so.
 EJECT_SECONDS = 5.0
 #: Requests that a replica may have more than the least busy one and still get those that begin like earlier ones.
@@ -32,7 +36,8 @@ PREFIX_CHARS, LEAST_PREFIX_CHARS = 4096, 512
 
 
 class Directory:
-    """What runs in each project, read at most once in `CACHE_SECONDS`."""
+    """What runs in each project, no older than `CACHE_SECONDS`. While a project is asked it is read again in the
+    background, so that a request waits for the ledger only after a pause."""
 
     def __init__(
         self,
@@ -46,6 +51,10 @@ class Directory:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Fleet, dict[str, str | None]]] = {}
+        #: When each project was last asked for, while the thread runs that keeps it fresh.
+        self._asked: dict[str, float] = {}
+        #: Counts what was forgotten: a reading that began before is not kept.
+        self._epoch = 0
 
     def fleet(self, project_id: str) -> Fleet:
         return self._look(project_id)[0]
@@ -72,6 +81,7 @@ class Directory:
     def _look(self, project_id: str) -> tuple[Fleet, dict[str, str | None]]:
         # The lock is held while reading: 64 threads must not ask the ledger the same thing at once.
         with self._lock:
+            self._ask(project_id)
             read_at, fleet, versions = self._known.get(project_id, (float("-inf"), Fleet(), {}))
             if self._clock() - read_at >= CACHE_SECONDS:
                 fleet, versions = self._read(project_id), {}
@@ -81,7 +91,35 @@ class Directory:
     def forget(self, project_id: str) -> None:
         """Reads the ledger again next time: after a replica failed, what we know is stale."""
         with self._lock:
+            self._epoch += 1
             self._known.pop(project_id, None)
+
+    def freshen(self) -> bool:
+        """Read again what was asked for lately; whether there is anything of that kind."""
+        with self._lock:
+            now, epoch = self._clock(), self._epoch
+            self._asked = {id: asked_at for id, asked_at in self._asked.items() if now - asked_at < ASKED_SECONDS}
+            asked = list(self._asked)
+        for project_id in asked:
+            began, fleet = self._clock(), self._read(project_id)
+            with self._lock:
+                if self._epoch == epoch:
+                    self._known[project_id] = (began, fleet, {})
+        return bool(asked)
+
+    def _ask(self, project_id: str) -> None:
+        """The caller holds the lock."""
+        if not self._asked:
+            threading.Thread(target=self._keep_fresh, name="directory", daemon=True).start()
+        self._asked[project_id] = self._clock()
+
+    def _keep_fresh(self) -> None:
+        """Until nobody asks any more."""
+        is_asked = True
+        while is_asked:
+            time.sleep(CACHE_SECONDS / 2)
+            with suppress(*LEDGER_AWAY):  # who asks is told
+                is_asked = self.freshen()
 
 
 class Balancer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
+from gateway.keyring import Keyring
 from gateway.queueing import Lineups
 from shared.artifact import ArtifactStore
 from shared.queue import Queue
@@ -60,6 +61,7 @@ class Services:
     queue: Queue
     metrics: Metrics
     tailer: Tailer
+    keyring: Keyring
     #: Where queued jobs stand.
     lineups: Lineups = field(default_factory=Lineups)
     #: Held while a record is looked for and made where there is none: two uploads of one file are one dataset.
