@@ -24,10 +24,10 @@ test: setup lint ## Lint, types, import contracts, all tests
 	@$(MAKE) -k -j2 test-services test-children
 
 test-services:
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-children:
-	.venvs/trainer/bin/python -m pytest -n 2 --dist loadfile tests/child
+	.venvs/trainer/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/child
 
 lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
