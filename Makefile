@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-services test-children lint bench bench-export bench-inference stages formats docs locks clean
+.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -28,6 +28,9 @@ test-services:
 
 test-children:
 	.venvs/trainer/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/child
+
+test-slow: setup ## Further cases that `make test` leaves out
+	.venvs/trainer/bin/python -m pytest -m slow tests/child
 
 lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

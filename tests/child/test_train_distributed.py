@@ -40,8 +40,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Path, rows: Path) -> d
     ("kind", "spec"),
     [
         ("merged", {}),
-        ("best", {"zero_stage": 0}),
-        ("best", {"zero_stage": 1, "zero_offload": "optimizer"}),
+        pytest.param("best", {"zero_stage": 0}, marks=pytest.mark.slow),
+        pytest.param("best", {"zero_stage": 1, "zero_offload": "optimizer"}, marks=pytest.mark.slow),
         ("merged", {"zero_stage": 2}),
         ("adapter", {"deepspeed": "ds_z3_config.json"}),
         ("best", {"zero_stage": 3, "zero_offload": "optimizer+params"}),

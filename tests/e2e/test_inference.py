@@ -30,12 +30,12 @@ from tests.platform import Platform, jsonl, make_platform, serve, wait_until
 
 BASE, TUNED, TAUGHT = "tiny", "ft:tiny:local::00000001", "taught"
 #: On a busy machine vLLM takes minutes to import.
-START_SECONDS = 280
+START_SECONDS = 450
 LOAD_SECONDS = 60
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 #: What one of the adapters was trained with; the base's own says who speaks, too.
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass

@@ -26,6 +26,8 @@ from shared import interpreters
 from shared.settings import Settings
 from tests.platform import jsonl, wait_until
 
+#: On a busy machine vLLM takes minutes to start.
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 18930
 ANSWER = "The keeper."
