@@ -130,14 +130,6 @@ class Replicas:
             note(connection, str(deployment_id), "lost", told, **about)
             return _let_go(connection, str(deployment_id), replica_id, reason, None)
 
-    def ready(self, project_id: str | None = None) -> list[Replica]:
-        """Those that answer requests; `project_id` None: of all projects (for the sweep and metrics)."""
-        query = replicas_query().where(replicas.c.status == "ready", replicas.c.wanted == "running")
-        query = query if project_id is None else query.where(deployments.c.project_id == project_id)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(replicas.c.deployment_id, replicas.c.ordinal)).mappings()
-            return [record(Replica, row) for row in rows]
-
     def list(self, project_id: str | None = None, deployment_id: str | None = None) -> list[Replica]:
         """Of one project, or of all (for metrics); of one deployment, or of all."""
         query = replicas_query().order_by(replicas.c.deployment_id, replicas.c.ordinal)

@@ -16,3 +16,9 @@ def ready(store: Store) -> Replica:
     replica = claimed(store)
     store.replicas.renew(replica.id, replica.attempt, status="ready", url="http://127.0.0.1:9", api_key="k", load=2.0)
     return replica
+
+
+def answering(store: Store, project_id: str | None = None) -> list[Replica]:
+    """Those that requests are sent to, of one project or of all."""
+    there = store.replicas.list(project_id)
+    return [replica for replica in there if (replica.status, replica.wanted) == ("ready", "running")]

@@ -10,7 +10,7 @@ from shared.errors import Conflict, LeaseLost, NotFound
 from shared.records import Deployment, NewModel
 from shared.store import Store
 from shared.store.replicas import MAX_FAILURES
-from tests.contract.claiming import claimed, ready
+from tests.contract.claiming import answering, claimed, ready
 from tests.contract.racing import in_threads
 
 
@@ -49,19 +49,19 @@ def test_a_ready_replica_is_seen_by_gateways(store: Store, project: str, other_p
     deploy(store, project)
     replica = claimed(store)
     assert store.deployments.get(project, "bot").status == "starting"
-    assert store.replicas.ready(project) == []
+    assert answering(store, project) == []
 
     wanted = store.replicas.renew(
         replica.id, replica.attempt, status="ready", url="http://127.0.0.1:9", api_key="secret-key", load=1.5
     )
 
     assert wanted == "running"
-    [seen] = store.replicas.ready(project)
+    [seen] = answering(store, project)
     assert (seen.url, seen.api_key, seen.load, seen.model_name) == ("http://127.0.0.1:9", "secret-key", 1.5, "smol")
     assert (seen.deployment_name, seen.beat) == ("bot", 1)
     assert "secret-key" not in repr(seen)
     assert store.deployments.get(project, "bot").status == "ready"
-    assert store.replicas.ready(other_project) == [] and store.replicas.ready() == [seen]
+    assert answering(store, other_project) == [] and answering(store) == [seen]
 
 
 def test_a_lost_replica_is_started_by_another_worker(store: Store, project: str) -> None:
@@ -74,7 +74,7 @@ def test_a_lost_replica_is_started_by_another_worker(store: Store, project: str)
 
     assert (lost.status, lost.worker_id, lost.url, lost.api_key) == ("pending", None, None, None)
     assert lost.error == "worker w1 was silent"
-    assert store.replicas.ready(project) == []
+    assert answering(store, project) == []
     assert claimed(store, "w2").attempt == 2
     with pytest.raises(LeaseLost):
         store.replicas.renew(replica.id, 1, status="ready")
@@ -133,7 +133,7 @@ def test_a_deleted_deployment_stops_what_runs(store: Store, project: str) -> Non
 
     assert deleted.status == "stopping"
     assert [one.status for one in deleted.replicas] == ["ready", "stopped"]
-    assert store.replicas.ready(project) == [] and store.replicas.claim_next("w2") is None
+    assert answering(store, project) == [] and store.replicas.claim_next("w2") is None
     assert store.replicas.renew(replica.id, replica.attempt, status="stopping") == "stopped"
     assert store.deployments.list(project)[0].status == "stopping"
     assert store.replicas.release(replica.id, replica.attempt).status == "stopped"

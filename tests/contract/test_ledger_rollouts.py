@@ -11,7 +11,7 @@ from shared.errors import Conflict, LeaseLost, NotFound
 from shared.records import Deployment, NewEvent, NewModel, Replica
 from shared.store import Store
 from shared.tongues import Text
-from tests.contract.claiming import claimed, ready
+from tests.contract.claiming import answering, claimed, ready
 from tests.contract.racing import in_threads
 
 
@@ -51,7 +51,7 @@ def test_a_replica_of_another_spec_comes_up_beside_the_old_and_then_takes_its_pl
 
     store.replicas.renew(new.id, new.attempt, status="ready", url="http://127.0.0.1:8")
 
-    assert [replica.id for replica in store.replicas.ready(project)] == [new.id]
+    assert [replica.id for replica in answering(store, project)] == [new.id]
     assert renewed(store, old) == "stopped" and renewed(store, new) == "running"
     store.replicas.release(old.id, old.attempt)
     done = store.deployments.get(project, "bot")
@@ -67,14 +67,14 @@ def test_replicas_are_exchanged_one_by_one_and_as_many_answer_as_before(store: S
     for _ in range(2):
         new = claimed(store)
         assert store.replicas.claim_next("w2") is None
-        assert len(store.replicas.ready(project)) == 2
+        assert len(answering(store, project)) == 2
         store.replicas.renew(new.id, new.attempt, status="ready", url="http://127.0.0.1:8")
-        assert len(store.replicas.ready(project)) == 2
+        assert len(answering(store, project)) == 2
         [gone] = [one for one in held if renewed(store, one) == "stopped"]
         held.remove(gone)
         store.replicas.release(gone.id, gone.attempt)
 
-    assert {one.generation for one in store.replicas.ready(project)} == {2}
+    assert {one.generation for one in answering(store, project)} == {2}
     assert (store.deployments.get(project, "bot").rollout or {})["status"] == "done"
 
 
@@ -98,7 +98,7 @@ def test_a_generation_that_fails_is_taken_back_and_the_old_goes_on(store: Store,
     again = ready(store)
     assert (again.generation, again.model_name) == (1, "smol")
     assert renewed(store, first) == "stopped"
-    assert {one.generation for one in store.replicas.ready(project)} == {1}
+    assert {one.generation for one in answering(store, project)} == {1}
     event = next(one for one in store.deployment_events.list(project, made.id) if one.type == "rolled_back")
     assert event.level == "error" and "no memory" in event.message and "no memory" in event.data["zh"]["message"]
 

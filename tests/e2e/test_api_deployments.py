@@ -13,6 +13,7 @@ from werkzeug.serving import make_server
 from gateway import cli
 from shared import happenings
 from shared.records import Replica
+from tests.contract.claiming import answering
 from tests.platform import Platform, make_platform
 
 
@@ -78,7 +79,7 @@ def test_a_changed_spec_comes_up_beside_and_one_that_fails_is_taken_back_and_say
     back = look(platform)
     assert (back["rollout"]["status"], back["rollout"]["error"]) == ("rolled_back", "no memory for 1024 tokens")
     assert (back["status"], back["model"], back["spec"]["max_model_len"]) == ("ready", "tiny", 512)
-    assert [one.id for one in platform.store.replicas.ready()] == [old.id]
+    assert [one.id for one in answering(platform.store)] == [old.id]
     assert "not to be told" not in platform.get("/v1/deployments/tiny").get_data(as_text=True)
 
 

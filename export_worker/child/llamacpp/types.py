@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from auto_round.export.export_to_gguf.gguf_dtype import GGUFDTypeSelector
-from gguf import GGML_QUANT_SIZES, MODEL_ARCH, GGMLQuantizationType, LlamaFileType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
 #: What `general.file_type` of the file says, by the export's name.
 FILE_TYPES = {
@@ -78,7 +78,3 @@ def fitting(wanted: GGMLQuantizationType, width: int) -> GGMLQuantizationType:
         if width % GGML_QUANT_SIZES[type_][0] == 0:
             return type_
     return GGMLQuantizationType.F16
-
-
-def arch_name(model: Any) -> str:
-    return str(MODEL_ARCH(model.model_arch).name.lower())
