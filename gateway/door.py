@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from gateway import followers, generation, labels, priorities, pushing, remarks, suitors
 from gateway.admission import kept, missing, pinned, requires
 from gateway.fitness import unfit
+from gateway.http import origin
 from gateway.services import Services
 from shared import catalog, request, schema, tracking
 from shared.errors import Conflict, InvalidRequest
@@ -22,6 +24,8 @@ from shared.job import Job, Kind
 from shared.records import ApiKey
 from shared.spec import TrainSpec
 from shared.tongues import Text
+
+log = logging.getLogger(__name__)
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 
@@ -67,7 +71,7 @@ def create_job(
         "priority": envelope.priority,
         "requires": required,
         "metadata": envelope.metadata,
-        "request": {"suffix": envelope.suffix, catalog.PINS: pins, **(sent or {})},
+        "request": {"suffix": envelope.suffix, catalog.PINS: pins, **origin().envelope(), **(sent or {})},
         "then": then,
         # A new upload of the same name makes the same body another request; a key says itself that it is the same.
         "fingerprint": _fingerprint(key, body if idempotency_key else {**body, catalog.PINS: pins}),
@@ -85,6 +89,7 @@ def _record(services: Services, project_id: str, new: dict[str, Any]) -> tuple[J
     except Conflict as error:  # of the key: nothing else of a new job can be taken
         raise IdempotencyKeyReused(error.message, field="Idempotency-Key") from error
     if created:
+        log.info("Queued a %s job", job.kind, extra={"job_id": job.id})
         services.queue.send(job.id, job.kind.value)
     return job, created
 

@@ -17,6 +17,8 @@ from flask import Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from gateway.services import services
+from shared import correlation
+from shared.correlation import Origin
 from shared.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound, TooLarge, TunesmithError, Unavailable
 from shared.ids import new_id
 from shared.lease import LEDGER_AWAY
@@ -63,6 +65,7 @@ def install(app: Flask) -> None:
     app.url_map.merge_slashes = False
     app.before_request(_begin)
     app.after_request(_end)
+    app.teardown_request(lambda _: correlation.clear())
 
 
 def install_handlers(app: Flask) -> None:
@@ -130,10 +133,18 @@ def request_id() -> str:
     return str(g.get("request_id", ""))
 
 
+def origin() -> Origin:
+    """What is kept with a record that this request makes."""
+    return Origin(request_id=request_id(), traceparent=str(g.get("traceparent", "")))
+
+
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     usable = given.isascii() and given.isprintable() and 0 < len(given) <= MAX_REQUEST_ID_CHARS
     g.request_id = given if usable else new_id("req_")
+    g.traceparent = parent if correlation.trace_id(parent := request.headers.get("traceparent", "")) else ""
+    correlation.clear()
+    correlation.bind(**origin().ids())
     g.started_at = time.monotonic()
     settings = services().settings
     uploads = request.mimetype == "multipart/form-data"
@@ -172,6 +183,7 @@ def _end(answer: Response) -> Response:
     metrics.http_requests.labels(request.method, route, str(answer.status_code)).inc()
     metrics.http_request_duration.labels(request.method, route).observe(seconds)
     extra = {"request_id": request_id(), "status": answer.status_code, "seconds": round(seconds, 4)}
+    extra |= {name: value for name, value in (request.view_args or {}).items() if name.endswith("_id")}
     quiet = route in ("/healthz", "/readyz", "/metrics")
     log.log(logging.DEBUG if quiet else logging.INFO, "%s %s", request.method, request.path, extra=extra)
     return answer

@@ -14,6 +14,7 @@ from gateway.patience import Client
 from gateway.services import services
 from gateway.tailer import event_json
 from shared import catalog, curves, failures
+from shared.correlation import Origin
 from shared.errors import InvalidRequest
 from shared.job import TERMINAL, Job, Kind, Status
 from shared.member import Member
@@ -192,7 +193,7 @@ def node_json(node: Member) -> dict[str, Any]:
 
 
 def job_json(job: Job) -> dict[str, Any]:
-    waits = queueing.told(services(), job)
+    waits, origin = queueing.told(services(), job), Origin.of(job.request)
     return {
         "id": job.id,
         "object": "job",
@@ -216,6 +217,8 @@ def job_json(job: Job) -> dict[str, Any]:
         "queue_position": waits and waits["position"],
         "queue": waits,
         "parent_id": job.parent_id,
+        "request_id": origin.request_id or None,
+        "trace_id": origin.trace_id or None,
         "then": job.then,
         "last_event": job.last_event,
         "created_at": job.created_at.isoformat(),

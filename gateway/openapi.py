@@ -186,7 +186,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Job": _record(
         kind=_TEXT, name=_TEXT, status=_TEXT, phase=_TEXT, spec=_OBJECT, progress=_OBJECT, result=_OBJECT, model=_TEXT,
         error=_OBJECT, attempt=_NUMBER, adjustments=_OBJECT, queue_position=_NUMBER, queue=_OBJECT, priority=_NUMBER,
-        requires=_OBJECT, created_at=_TIME, started_at=_TIME, finished_at=_TIME,
+        requires=_OBJECT, request_id=_TEXT, trace_id=_TEXT, created_at=_TIME, started_at=_TIME, finished_at=_TIME,
         nodes={"type": "array", "items": _OBJECT},
     ),
     "JobChange": {

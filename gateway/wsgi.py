@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gateway import create_app
-from shared import telemetry
+from shared import logs
 from shared.settings import Settings
 
 _settings = Settings.from_env()
-telemetry.configure_logging("gateway", _settings.log_level)
+logs.configure("gateway", _settings.log_level)
 app = create_app(_settings)

@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry
 from inference_worker.counting import ReplicaCollector, Tokens
 from inference_worker.reconciler import Reconciler
 from inference_worker.replica import Worker
-from shared import devices, interpreters, telemetry
+from shared import devices, interpreters, logs, telemetry
 from shared.artifact import ArtifactStore
 from shared.settings import Settings
 from shared.store import Store
 
 
 def main(settings: Settings) -> None:
-    telemetry.configure_logging("inference", settings.log_level)
+    logs.configure("inference", settings.log_level)
     # It would log every probe of every replica.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # Refuse early: without vLLM every replica would fail.

@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery, signals
 from prometheus_client import CollectorRegistry
 
-from shared import keeper, queue, telemetry
+from shared import keeper, logs, queue, telemetry
 from shared.settings import Settings
 from shared.store import Store
 from shared.sweep import Sweep
@@ -41,7 +41,7 @@ def make_app(settings: Settings) -> Celery:
         sweeps[0].sweep()
 
     def start(**_: Any) -> None:
-        telemetry.configure_logging("beat", settings.log_level)
+        logs.configure("beat", settings.log_level)
         registry = CollectorRegistry()
         store = Store(settings.database_url)
         sweeps.append(Sweep(store, settings, queue.Queue(settings), telemetry.Metrics(registry)))

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from shared import keeping
+from shared import correlation, keeping
 from shared.artifact import CorruptArtifact, Sealed
 from shared.errors import InvalidRequest, LeaseLost, NotFound
 from shared.job import Kind
@@ -41,7 +41,7 @@ class Checkpoints:
 
     def add(self, announced: Mapping[str, Any]) -> None:
         """`announced`: the data of the child's event, {"step", "path", "model", "metrics"}; one path may lack."""
-        self._pending.append(self._pool.submit(self._publish, dict(announced)))
+        self._pending.append(self._pool.submit(correlation.carried(self._publish), dict(announced)))
 
     def collect(self) -> list[str]:
         """What went wrong since last asked, as sentences for the job's events. Raises LeaseLost."""

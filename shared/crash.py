@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shared import failures, keeper
+from shared import failures, keeper, logs
 from shared.attempt import EXITS
 
 NUM_LINES = 20
@@ -87,16 +87,22 @@ def meaning(code: int) -> str:
 
 def last_lines(folder: Path, phase: str, rank: int | None = None) -> str:
     """The end of a rank's log; else of the log that was written last, a rank's or the launcher's."""
-    logs = [path for path in (folder / "logs").glob("rank*.log") if path.stat().st_size]
-    own = [path for path in logs if path.stem == f"rank{rank}"]
-    path = max(own or logs, key=lambda log: log.stat().st_mtime, default=folder / "logs" / f"{phase}.log")
+    told = {path: lines for path in (folder / "logs").glob("rank*.log") if (lines := _end_of(path))}
+    own = [path for path in told if path.stem == f"rank{rank}"]
+    path = max(own or told, key=lambda log: log.stat().st_mtime, default=None)
+    lines = told[path] if path is not None else _end_of(folder / "logs" / f"{phase}.log")
+    return "\n".join(line.rpartition("\r")[2][:500] for line in lines[-NUM_LINES:])  # progress bars end in \r
+
+
+def _end_of(path: Path) -> list[str]:
+    """The last lines of a log, but for the one that only says whose it is."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").replace("\0", "").splitlines()
     except FileNotFoundError:
-        return ""
-    return "\n".join(line.rpartition("\r")[2][:500] for line in lines[-NUM_LINES:])  # progress bars end in \r
+        return []
+    return [line for line in lines if not logs.is_beginning(line)]
 
 
 def count_oom_kills() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import spawn
+from shared.correlation import Origin
 from shared.devices import CPU
 from shared.job import Job
 from shared.settings import Settings
@@ -62,6 +63,8 @@ def write_run_json(run: Run, own: Mapping[str, Any]) -> None:
         "job_id": run.job.id,
         "attempt": run.attempt,
         "kind": str(run.job.kind),
+        # For whoever reads what the child writes: nothing depends on them.
+        **Origin.of(run.job.request).ids(),
         # As this attempt runs; the job's own stays as it was sent.
         "spec": run.job.spec | {name: value for name, value in run.job.adjustments.items() if name in run.job.spec},
         "adjustments": run.job.adjustments,

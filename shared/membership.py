@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from shared import checkpoints, crash, devices, folder, keeper, nodes, spawn, tail
+from shared import checkpoints, correlation, crash, devices, folder, keeper, nodes, spawn, tail
 from shared.attempt import describe
 from shared.errors import LeaseLost, TunesmithError
 from shared.lease import LEDGER_AWAY
@@ -150,7 +150,7 @@ class Membership:
 
     def _meanwhile(self, slow: Callable[[], T]) -> T:
         """Do something slow in the helper's thread and keep beating. Raises NodeFailed with what it raises"""
-        future = self._helper.submit(slow)
+        future = self._helper.submit(correlation.carried(slow))
         while not future.done():
             self._tick()
             with suppress(TimeoutError):

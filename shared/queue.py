@@ -8,10 +8,12 @@ late-acked message comes again after the visibility timeout, and an hours-long t
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
 
+from shared import correlation
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 LOOK = "tunesmith.look"
 SWEEP = "tunesmith.sweep"
 HOUSEKEEPING = "housekeeping"
+#: Headers of a wake-up: the ids of whoever sent it.
+SENDER = ("request_id", "trace_id")
 #: A request must not wait for a broker that is away: the sweep repairs what is not sent.
 SEND_TIMEOUT_SECONDS = 1.0
 
@@ -78,7 +82,8 @@ class Queue:
     def send(self, job_id: str, kind: str) -> bool:
         """Wake a worker of this kind. Never raises and never waits long; False when the broker is away."""
         try:
-            self._app.send_task(LOOK, args=[job_id], queue=str(kind), retry=False)
+            headers = {name: value for name, value in correlation.current().items() if name in SENDER}
+            self._app.send_task(LOOK, args=[job_id], queue=str(kind), retry=False, headers=headers)
         except Exception:  # the edge to the broker: whatever is wrong with it, the job is safe in the ledger
             log.warning("The broker cannot be reached; the sweep will send again", extra={"job_id": job_id})
             log.debug("Sending failed", exc_info=True)
@@ -94,3 +99,8 @@ class Queue:
         except Exception:  # the edge to the broker
             log.debug("The broker cannot be reached", exc_info=True)
             return None
+
+
+def ids_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids of who sent a wake-up, from what Celery tells of its message."""
+    return {name: value for name in SENDER if (value := request.get(name))}

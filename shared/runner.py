@@ -10,11 +10,12 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from shared import devices, folder, nodes, requirements
+from shared import correlation, devices, folder, nodes, requirements
+from shared.correlation import Origin
 from shared.errors import TunesmithError
 from shared.lease import LEDGER_AWAY
 from shared.membership import Membership
@@ -104,9 +105,12 @@ class Runner:
     def _do_next(self) -> bool:
         """The part in another's attempt that this worker is reserved for, else a job of its own. False: enough."""
         if (reserved := self._reservation()) is not None:
-            return self._take_part(*reserved)
-        claim = self._claim()
-        return claim is not None and self._run(claim)
+            with correlation.bound(**self._ids(reserved[0])):
+                return self._take_part(*reserved)
+        if (claim := self._claim()) is None:
+            return False
+        with correlation.bound(**self._ids(claim)):
+            return self._run(claim)
 
     def _reservation(self) -> tuple[Claim, Member] | None:
         try:
@@ -135,8 +139,7 @@ class Runner:
 
     def _run(self, claim: Claim) -> bool:
         """False when this machine should not take another job right now."""
-        context = {"job_id": claim.job.id, "attempt": claim.attempt, "worker_id": self._worker.id}
-        log.info("Claimed %s job", claim.job.kind, extra=context)
+        log.info("Claimed %s job", claim.job.kind)
         try:
             work = self._works[claim.job.kind]
             run = self._prepared(claim, Node(count=num_nodes(claim.job)))
@@ -144,14 +147,18 @@ class Runner:
         except (*LEDGER_AWAY, TunesmithError, OSError):
             # The edge of an attempt: without renewals the sweep takes the job and gives it to somebody else. A full
             # disk must not take every queued job along, one after another.
-            log.exception("The attempt could not be supervised to its end", extra=context)
+            log.exception("The attempt could not be supervised to its end")
             return False
         return True
 
+    def _ids(self, claim: Claim) -> dict[str, Any]:
+        """What every line about an attempt has."""
+        of_attempt = {"job_id": claim.job.id, "attempt": claim.attempt, "worker_id": self._worker.id}
+        return of_attempt | Origin.of(claim.job.request).ids()
+
     def _take_part(self, claim: Claim, member: Member) -> bool:
         """As of `_run`, for an attempt that another worker leads."""
-        context = {"job_id": claim.job.id, "attempt": claim.attempt, "worker_id": self._worker.id}
-        log.info("Reserved as node %d", member.node_rank, extra=context)
+        log.info("Reserved as node %d", member.node_rank)
         try:
             if member.status != "reserved":  # by this worker before it died: static ranks cannot come back
                 text = f"worker {self._worker.id} was started anew"
@@ -161,7 +168,7 @@ class Runner:
             run = self._prepared(claim, Node(rank=member.node_rank, count=num_nodes(claim.job)))
             Membership(run, member, work, self._fit(claim), self._stopping).serve()
         except (*LEDGER_AWAY, TunesmithError, OSError):
-            log.exception("The node could not be supervised to its end", extra=context)
+            log.exception("The node could not be supervised to its end")
             return False
         return True
 

@@ -19,7 +19,7 @@ from typing import Any
 from celery import Celery, signals
 from prometheus_client import CollectorRegistry
 
-from shared import devices, nodes, queue, telemetry, volumes
+from shared import devices, logs, nodes, queue, telemetry, volumes
 from shared.artifact import ArtifactStore
 from shared.janitor import Janitor
 from shared.lease import LEDGER_AWAY
@@ -46,12 +46,14 @@ def serve(
     """Make `app` a worker of ours: its task, and a `Service` as long as its process runs."""
     services: list[Service] = []
 
-    @app.task(name=queue.LOOK)  # type: ignore[untyped-decorator]
-    def look(job_id: str = "") -> None:
+    @app.task(name=queue.LOOK, bind=True)  # type: ignore[untyped-decorator]
+    def look(task: Any, job_id: str = "") -> None:
+        if job_id:  # for whom, of which another worker may have been faster, is all that the message tells
+            log.info("Woken for a job", extra={"job_id": job_id, **queue.ids_of(task.request)})
         services[0].runner.look()
 
     def start(**_: Any) -> None:
-        telemetry.configure_logging(name, settings.log_level)
+        logs.configure(name, settings.log_level)
         services.append(Service(settings, name, works(), needs_devices=needs_devices, slots=slots))
 
     def ready(**_: Any) -> None:

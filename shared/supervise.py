@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shared import checkpoints, crash, devices, failures, folder, keeper, recovery, spawn, tail
+from shared import checkpoints, correlation, crash, devices, failures, folder, keeper, recovery, spawn, tail
 from shared.attempt import describe
 from shared.crew import Crew, Lost
 from shared.errors import InvalidSpec, LeaseLost, TunesmithError
@@ -317,7 +317,7 @@ class Supervisor:
 
     def _meanwhile(self, slow: Callable[[], T], heeding: frozenset[Wish]) -> T:
         """Do something slow in the helper's thread and keep renewing. Raises Failed with what it raises, Withdrawn."""
-        future = self._helper.submit(self._lease.insist, slow)
+        future = self._helper.submit(correlation.carried(self._lease.insist), slow)
         while not future.done():
             self._relay.tick()
             self._heed(heeding)

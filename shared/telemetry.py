@@ -1,4 +1,4 @@
-"""JSON logs, and the declaration of every Prometheus metric of every service.
+"""The declaration of every Prometheus metric of every service.
 
 A service makes one `Metrics` on a registry of its own and passes it on; nothing here is global. Gauges that the
 ledger knows better than any process (jobs by state, queue depth, workers) are read from it at each scrape.
@@ -6,13 +6,9 @@ ledger knows better than any process (jobs by state, queue depth, workers) are r
 
 from __future__ import annotations
 
-import json
-import logging
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIServer
 
@@ -23,10 +19,6 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from shared.store import Store
 
-#: Libraries that tell of every message or request that they carry.
-_TALKATIVE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "httpx")
-#: What every log record has; the rest came through `extra=`.
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: Labels that name what is a project's own.
 NAMING = frozenset({"job_id", "project_id", "model"})
 #: A worker that did not beat for this long does not count.
@@ -52,38 +44,6 @@ TRAINING_GAUGES = {
     "padding_share": "Share of the tokens computed that are padding.",
     "peak_memory_bytes": "Largest memory of a device in use so far.",
 }
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, service, logger, message, then what `extra=` gave."""
-
-    def __init__(self, service: str):
-        super().__init__()
-        self.service = service
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "service": self.service,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def configure_logging(service: str, level: str = "INFO") -> None:
-    """Send every log of this process to standard error as JSON. For entry points only."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(service))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 class Metrics:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from shared import logs
 from shared.attempt import Attempt
 
 #: Of an export that holds no device: where a training runs on the same cores, they are the training's first.
@@ -39,4 +40,5 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    logs.begin_child(Attempt(Path(sys.argv[1])), "export")
     sys.exit(main(Path(sys.argv[1])))

@@ -18,6 +18,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from export_worker.child.watch import Stopped, Watch
+from shared import logs
 from shared.attempt import Attempt
 from shared.errors import TunesmithError
 
@@ -183,4 +184,5 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    logs.begin_child(Attempt(Path(sys.argv[1])), "push")
     sys.exit(main(Path(sys.argv[1])))

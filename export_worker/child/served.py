@@ -20,6 +20,7 @@ from export_worker.child.publish import Found, publish
 from export_worker.child.serving import Served, Serving
 from export_worker.child.vllm_server import Client, NotServed, Place, serving
 from export_worker.child.watch import Stopped, Watch
+from shared import logs
 from shared.attempt import Attempt
 from shared.requirements import CPU
 from shared.tongues import Text
@@ -136,4 +137,5 @@ def _same_prompts(client: Client, prompts: Sequence[Prompt], watch: Watch) -> in
 
 
 if __name__ == "__main__":
+    logs.begin_child(Attempt(Path(sys.argv[1])), "export")
     sys.exit(main(Path(sys.argv[1])))

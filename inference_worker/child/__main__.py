@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from inference_worker.child.generate import generate
+from shared import logs
 from shared.attempt import Attempt
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.WARNING)
     attempt = Attempt(Path.cwd())
+    logs.begin_child(attempt, "generate")
     try:
         generate(attempt)
     except Exception as error:  # the edge of the process: the worker reads the reason from the events

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from shared import requirements
+from shared.correlation import Origin
 from shared.errors import Complaint, Conflict, InvalidRequest
 from shared.ids import new_id
 from shared.job import Job, Kind, Status, Wanted
@@ -155,10 +156,12 @@ def _finding(finding: Any) -> NewEvent:
 
 
 def from_then(entry: Mapping[str, Any], *, parent: Job, secrets: Mapping[str, str], owner: str) -> NewJob:
-    """The job that an entry of `then` describes, for the same user; it gets those secrets that its spec names."""
+    """The job that an entry of `then` describes, for the same user and request; it gets those secrets that its spec
+    names."""
     given = {
         name: entry[name] for name in ("name", "priority", "requires", "metadata", "request", "then") if name in entry
     }
+    given["request"] = {**given.get("request", {}), **Origin.of(parent.request).envelope()}
     spec = dict(entry["spec"])
     return NewJob(
         kind=Kind(entry["kind"]),

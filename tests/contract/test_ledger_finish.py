@@ -115,8 +115,10 @@ def test_jobs_that_finish_at_once_with_one_name_all_keep_their_model(
 
 def test_then_jobs_come_with_the_success_and_know_the_model(store: Store, project: str, running: NewJob) -> None:
     later = [{"kind": "deploy", "spec": {"model": "$model"}}]
+    origin = {"origin": {"request_id": "req_1", "traceparent": "00-trace-span-01"}}
     job = running(
         priority=4,
+        request=origin | {"suffix": "mine"},
         secrets={"hf_hub_token": "s3cret", "wandb_api_key": "other"},
         then=[
             {
@@ -136,6 +138,7 @@ def test_then_jobs_come_with_the_success_and_know_the_model(store: Store, projec
     assert export.spec == {"model_name_or_path": "ft:x", "export_size": 5, "hf_hub_token": "***"}
     assert (export.status, export.parent_id, export.priority) == (Status.QUEUED, job.id, 4)
     assert (export.name, export.metadata, export.then) == ("exported", {"team": "a"}, later)
+    assert export.request == origin
     told = store.events.list(project, job.id)[-2]
     assert (told.type, told.data) == ("message", {"job_id": export.id})
     got = store.attempts.claim_next(worker_id="w", kinds=["export"], num_devices=1)

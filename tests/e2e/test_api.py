@@ -209,6 +209,22 @@ def test_bodies_that_cannot_be_read_are_refused(
     assert answer.get_json()["error"]["message"]
 
 
+def test_a_job_tells_which_request_made_it_and_to_which_trace_it_belongs(platform: Platform) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    body = GOOD | {"seed": 99}
+
+    given = platform.post(
+        "/v1/jobs", body, headers={"X-Request-Id": "mine", "traceparent": f"00-{trace}-{'1' * 16}-01"}
+    )
+    other = platform.post(
+        "/v1/jobs", body | {"seed": 98}, headers={"X-Request-Id": "no\x80id", "traceparent": "00-1-2"}
+    )
+
+    assert (given.headers["X-Request-Id"], given.json["request_id"], given.json["trace_id"]) == ("mine", "mine", trace)
+    assert other.headers["X-Request-Id"].startswith("req_") and other.json["trace_id"] is None
+    assert platform.get(f"/v1/jobs/{other.json['id']}").json["request_id"] == other.headers["X-Request-Id"]
+
+
 def test_the_same_request_again_is_the_same_job(platform: Platform) -> None:
     first = platform.post("/v1/jobs", GOOD | {"seed": 7})
     again = platform.post("/v1/jobs", GOOD | {"seed": 7})

@@ -5,6 +5,7 @@ What is broken on purpose: the worker (SIGKILL, SIGSTOP, SIGTERM), the child, th
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,13 +21,16 @@ from typing import Any
 
 import pytest
 
-from shared import broker, devices
+from shared import broker, correlation, devices
 from shared.attempt import WAIT
+from shared.correlation import Origin
 from shared.job import TERMINAL, Job, Status
 from shared.queue import Queue
 from shared.settings import Settings
 from shared.store import Store
 
+#: Of the request that makes a job, and of its trace.
+REQUEST, TRACE = "req_e2e", "4bf92f3577b34da6a3ce929d0e0e4736"
 COUNTING = Path(__file__).parent / "counting"
 #: Short, so that the tests are; in the same order as the real ones.
 LEASES = {"lease_seconds": 5.0, "keeper_seconds": 3.0, "renew_seconds": 1.0, "sweep_seconds": 1.0}
@@ -73,9 +77,15 @@ class Platform:
         return process
 
     def submit(self, **spec: Any) -> Job:
-        job, _ = self.store.jobs.create(self.project, kind="train", spec={"schema_version": 1, **spec})
-        self.queue.send(job.id, "train")
+        origin = Origin(request_id=REQUEST, traceparent=f"00-{TRACE}-00f067aa0ba902b7-01")
+        made = {"kind": "train", "spec": {"schema_version": 1, **spec}, "request": origin.envelope()}
+        job, _ = self.store.jobs.create(self.project, **made)
+        with correlation.bound(**origin.ids()):
+            self.queue.send(job.id, "train")
         return job
+
+    def lines(self, log: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
     def job(self, job: Job) -> Job:
         return self.store.jobs.get(self.project, job.id)
@@ -180,6 +190,11 @@ def test_a_job_from_wake_up_to_model(platform: Platform) -> None:
     assert job.id not in metrics
     assert 'tunesmith_jobs_finished_total{kind="train",status="succeeded"} 1.0' in metrics
     assert not platform.children()
+    ids = {"request_id": REQUEST, "trace_id": TRACE, "job_id": job.id}
+    told = platform.lines(platform.settings.home / "measured.log")
+    told += platform.lines(platform.settings.run_dir / "jobs" / job.id / "attempts" / "1" / "logs" / "train.log")
+    said = [line["message"] for line in told if ids.items() <= line.items()]
+    assert said == ["Woken for a job", "Claimed train job", "Job succeeded", "Child began"]
     platform.end(process)
     assert platform.store.workers.list() == []
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from shared import broker, catalog, devices, interpreters, telemetry
+from shared import broker, catalog, devices, interpreters, logs, telemetry
 from shared.artifact import ArtifactStore
 from shared.errors import NotFound, Unavailable
 from shared.job import MAX_LOST_ATTEMPTS, Kind, Status
@@ -263,7 +263,7 @@ def test_a_cpu_is_one_device_that_stands_for_any_number(tmp_path: Path) -> None:
 def test_a_log_line_is_one_json_object() -> None:
     record = logging.makeLogRecord({"msg": "Claimed %s\njob", "args": ("train",), "levelname": "INFO", "job_id": "j"})
 
-    line = json.loads(telemetry.JsonFormatter("trainer").format(record))
+    line = json.loads(logs.JsonFormatter("trainer").format(record))
 
     assert (line["message"], line["level"], line["service"], line["job_id"]) == (
         "Claimed train\njob",

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shared import failures
+from shared import failures, logs
 from shared.attempt import WAIT, Attempt
 from trainer_worker.child import lean
 from trainer_worker.child.startup import Startup, process_began
@@ -25,6 +25,7 @@ def main(folder: Path, *, waits: bool = False) -> int:
     rank = int(os.environ.get("RANK", "0"))
     attempt = Attempt(folder)
     write_log(folder / "logs" / f"rank{rank}.log")
+    logs.begin_child(attempt, "train", rank=rank)
     return run(attempt, rank, waits=waits)
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shared import lengths
+from shared import lengths, logs
 from shared.attempt import Attempt
 from trainer_worker.child import lean
 from trainer_worker.child.startup import Startup, process_began
@@ -277,4 +277,5 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 if __name__ == "__main__":
+    logs.begin_child(Attempt(Path(sys.argv[1])), "prepare")
     sys.exit(main(Path(sys.argv[1])))

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from shared import schema
+from shared import logs, schema
 from shared.attempt import EXITS, Attempt
 from shared.errors import TunesmithError
 from shared.spec import TrainSpec
@@ -260,5 +260,5 @@ def signal_of(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
+    logs.begin_child(Attempt(Path(sys.argv[1])), "train")
     leave(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""))

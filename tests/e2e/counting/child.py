@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from shared import logs
 from shared.attempt import WAIT, Attempt
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
@@ -69,6 +70,7 @@ def misbehave(attempt: Attempt, spec: dict, step: int) -> None:
 
 if __name__ == "__main__":
     told = Attempt(sys.argv[1])
+    logs.begin_child(told, sys.argv[2])
     if WAIT in sys.argv[3:]:
         told.await_turn()
     main(told, sys.argv[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from shared import logs
 from shared.attempt import Attempt, describe
 from trainer_worker.child import lean
 
@@ -33,4 +34,5 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    logs.begin_child(Attempt(Path(sys.argv[1])), "evaluate")
     sys.exit(main(Path(sys.argv[1])))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shared import logs
 from shared.attempt import Attempt
 from trainer_worker.child import lean
 from trainer_worker.child.prepare import PREPARED, PROGRESS_SECONDS, Stopped
@@ -108,4 +109,5 @@ def _label(message: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    logs.begin_child(Attempt(Path(sys.argv[1])), "prepare")
     sys.exit(main(Path(sys.argv[1])))
