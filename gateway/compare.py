@@ -22,7 +22,7 @@ from marshmallow import Schema, fields
 from gateway import body, comparing, inference
 from gateway.auth import project_id
 from gateway.comparing import Ask, Column, Plan, Told
-from gateway.http import request_id
+from gateway.http import origin
 from gateway.inference import Services
 from gateway.patience import Client
 from gateway.proxy import Answer, Proxy
@@ -113,7 +113,7 @@ def blueprint(services: Services, proxy: Proxy) -> Blueprint:
         given = body.json_object()
         endpoint, plan = planned(given)
         # Threads have no request of Flask's.
-        named: dict[str, Any] = {"project_id": project_id(), "request_id": request_id()}
+        named: dict[str, Any] = {"project_id": project_id(), "origin": origin()}
         named["client"] = Client.of(request.environ)
 
         def ask(one: dict[str, Any]) -> Answer:

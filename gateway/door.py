@@ -16,7 +16,7 @@ from typing import Any
 from gateway import followers, generation, labels, priorities, pushing, remarks, suitors
 from gateway.admission import kept, missing, pinned, requires
 from gateway.fitness import unfit
-from gateway.http import origin
+from gateway.http import origin, span
 from gateway.services import Services
 from shared import catalog, request, schema, tracking
 from shared.errors import Conflict, InvalidRequest
@@ -90,7 +90,10 @@ def _record(services: Services, project_id: str, new: dict[str, Any]) -> tuple[J
         raise IdempotencyKeyReused(error.message, field="Idempotency-Key") from error
     if created:
         log.info("Queued a %s job", job.kind, extra={"job_id": job.id})
-        services.queue.send(job.id, job.kind.value)
+        span().tell(job_id=job.id)
+        enqueued = services.tracer.start("enqueue", span().traceparent, kind="producer", job_id=job.id)
+        sent = services.queue.send(job.id, job.kind.value)
+        enqueued.end(error="" if sent else "the broker is away")
     return job, created
 
 

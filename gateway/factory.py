@@ -34,6 +34,7 @@ from gateway.keyring import Keyring
 from gateway.openai import batches, files, fine_tuning
 from gateway.services import NAME, Services
 from gateway.tailer import Tailer
+from shared import tracing
 from shared.artifact import ArtifactStore
 from shared.queue import Queue
 from shared.settings import Settings
@@ -76,4 +77,5 @@ def build_services(settings: Settings, store: Store) -> Services:
         metrics=metrics,
         tailer=Tailer(store.events.since),
         keyring=Keyring(store.keys.authenticate),
+        tracer=tracing.make(settings, "gateway"),
     )

@@ -22,6 +22,7 @@ from shared.correlation import Origin
 from shared.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound, TooLarge, TunesmithError, Unavailable
 from shared.ids import new_id
 from shared.lease import LEDGER_AWAY
+from shared.tracing import NoSpan, Span
 
 log = logging.getLogger(__name__)
 
@@ -133,22 +134,39 @@ def request_id() -> str:
     return str(g.get("request_id", ""))
 
 
+def span() -> Span:
+    """Of this request."""
+    return cast(Span, g.get("span") or NoSpan())
+
+
 def origin() -> Origin:
     """What is kept with a record that this request makes."""
-    return Origin(request_id=request_id(), traceparent=str(g.get("traceparent", "")))
+    return Origin(request_id=request_id(), traceparent=span().traceparent)
 
 
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     usable = given.isascii() and given.isprintable() and 0 < len(given) <= MAX_REQUEST_ID_CHARS
     g.request_id = given if usable else new_id("req_")
-    g.traceparent = parent if correlation.trace_id(parent := request.headers.get("traceparent", "")) else ""
+    g.span = _span()
     correlation.clear()
     correlation.bind(**origin().ids())
     g.started_at = time.monotonic()
     settings = services().settings
     uploads = request.mimetype == "multipart/form-data"
     request.max_content_length = settings.max_upload_bytes if uploads else settings.max_body_bytes
+
+
+def _span() -> Span:
+    """Below that of whoever asks, where there is one."""
+    given = request.headers.get("traceparent", "")
+    parent = given if correlation.trace_id(given) else ""
+    route = request.url_rule.rule if request.url_rule else ""
+    if not route.startswith("/v1"):  # probes, scrapes, the page
+        return NoSpan(parent)
+    told: dict[str, Any] = {"http__request__method": request.method, "http__route": route, "url__path": request.path}
+    name = f"{request.method} {route}"
+    return services().tracer.start(name, parent, kind="server", request_id=request_id(), **told)
 
 
 def _whole(value: Any) -> Any:
@@ -184,9 +202,17 @@ def _end(answer: Response) -> Response:
     metrics.http_request_duration.labels(request.method, route).observe(seconds)
     extra = {"request_id": request_id(), "status": answer.status_code, "seconds": round(seconds, 4)}
     extra |= {name: value for name, value in (request.view_args or {}).items() if name.endswith("_id")}
+    _end_span(answer)
     quiet = route in ("/healthz", "/readyz", "/metrics")
     log.log(logging.DEBUG if quiet else logging.INFO, "%s %s", request.method, request.path, extra=extra)
     return answer
+
+
+def _end_span(answer: Response) -> None:
+    """With the head of the answer: what streams afterwards has spans of its own."""
+    key = g.get("key")
+    span().tell(http__response__status_code=answer.status_code, project_id=key.project_id if key else None)
+    span().end(error=f"status {answer.status_code}" if answer.status_code >= 500 else "")
 
 
 def _allowed(error: HTTPException) -> list[str]:

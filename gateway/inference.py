@@ -17,7 +17,7 @@ from marshmallow import Schema
 from gateway import body, generation, requests
 from gateway.auth import project_id
 from gateway.eventstream import DONE, EventStream, Usage
-from gateway.http import request_id
+from gateway.http import origin
 from gateway.patience import Client
 from gateway.proxy import Answer, Call, NoReplica, Proxy
 from gateway.replicas import Directory, beginning
@@ -25,6 +25,7 @@ from gateway.wakeups import Asked
 from shared import answer_room, asking, routing
 from shared.answer_room import Room
 from shared.asking import CHAT, COMPLETIONS, RESPONSES
+from shared.correlation import Origin
 from shared.errors import ModelNotFound, NotFound, Unavailable
 from shared.nearest import did_you_mean
 from shared.records import Deployment
@@ -33,6 +34,7 @@ from shared.settings import Settings
 from shared.store import Store
 from shared.telemetry import Metrics
 from shared.tongues import Text
+from shared.tracing import Tracer
 
 #: In the last event of a stream of RESPONSES, which has no [DONE].
 RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
@@ -49,12 +51,16 @@ class Services(Protocol):
     def store(self) -> Store: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def tracer(self) -> Tracer: ...
 
 
 def make_proxy(services: Services) -> Proxy:
     """One for all routes that ask models: it knows what is in flight."""
     directory = Directory(lambda project_id: fleet(services.store, project_id), partial(version, services.store))
-    return Proxy(directory, GatewayMeter(services.metrics), Asked(services.store.deployments.asked))
+    return Proxy(
+        directory, GatewayMeter(services.metrics), Asked(services.store.deployments.asked), tracer=services.tracer
+    )
 
 
 def blueprint(services: Services, proxy: Proxy) -> Blueprint:
@@ -107,7 +113,7 @@ def make_call(
     *,
     path: str,
     project_id: str,
-    request_id: str,
+    origin: Origin,
     client: Client | None = None,
 ) -> Call:
     """What goes to the deployment: `raw` itself, unless something is said otherwise (`settled`). It is named by its own
@@ -121,7 +127,8 @@ def make_call(
         given=None if settled is None else asking.to_openai(settled, path),
         stream=bool(given.get("stream")),
         include_usage=bool(options.get("include_usage")),
-        request_id=request_id,
+        request_id=origin.request_id,
+        traceparent=origin.traceparent,
         user=_user(given),
         prefix=beginning(given),
         ends=RESPONSE_ENDS if path == RESPONSES else (DONE,),
@@ -178,7 +185,7 @@ def ask(
     raw: bytes,
     *,
     project_id: str,
-    request_id: str,
+    origin: Origin,
     client: Client | None = None,
 ) -> Answer:
     """One request of any route, checked and sent; needs no request of Flask's. `raw`: the text of `given`. `client`:
@@ -188,7 +195,7 @@ def ask(
     if (deployment := proxy.find(project_id, name, _user(given))) is None:
         raise why_not(store, project_id, name)
     settled = generation.settled(store, project_id, given, deployment, path)
-    named: dict[str, Any] = {"path": path, "project_id": project_id, "request_id": request_id, "client": client}
+    named: dict[str, Any] = {"path": path, "project_id": project_id, "origin": origin, "client": client}
     call = make_call(given, raw, deployment, settled, **named)
     try:
         return proxy.send(call)
@@ -201,7 +208,7 @@ def _answer(services: Services, proxy: Proxy, path: str) -> Response:
     raw = request.get_data(cache=True)
     given = body.json_object()
     client = Client.of(request.environ)
-    answer = ask(services, proxy, path, given, raw, project_id=project_id(), request_id=request_id(), client=client)
+    answer = ask(services, proxy, path, given, raw, project_id=project_id(), origin=origin(), client=client)
     return _response(answer)
 
 

@@ -25,6 +25,7 @@ from shared.answer_room import TOKENIZE, Room
 from shared.errors import InvalidRequest, Unavailable
 from shared.records import Deployment
 from shared.routing import Endpoint
+from shared.tracing import NoTracer, Span, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Call:
     #: Whether the stream will tell its usage at the end (stream_options.include_usage).
     include_usage: bool = False
     request_id: str = ""
+    #: Span that it is a part of.
+    traceparent: str = ""
     #: Whom it is for: a route sends all requests of one user to one target. Empty: not told.
     user: str = ""
     #: What it may have in common with earlier ones (`replicas.beginning`).
@@ -116,8 +119,10 @@ class Proxy:
         meter: Meter,
         asked: Callable[[str, str], None] = lambda project_id, deployment_id: None,
         balancer: Balancer | None = None,
+        tracer: Tracer | None = None,
     ):
         """`asked` is told of each deployment that a request names."""
+        self._tracer = tracer or NoTracer()
         self._directory = directory
         self._meter = meter
         self._asked = asked
@@ -201,6 +206,20 @@ class Proxy:
         log.warning("Replica %s failed before its first byte: %s", replica.id, error, extra=extra)
 
     def _ask(self, replica: Endpoint, call: Call, key: str, seconds: float) -> Answer:
+        told: dict[str, Any] = {
+            "replica_id": replica.id,
+            "model": call.model,
+            "request_id": call.request_id,
+            "url__path": call.path,
+        }
+        span = self._tracer.start("replica", call.traceparent, kind="client", **told)
+        try:
+            return self._answered(replica, replace(call, traceparent=span.traceparent), key, seconds, span)
+        except BaseException as error:
+            span.end(error=type(error).__name__)
+            raise
+
+    def _answered(self, replica: Endpoint, call: Call, key: str, seconds: float, span: Span) -> Answer:
         """The replica is given back when its answer is complete: at once here, by the stream otherwise."""
         handed_on = False
         exchange: Exchange | None = None
@@ -211,11 +230,12 @@ class Proxy:
             exchange.head()
             _check(exchange, call)
             if call.stream:
-                answer = self._begin_stream(exchange, replica, call, key, seconds, began)
+                answer = self._begin_stream(exchange, replica, call, key, seconds, began, span)
                 handed_on = True
                 return answer
             whole = _whole(exchange)
-            self._meter.finished(call.model, usage(whole))
+            self._meter.finished(call.model, used := usage(whole))
+            _end(span, used)
             told = answer_room.told(whole, call.room)
             return Answer(status=exchange.status, content_type=exchange.content_type, body=told)
         finally:
@@ -225,18 +245,20 @@ class Proxy:
                 self.balancer.give_back(replica)
 
     def _begin_stream(
-        self, exchange: Exchange, replica: Endpoint, call: Call, key: str, seconds: float, began: float
+        self, exchange: Exchange, replica: Endpoint, call: Call, key: str, seconds: float, began: float, span: Span
     ) -> Answer:
         """Waits for the first bytes: until they are there another replica could still be asked."""
         first = exchange.read()
         if not first:
             raise Lost("it ended the stream before its first event")
         self._meter.first_token(call.model, time.monotonic() - began)
+        span.event("first token")
 
         def finished(usage: Usage) -> None:
             self.balancer.give_back(replica)
             self.congestion.leave(key, answered=True)
             self._meter.finished(call.model, usage)
+            _end(span, usage)
 
         stream = EventStream(
             exchange, first, model=call.model, request_id=call.request_id, seconds=seconds,
@@ -270,7 +292,13 @@ def is_waking(deployment: Deployment) -> bool:
 
 def _headers(replica: Endpoint, call: Call) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "X-Request-Id": call.request_id}
+    headers |= {"traceparent": call.traceparent} if call.traceparent else {}
     return headers | ({"Authorization": f"Bearer {replica.api_key}"} if replica.api_key else {})
+
+
+def _end(span: Span, used: Usage) -> None:
+    span.tell(gen_ai__usage__input_tokens=used.prompt_tokens, gen_ai__usage__output_tokens=used.completion_tokens)
+    span.end()
 
 
 def _whole(exchange: Exchange) -> bytes:

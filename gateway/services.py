@@ -17,6 +17,7 @@ from shared.queue import Queue
 from shared.settings import Settings
 from shared.store import Store
 from shared.telemetry import Metrics
+from shared.tracing import NoTracer, Tracer
 
 if TYPE_CHECKING:
     from gateway.tailer import Tailer
@@ -62,6 +63,7 @@ class Services:
     metrics: Metrics
     tailer: Tailer
     keyring: Keyring
+    tracer: Tracer = field(default_factory=NoTracer)
     #: Where queued jobs stand.
     lineups: Lineups = field(default_factory=Lineups)
     #: Held while a record is looked for and made where there is none: two uploads of one file are one dataset.

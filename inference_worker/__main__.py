@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from inference_worker.counting import ReplicaCollector, Tokens
 from inference_worker.reconciler import Reconciler
 from inference_worker.replica import Worker
-from shared import devices, interpreters, logs, telemetry
+from shared import devices, interpreters, logs, telemetry, tracing
 from shared.artifact import ArtifactStore
 from shared.settings import Settings
 from shared.store import Store
@@ -38,12 +38,14 @@ def main(settings: Settings) -> None:
         tokens=Tokens(metrics),
         gpus=tuple(name for name in devices.find(settings) if name != devices.CPU),
         stopping=stopping,
+        tracer=tracing.make(settings, "inference"),
     )
     reconciler = Reconciler(worker, settings.worker_id or f"{socket.gethostname()}-inference", metrics_url(settings))
     metrics.registry.register(ReplicaCollector(reconciler.statuses))
     if settings.metrics_port:
         telemetry.serve_metrics(settings.metrics_port, settings.metrics_host, metrics.registry)
     reconciler.run()
+    worker.tracer.close()
     store.close()
 
 

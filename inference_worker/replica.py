@@ -10,26 +10,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from inference_worker import cpu_kernels, engines, files
+from inference_worker import cpu_kernels, engines, files, starting
 from inference_worker.adapters import Adapters
 from inference_worker.counting import Tokens
 from inference_worker.engine import Engine, Numbers
 from shared import (
-    crash,
     devices,
     fitting,
     formats,
     happenings,
     interpreters,
-    keeper,
     schema,
     serving,
     spawn,
@@ -42,6 +39,7 @@ from shared.records import NewEvent, Replica
 from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
+from shared.tracing import NoSpan, NoTracer, Span, Tracer
 from shared.vllm_arguments import Address, Files, Machine
 
 log = logging.getLogger(__name__)
@@ -77,6 +75,7 @@ class Worker:
     gpus: tuple[str, ...]
     #: Set when the worker shall end.
     stopping: threading.Event
+    tracer: Tracer = field(default_factory=NoTracer)
 
 
 class Life:
@@ -105,6 +104,8 @@ class Life:
         self._answered_at = 0.0
         self._ready_at = time.monotonic()
         self._num_failures = 0
+        #: Of a start, until it is ready or has failed.
+        self._starting: Span = NoSpan()
         self._kept: spawn.Kept | None = None
         self._engine: Engine | None = None
         self._taken: devices.Taken | None = None
@@ -155,7 +156,10 @@ class Life:
     def _serve(self) -> None:
         """Start and watch one process. Raises ChildFailed when it ends, Stopped when it shall."""
         began = time.monotonic()
+        told: dict[str, Any] = {"model": self.replica.model_name, "attempt": self.replica.attempt, **self._context()}
+        self._starting = self._worker.tracer.start("replica start", **told)
         found = self._meanwhile(self._bring_files)
+        self._starting.event("files")
         machine = self._machine()
         self._check_format(found, machine)
         self._start(found, machine)
@@ -166,6 +170,7 @@ class Life:
         self._error, self._log_tail = None, ""
         self._ready_at = self._answered_at = time.monotonic()
         self._events.append(happenings.ready(self.replica, self._ready_at - began))
+        self._starting.end()
         self._max_lora_rank = engines.max_lora_rank(self._spec, found, machine)
         self._tell("ready")
         log.info("Replica is ready", extra=self._context())
@@ -212,6 +217,7 @@ class Life:
             cpu_kv_cache_gib=self._settings.cpu_kv_cache_gib,
             has_cpu_kernels=not self._worker.gpus and cpu_kernels.are_installed(interpreters.inference(self._settings)),
             cache_folder=self._settings.run_dir / "cache" / "vllm",
+            watching=starting.watching(self._settings, self._starting),
         )
 
     def _check_format(self, found: Files, machine: Machine) -> None:
@@ -224,7 +230,7 @@ class Life:
             raise InvalidSpec(why, field="model")
 
     def _start(self, found: Files, machine: Machine) -> None:
-        address = Address(host=self._settings.replica_host, port=free_port(self._settings.replica_host))
+        address = Address(host=self._settings.replica_host, port=starting.free_port(self._settings.replica_host))
         self._api_key = secrets.token_urlsafe(32)
         python = self._launcher.python(self._settings)
         argv = self._launcher.argv(python, self._spec, found, machine, served_name=self._served_name, address=address)
@@ -259,7 +265,7 @@ class Life:
             raise Stopped
         if self._kept is not None and (code := self._kept.poll()) is not None:
             self._kept = None
-            raise ChildFailed(f"{self._title} {meaning(code)}")
+            raise ChildFailed(f"{self._title} {starting.meaning(code)}")
         if self.status == "ready" and time.monotonic() - self._answered_at > HANG_SECONDS:
             raise ChildFailed(f"{self._title} did not answer for {HANG_SECONDS:.0f} s")
 
@@ -335,6 +341,7 @@ class Life:
         unexpected = None if isinstance(error, TunesmithError) else error
         context = self._context() | {"log_tail": self._log_tail}
         log.error("Replica failed: %s", self._error, exc_info=unexpected, extra=context)
+        self._starting.end(error=str(self._error))
 
     def _end(self) -> None:
         try:
@@ -375,17 +382,3 @@ class Life:
 
     def _context(self) -> dict[str, str]:
         return {"replica_id": self.replica.id, "model": self._served_name}
-
-
-def meaning(code: int) -> str:
-    if code == keeper.EXPIRED:
-        return "was ended by its keeper: the ledger could not be reached for too long"
-    return crash.meaning(code)
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on now. If somebody takes it before the engine does, the next start takes another."""
-    family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, socket.SOCK_STREAM) as free:
-        free.bind(address)
-        return int(free.getsockname()[1])

@@ -16,6 +16,7 @@ from shared.attempt import OUTCOMES
 from shared.checkpoints import Checkpoints
 from shared.early import Early
 from shared.errors import LeaseLost
+from shared.journey import Journey
 from shared.lease import RETRY_SECONDS, Lease
 from shared.records import NewEvent
 from shared.spawn import Kept
@@ -27,8 +28,9 @@ TICK_SECONDS = 1.0
 
 
 class Relay:
-    def __init__(self, run: Run, lease: Lease, metrics: Metrics, machine: Sequence[str]):
+    def __init__(self, run: Run, lease: Lease, metrics: Metrics, machine: Sequence[str], journey: Journey):
         self.lease = lease
+        self._journey = journey
         #: The child whose keeper hears of renewals.
         self.child: Kept | None = None
         #: The next phase's, which hears of them, too.
@@ -52,6 +54,7 @@ class Relay:
     def begin(self, phase: str) -> None:
         self.outcome = None
         self._phase = phase
+        self._journey.begin(phase)
         self.note("phase", Text("{phase} started", phase=phase), phase=phase)
 
     def note(self, type: str, message: str, level: str = "info", **data: Any) -> None:
@@ -125,6 +128,7 @@ class Relay:
             if child is not None:
                 child.renew(self.lease.renewed_at)
         for line in batch.lines:
+            self._journey.hear(line)
             if line.type == "checkpoint":
                 self._checkpoints.add(line.data)
             elif line.type == "metrics":

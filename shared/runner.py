@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from shared import correlation, devices, folder, nodes, requirements
 from shared.correlation import Origin
 from shared.errors import TunesmithError
+from shared.journey import Journey
 from shared.lease import LEDGER_AWAY
 from shared.membership import Membership
 from shared.nodes import Node
@@ -25,6 +27,7 @@ from shared.settings import Settings
 from shared.store.members import num_nodes
 from shared.supervise import Supervisor
 from shared.telemetry import Metrics
+from shared.tracing import NoTracer, Tracer
 from shared.work import Finish, Phase, Run, Work
 
 if TYPE_CHECKING:
@@ -61,7 +64,13 @@ class Worker:
 
 class Runner:
     def __init__(
-        self, store: Store, artifacts: ArtifactStore, settings: Settings, worker: Worker, metrics: Metrics | None = None
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        settings: Settings,
+        worker: Worker,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
     ):
         self._store = store
         self._artifacts = artifacts
@@ -69,6 +78,7 @@ class Runner:
         self._worker = worker
         self._works = {work.kind: work for work in worker.works}
         self._metrics = metrics or Metrics(CollectorRegistry())
+        self._tracer = tracer or NoTracer()
         self._stopping = threading.Event()
         self._slots = threading.Semaphore(worker.slots)
         #: Threads that look, or run what they have found.
@@ -107,8 +117,11 @@ class Runner:
         if (reserved := self._reservation()) is not None:
             with correlation.bound(**self._ids(reserved[0])):
                 return self._take_part(*reserved)
+        began = time.time()
         if (claim := self._claim()) is None:
             return False
+        parent = Origin.of(claim.job.request).traceparent
+        self._tracer.start("claim", parent, at=began, job_id=claim.job.id, worker_id=self._worker.id).end()
         with correlation.bound(**self._ids(claim)):
             return self._run(claim)
 
@@ -143,13 +156,20 @@ class Runner:
         try:
             work = self._works[claim.job.kind]
             run = self._prepared(claim, Node(count=num_nodes(claim.job)))
-            Supervisor(run, work, self._fit(claim), self._metrics, self._stopping).supervise()
+            machine, journey = self._fit(claim), self._journey(claim)
+            Supervisor(run, work, machine, self._metrics, self._stopping, journey).supervise()
         except (*LEDGER_AWAY, TunesmithError, OSError):
             # The edge of an attempt: without renewals the sweep takes the job and gives it to somebody else. A full
             # disk must not take every queued job along, one after another.
             log.exception("The attempt could not be supervised to its end")
             return False
         return True
+
+    def _journey(self, claim: Claim) -> Journey:
+        job, origin = claim.job, Origin.of(claim.job.request)
+        told = self._ids(claim) | {"job_kind": str(job.kind), "job_name": job.name, "project_id": job.project_id}
+        waited = (job.started_at - job.created_at).total_seconds() if job.started_at and claim.attempt == 1 else None
+        return Journey(self._tracer, origin.traceparent, **told, waited_seconds=waited)
 
     def _ids(self, claim: Claim) -> dict[str, Any]:
         """What every line about an attempt has."""

@@ -19,7 +19,7 @@ from typing import Any
 from celery import Celery, signals
 from prometheus_client import CollectorRegistry
 
-from shared import devices, logs, nodes, queue, telemetry, volumes
+from shared import devices, logs, nodes, queue, telemetry, tracing, volumes
 from shared.artifact import ArtifactStore
 from shared.janitor import Janitor
 from shared.lease import LEDGER_AWAY
@@ -96,7 +96,8 @@ class Service:
         self._registry = CollectorRegistry()
         metrics = telemetry.Metrics(self._registry)
         self._janitor = Janitor(self._store, artifacts, settings)
-        self.runner = Runner(self._store, artifacts, settings, self._worker, metrics)
+        self._tracer = tracing.make(settings, name)
+        self.runner = Runner(self._store, artifacts, settings, self._worker, metrics, self._tracer)
         self._queue = queue.Queue(settings)
         self._closed = threading.Event()
         #: Since when a wake-up lies unfetched though nothing runs; monotonic.
@@ -121,6 +122,7 @@ class Service:
         except LEDGER_AWAY:
             log.warning("The ledger cannot be reached; the sweep forgets this worker")
         self._store.close()
+        self._tracer.close()
 
     def _beat(self) -> None:
         while not self._closed.wait(self._settings.renew_seconds):

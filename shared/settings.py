@@ -18,6 +18,13 @@ from shared.errors import TunesmithError
 #: What a switch may be set to.
 TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
+#: Settings that others have a variable for, which counts where ours says nothing.
+ELSEWHERE = {
+    "hub_url": "HF_ENDPOINT",
+    "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "otlp_headers": "OTEL_EXPORTER_OTLP_HEADERS",
+}
+
 
 class InvalidSetting(TunesmithError):
     """An environment variable has a value that cannot be used."""
@@ -121,13 +128,22 @@ class Settings:
     #: Address a worker's metrics server binds.
     metrics_host: str = "127.0.0.1"
     log_level: str = "INFO"
+    #: Collector of traces (OTLP over HTTP), e.g. http://otel-collector:4318. Empty: no traces are made. Left out,
+    #: OTEL_EXPORTER_OTLP_ENDPOINT counts, and OTEL_EXPORTER_OTLP_HEADERS for its headers (`name=value,name=value`).
+    otlp_endpoint: str = ""
+    otlp_headers: str = field(default="", repr=False)
+    #: Share of the traces that are kept; of one that a client began, that client decides.
+    trace_ratio: float = 1.0
+    #: Whether each request has a line in its replica's log: id and parameters, not what it says.
+    replica_log_requests: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         environ = os.environ if environ is None else environ
         hints = get_type_hints(cls)
         texts = {f.name: _given(environ, f"TUNESMITH_{f.name.upper()}") for f in fields(cls)}
-        texts["hub_url"] = texts["hub_url"] or environ.get("HF_ENDPOINT")
+        for name, variable in ELSEWHERE.items():
+            texts[name] = texts[name] or environ.get(variable)
         given = {name: text for name, text in texts.items() if text is not None}
         return cls(**{name: _convert(name, text, hints[name]) for name, text in given.items()})
 

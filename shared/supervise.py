@@ -11,19 +11,20 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from shared import checkpoints, correlation, crash, devices, failures, folder, keeper, recovery, spawn, tail
-from shared.attempt import describe
 from shared.crew import Crew, Lost
-from shared.errors import InvalidSpec, LeaseLost, TunesmithError
+from shared.endings import Failed, Withdrawn, as_failure, error_of
+from shared.errors import InvalidSpec, LeaseLost
 from shared.job import Status, Wanted
+from shared.journey import Journey
 from shared.lease import Lease
 from shared.nodes import Node
 from shared.records import Checkpoint
@@ -53,27 +54,24 @@ class Wish(StrEnum):
 ANY = frozenset(Wish) - {Wish.NONE}
 
 
-class Withdrawn(Exception):
-    """The attempt ends without a result, as wanted or as must be; carries why, for the job's events."""
-
-
-class Failed(Exception):
-    """The job has failed; carries its error as the ledger keeps it."""
-
-    def __init__(self, error: Mapping[str, Any]):
-        self.error = dict(error)
-        super().__init__(str(self.error.get("message")))
-
-
 class Supervisor:
-    def __init__(self, run: Run, work: Work, machine: tuple[str, ...], metrics: Metrics, stopping: threading.Event):
+    def __init__(
+        self,
+        run: Run,
+        work: Work,
+        machine: tuple[str, ...],
+        metrics: Metrics,
+        stopping: threading.Event,
+        journey: Journey | None = None,
+    ):
         self.run = run
+        self._journey = journey or Journey()
         self._work = work
         self._metrics = metrics
         self._stopping = stopping
         self._settings = run.settings
         self._lease = Lease(run.store, run.job.id, run.attempt, stopping, run.settings.lease_seconds)
-        self._relay = Relay(run, self._lease, metrics, machine)
+        self._relay = Relay(run, self._lease, metrics, machine, self._journey)
         self._early = self._relay.early
         self._crew = Crew(run, self._lease)
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="attempt")
@@ -86,12 +84,14 @@ class Supervisor:
             self._to_its_end()
         except LeaseLost as lost:
             log.warning("The job is not ours any more, writing nothing: %s", lost, extra=self._context())
+            self._journey.end("lost", str(lost))
         finally:
             self._clean_up()
 
     def _to_its_end(self) -> None:
         try:
             done = self._with_crew(self._go_through_phases)
+            self._journey.begin("publish")
             finish = self._meanwhile(lambda: self._work.finish(self.run, done), heeding=frozenset({Wish.CANCEL}))
             self._finish(Status.SUCCEEDED, finish=finish)
             self._metrics.count_training(done)
@@ -125,6 +125,7 @@ class Supervisor:
             )
         )
         log.warning("Job tried again: %s", answer.why, extra=self._context() | {"error": answer.error["code"]})
+        self._journey.end("failed", str(answer.error.get("code")))
 
     def _with_crew(self, work: Callable[[], T]) -> T:
         """The work; however it ends, nothing of the other nodes runs any more then. Raises Failed, Withdrawn, Lost"""
@@ -151,9 +152,11 @@ class Supervisor:
         reclaim = self.run.store.attempts.reclaim
         self._lease.insist(lambda: reclaim(self.run.job.id, self.run.attempt, None, reason))
         log.warning("A node was lost: %s", reason, extra=self._context())
+        self._journey.end("lost", reason)
 
     def _go_through_phases(self) -> Mapping[str, Any]:
         """Prepare, then one child after the other; what the last one says it has done."""
+        self._journey.begin("inputs")
         self.run = self._meanwhile(self._prepare, heeding=ANY)
         try:
             for index in range(len(self._phases())):
@@ -168,7 +171,7 @@ class Supervisor:
         return outcome.data
 
     def _phases(self) -> list[Phase]:
-        with _as_failure(self._context()):
+        with as_failure(self._context()):
             return list(self._work.phases(self.run))
 
     def _prepare(self) -> Run:
@@ -231,7 +234,7 @@ class Supervisor:
             raise Withdrawn(f"it did not stop by itself within {self._settings.pause_timeout_seconds:g} s")
         if outcome is None and code == keeper.EXPIRED:
             raise Withdrawn("the ledger could not be reached for too long, and its child was ended")
-        said = _error_of(outcome) if outcome is not None else None
+        said = error_of(outcome) if outcome is not None else None
         num_oom_kills = crash.count_oom_kills() - num_oom_kills
         error = crash.explain(self.run.folder, phase.name, code, num_oom_kills, said)
         if code == keeper.ABANDONED and self._crew.is_broken and error["class"] == "ChildFailed":
@@ -270,7 +273,7 @@ class Supervisor:
 
     def _spawn(self, index: int, locks: Sequence[int]) -> spawn.Kept:
         self._relay.tick()  # who lost the lease while it waited must not start a child
-        with _as_failure(self._context()):
+        with as_failure(self._context()):
             phase = self._phases()[index]
             child = self._early.begin(self.run, phase) or folder.start(self.run, phase, locks)
             self._relay.child = child
@@ -323,7 +326,7 @@ class Supervisor:
             self._heed(heeding)
             with suppress(TimeoutError):
                 future.exception(timeout=TICK_SECONDS)
-        with _as_failure(self._context()):
+        with as_failure(self._context()):
             return future.result()
 
     def _finish(self, status: Status, finish: Finish | None = None, error: Mapping[str, Any] | None = None) -> None:
@@ -347,6 +350,7 @@ class Supervisor:
             self._metrics.jobs_failed.labels(kind, str(error.get("code"))).inc()
         self._metrics.job_duration.labels(kind).observe(time.monotonic() - self._began)
         log.info("Job %s", status, extra=self._context() | {"error": (error or {}).get("code")})
+        self._journey.end(str(status), str(error.get("code")) if error else "")
 
     def _withdraw(self, why: str) -> None:
         """What the user wants decides where the job goes."""
@@ -359,6 +363,7 @@ class Supervisor:
         reason = f"worker shutting down; {why}" if wish is Wish.SHUTDOWN else why
         self._lease.insist(lambda: release(self.run.job.id, self.run.attempt, status=status, reason=reason))
         log.info("Job back to %s: %s", status, reason, extra=self._context())
+        self._journey.end(str(status))
 
     def _salvaged(self) -> Finish:
         with suppress(Failed):  # there is an error already, or nobody wants it
@@ -378,23 +383,3 @@ def _end(child: spawn.Kept) -> int:
     """Everything of the child is gone when this returns: the next attempt, or the next job, may start."""
     child.kill()
     return child.wait()
-
-
-def _error_of(outcome: tail.Line) -> dict[str, Any]:
-    error = outcome.data.get("error")
-    return dict(error) if isinstance(error, dict) else {"code": "child_failed", "message": outcome.message}
-
-
-@contextmanager
-def _as_failure(context: Mapping[str, Any]) -> Iterator[None]:
-    """What a kind's work raises fails the job, not the worker."""
-    try:
-        yield
-    except LeaseLost:
-        raise
-    except TunesmithError as error:
-        raise Failed(describe(error)) from error
-    except Exception as error:  # the edge to a kind's own code
-        log.exception("The job failed outside of its child", extra=dict(context))
-        known = failures.code_of(error)
-        raise Failed(describe(error, code="worker_failed" if known == failures.UNKNOWN else known)) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,19 @@ class Files:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watching:
+    """What a replica tells of each request, beside its answer and its metrics."""
+
+    #: Where its spans are sent (OTLP over HTTP), with which headers; empty: nowhere.
+    traces_url: str = ""
+    traces_headers: str = field(default="", repr=False)
+    #: The span of its start.
+    traceparent: str = ""
+    #: Whether its log has a line for each request: id and parameters, not what it says.
+    logs_requests: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """What the replica gets of this machine."""
 
@@ -75,6 +88,7 @@ class Machine:
     has_cpu_kernels: bool = False
     #: Where vLLM keeps what it compiled.
     cache_folder: Path
+    watching: Watching = field(default_factory=Watching)
 
     @property
     def mixes_adapters(self) -> bool:
@@ -115,6 +129,8 @@ def argv(
         *options(spec.server, on_gpus=bool(machine.gpus), calls=files.calls, thoughts=files.thoughts),
         *(("--generation-config", str(files.generation)) if files.generation else ()),
         *(("--trust-remote-code",) if spec.trust_remote_code else ()),
+        *(("--otlp-traces-endpoint", machine.watching.traces_url) if machine.watching.traces_url else ()),
+        *(("--enable-log-requests",) if machine.watching.logs_requests else ()),
     ]
 
 
@@ -134,6 +150,7 @@ def env(files: Files, machine: Machine, *, api_key: str) -> dict[str, str]:
         "VLLM_CACHE_ROOT": str(machine.cache_folder),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        **_traced(machine.watching),
     }
     if files.model.startswith("/"):
         # It lies in a folder: whatever asks the Hub for more would only wait.
@@ -141,6 +158,19 @@ def env(files: Files, machine: Machine, *, api_key: str) -> dict[str, str]:
     if machine.gpus:
         return variables | {"CUDA_VISIBLE_DEVICES": ",".join(machine.gpus)}
     return variables | {"VLLM_CPU_KVCACHE_SPACE": str(machine.cpu_kv_cache_gib)}
+
+
+def _traced(watching: Watching) -> dict[str, str]:
+    """OpenTelemetry's own variables; vLLM takes only the address as an option."""
+    if not watching.traces_url:
+        return {}
+    variables = {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_SERVICE_NAME": "tunesmith-replica",
+        "OTEL_EXPORTER_OTLP_HEADERS": watching.traces_headers,
+        "TRACEPARENT": watching.traceparent,
+    }
+    return {name: value for name, value in variables.items() if value}
 
 
 def dtype(spec: DeploySpec, machine: Machine) -> str:

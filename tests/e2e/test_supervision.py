@@ -28,6 +28,7 @@ from shared.job import TERMINAL, Job, Status
 from shared.queue import Queue
 from shared.settings import Settings
 from shared.store import Store
+from tests.otlp import Collector, collecting
 
 #: Of the request that makes a job, and of its trace.
 REQUEST, TRACE = "req_e2e", "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -168,8 +169,16 @@ def worker(platform: Platform) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_job_from_wake_up_to_model(platform: Platform) -> None:
     port = str(18200 + os.getpid() % 90)
-    process = platform.worker("measured", metrics_port=port)
-    job = platform.submit(steps=60, seconds=0.05)
+    with collecting() as collector:
+        process = platform.worker("measured", metrics_port=port, otlp_endpoint=collector.url)
+        job = platform.submit(steps=60, seconds=0.05)
+        check_a_job_from_wake_up_to_model(platform, process, job, port)
+    check_its_trace(job, collector)
+
+
+def check_a_job_from_wake_up_to_model(
+    platform: Platform, process: subprocess.Popen[bytes], job: Job, port: str
+) -> None:
 
     platform.wait_step(job, 5)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
@@ -197,6 +206,19 @@ def test_a_job_from_wake_up_to_model(platform: Platform) -> None:
     assert said == ["Woken for a job", "Claimed train job", "Job succeeded", "Child began"]
     platform.end(process)
     assert platform.store.workers.list() == []
+
+
+def check_its_trace(job: Job, collector: Collector) -> None:
+    """All below the span of the request that made it; the worker has ended and told everything."""
+    claim, attempt, *phases = collector.trace(TRACE)
+    assert [claim.name, attempt.name] == ["claim", "attempt"]
+    assert claim.parent == attempt.parent == "00f067aa0ba902b7"
+    assert {"job_id": job.id, "attempt": 1, "status": "succeeded"}.items() <= attempt.attributes.items()
+    assert attempt.attributes["waited_seconds"] >= 0 and not attempt.is_error
+    assert [phase.name for phase in phases] == ["inputs", "prepare", "train", "publish"]
+    assert {phase.parent for phase in phases} == {attempt.span_id}
+    assert phases[2].events == ("checkpoint",) * 6 and phases[2].ended - phases[2].began > 2e9
+    assert attempt.ended >= phases[-1].ended >= phases[2].ended
 
 
 def test_a_killed_workers_job_goes_on_from_its_checkpoint(platform: Platform, worker: subprocess.Popen[bytes]) -> None:

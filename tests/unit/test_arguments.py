@@ -12,7 +12,7 @@ import pytest
 from shared.errors import InvalidSpec
 from shared.spec import DeploySpec
 from shared.spec.deploy_adapters import AdapterServing
-from shared.vllm_arguments import Address, Files, Machine, adaptable, argv, base_name, env, takes_adapters
+from shared.vllm_arguments import Address, Files, Machine, Watching, adaptable, argv, base_name, env, takes_adapters
 
 SPEC = DeploySpec(model="smol")
 FILES = Files(model="/models/smol", context_length=2048)
@@ -166,3 +166,15 @@ def test_an_ipv6_address_is_written_in_brackets() -> None:
 def test_a_model_that_lies_here_never_asks_the_hub() -> None:
     assert env(FILES, CPU, api_key="k")["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in env(Files(model="org/model"), CPU, api_key="k")
+
+
+def test_a_replica_sends_its_spans_where_ours_go_and_logs_requests_where_it_is_told_to() -> None:
+    watching = Watching(traces_url="http://c:4318/v1/traces", traces_headers="key=s3cret", logs_requests=True)
+    machine = replace(CPU, watching=watching)
+    made = command(machine=machine)
+    assert value(made, "--otlp-traces-endpoint") == "http://c:4318/v1/traces" and "--enable-log-requests" in made
+    assert "s3cret" not in " ".join(made)
+    told = env(Files(model="owner/name"), machine, api_key="k")
+    assert told["OTEL_EXPORTER_OTLP_HEADERS"] == "key=s3cret"
+    assert told["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+    assert not [name for name in env(Files(model="owner/name"), CPU, api_key="k") if name.startswith("OTEL")]

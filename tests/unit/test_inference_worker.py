@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from inference_worker import cpu_kernels, files
 from inference_worker.counting import ReplicaCollector, Tokens
 from inference_worker.engine import Engine, Numbers, parse
-from inference_worker.replica import Life, Worker, free_port
+from inference_worker.replica import Life, Worker
+from inference_worker.starting import free_port
 from shared import schema, vllm_log
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, ModelNotLoaded, NotFound

@@ -21,6 +21,7 @@ from shared.records import NewModel
 from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
+from tests.otlp import Collector, collecting
 from tests.platform import wait_until
 from tests.unit.upstream import Upstream, event, serving
 
@@ -45,6 +46,7 @@ class Platform:
     project_id: str
     secret: str
     client: openai.OpenAI
+    collector: Collector
 
     def add_model(self, name: str) -> None:
         new = NewModel(name=name, kind="base", uri="store://m", digest="d", size_bytes=1, format="safetensors")
@@ -64,18 +66,26 @@ class Platform:
 class Gateway:
     port: int
     store: Store
+    #: Of its traces.
+    collector: Collector
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"), log_level="ERROR")
+    with collecting() as collector:
+        traces = {"otlp_endpoint": collector.url, "otlp_headers": "Authorization=Basic%20abc"}
+        settings = Settings(home=tmp_path_factory.mktemp("home"), log_level="ERROR", **traces)
+        yield from _gateway(settings, collector)
+
+
+def _gateway(settings: Settings, collector: Collector) -> Iterator[Gateway]:
     store = Store(settings.database_url)
     store.migrate()
     server = make_server("127.0.0.1", 0, create_app(settings, store), threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield Gateway(port=server.port, store=store)
+        yield Gateway(port=server.port, store=store, collector=collector)
     finally:
         server.shutdown()
         server.server_close()
@@ -88,7 +98,8 @@ def platform(gateway: Gateway) -> Iterator[Platform]:
     project = gateway.store.projects.create(f"project-{time.monotonic_ns()}")
     _, secret = gateway.store.keys.create(project.id, "test", "user")
     with openai.OpenAI(base_url=f"http://127.0.0.1:{gateway.port}/v1", api_key=secret, max_retries=0) as client:
-        yield Platform(port=gateway.port, store=gateway.store, project_id=project.id, secret=secret, client=client)
+        named = {"port": gateway.port, "store": gateway.store, "collector": gateway.collector}
+        yield Platform(project_id=project.id, secret=secret, client=client, **named)
     for deployment in gateway.store.deployments.list(project.id):
         gateway.store.deployments.delete(project.id, deployment.id)
 
@@ -120,6 +131,37 @@ def test_a_stream_comes_as_the_replica_sends_it(served: Platform, upstream: Upst
     upstream.pieces = [event("he"), event("llo"), DONE]
     chunks = list(served.client.chat.completions.create(model="smol", messages=HELLO, stream=True))
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["he", "llo"]
+
+
+def test_a_stream_is_one_trace_with_the_moment_of_its_first_token(served: Platform, upstream: Upstream) -> None:
+    upstream.pieces = [event("he"), event("llo"), DONE]
+    trace = f"{time.time_ns():032x}"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "X-Request-Id": "mine"}
+    list(served.client.chat.completions.create(model="smol", messages=HELLO, stream=True, extra_headers=headers))
+
+    asked, replica = wait_until(lambda: len(found := served.collector.trace(trace)) == 2 and found, 10, "both spans")
+    assert (asked.name, asked.service, asked.parent) == (
+        "POST /v1/chat/completions",
+        "tunesmith-gateway",
+        "00f067aa0ba902b7",
+    )
+    told = {"request_id": "mine", "http.response.status_code": 200, "project_id": served.project_id}
+    assert told.items() <= asked.attributes.items()
+    assert (replica.name, replica.parent, replica.events) == ("replica", asked.span_id, ("first token",))
+    assert replica.attributes["gen_ai.usage.output_tokens"] == 2 and replica.ended > asked.began
+    assert upstream.requests[-1]["headers"]["traceparent"] == f"00-{trace}-{replica.span_id}-01"
+    assert served.collector.headers[-1]["authorization"] == "Basic abc"
+
+
+def test_a_request_that_nobody_answers_is_a_span_that_failed(served: Platform, upstream: Upstream) -> None:
+    upstream.reply = lambda body: None
+    trace = f"{time.time_ns():032x}"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    with pytest.raises(openai.APIStatusError):
+        served.client.chat.completions.create(model="smol", messages=HELLO, extra_headers=headers)
+
+    asked, replica = wait_until(lambda: len(found := served.collector.trace(trace)) == 2 and found, 10, "both spans")
+    assert asked.is_error and replica.is_error and asked.attributes["http.response.status_code"] == 503
 
 
 def test_a_broken_stream_raises_in_the_client(served: Platform, upstream: Upstream) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from shared import tracing
 from shared.settings import InvalidSetting, Settings
 
 
@@ -30,6 +33,22 @@ def test_the_hubs_own_variable_names_its_mirror() -> None:
     both = {"HF_ENDPOINT": "https://mirror", "TUNESMITH_HUB_URL": "https://ours"}
     assert Settings.from_env(both).hub_url == "https://ours"
     assert Settings.from_env({}).hub_url == "https://huggingface.co"
+
+
+def test_opentelemetrys_own_variables_turn_traces_on() -> None:
+    read = Settings.from_env({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/", "OTEL_EXPORTER_OTLP_HEADERS": "a=b"})
+    assert (tracing.url(read), read.otlp_headers) == ("http://c:4318/v1/traces", "a=b")
+    assert "a=b" not in repr(read) and tracing.url(Settings()) == ""
+    assert isinstance(tracing.make(Settings(), "gateway"), tracing.NoTracer)
+    with pytest.raises(InvalidSetting, match="TUNESMITH_OTLP_ENDPOINT is 'collector:4317"):
+        tracing.make(Settings(otlp_endpoint="collector:4317"), "gateway")
+
+
+def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:
+    code = (
+        "import sys; from gateway import factory, wsgi; sys.exit(any('opentelemetry' in name for name in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
