@@ -347,7 +347,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         },
     },
     "Deleted": _record(deleted={"type": "boolean"}),
-    "Health": {"type": "object", "properties": {"status": _TEXT, "missing": _OBJECT, "broker": {"type": "boolean"}}},
+    "Health": {
+        "type": "object",
+        "properties": {"status": _TEXT, "missing": _OBJECT, "warnings": _OBJECT, "broker": _SWITCH},
+    },
     "NewModel": {
         "type": "object",
         "required": ["name", "model_name_or_path"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 NAME = "tunesmith"
 #: Previews that one gateway process makes at once: each takes a core and up to a gigabyte.
 MAX_PREVIEWS = 2
+#: Between two probes of a storage that could be written.
+WRITE_EVERY_SECONDS = 15.0
 #: Uploads looked at in processes of their own at once; others wait.
 MAX_INSPECTIONS = 2
 
@@ -54,6 +57,23 @@ class Locks:
                     del self._wanted[key]
 
 
+class StorageProbe:
+    """Whether the storage can be written. Tried every now and then only: where it is no folder, each write costs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._good_until = 0.0
+
+    def check(self, artifacts: ArtifactStore) -> None:
+        """Raises what writing does."""
+        with self._lock:
+            if time.monotonic() < self._good_until:
+                return
+            artifacts.storage_id()
+            artifacts.check_writable()
+            self._good_until = time.monotonic() + WRITE_EVERY_SECONDS
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     settings: Settings
@@ -66,6 +86,7 @@ class Services:
     tracer: Tracer = field(default_factory=NoTracer)
     #: Where queued jobs stand.
     lineups: Lineups = field(default_factory=Lineups)
+    storage_probe: StorageProbe = field(default_factory=StorageProbe)
     #: Held while a record is looked for and made where there is none: two uploads of one file are one dataset.
     locks: Locks = field(default_factory=Locks)
     #: Held by each look at an upload that is large or binary: it takes a core and up to two gigabytes.

@@ -81,6 +81,12 @@ class ArtifactStore:
             time.sleep(0.1)
         raise CorruptArtifact(f"{path} is empty: remove it, and the next service to start names the storage again")
 
+    def check_writable(self) -> None:
+        """Writes a small file and removes it. Raises OSError, or what a remote root raises."""
+        path = self._at((f".probe-{os.urandom(4).hex()}",))
+        self._fs.pipe_file(path, b"")
+        self._fs.rm_file(path)
+
     def uri(self, *parts: str) -> str:
         uri = SCHEME + "/".join(parts)
         _split(uri)

@@ -64,6 +64,7 @@ class Sweep:
         self.scale_deployments()
         self.send_again()
         self.forget_workers()
+        self._store.sweeps.note()
 
     def reclaim_jobs(self) -> None:
         held = {(job.job_id, job.attempt): job for job in self._store.attempts.held()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from types import TracebackType
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from shared.settings import InvalidSetting
 from shared.store.attempts import Attempts
@@ -25,12 +25,13 @@ from shared.store.fleet_events import DeploymentEvents
 from shared.store.jobs import Jobs
 from shared.store.keys import Keys, Projects
 from shared.store.members import Members
-from shared.store.migrate import migrate
+from shared.store.migrate import Schema, migrate, schema
 from shared.store.models import Models
 from shared.store.presets import Presets
 from shared.store.queued import Queued
 from shared.store.replicas import Replicas
 from shared.store.routes import Routes
+from shared.store.sweeps import Sweeps
 from shared.store.tables import meta
 from shared.store.workers import Workers
 
@@ -58,11 +59,21 @@ class Store:
         self.presets = Presets(self.database)
         self.queued = Queued(self.database)
         self.workers = Workers(self.database)
+        self.sweeps = Sweeps(self.database)
 
     def migrate(self) -> None:
         """Bring the tables up to this version's, from whatever they are, and make the default project."""
         migrate(self.database, host=platform.node())
         self.projects.default()
+
+    def schema(self) -> Schema:
+        """Of which revision the tables are, and of which this version's are."""
+        return schema(self.database)
+
+    def ping(self) -> None:
+        """Raises what reading would, where the database cannot be reached."""
+        with self.database.read() as connection:
+            connection.execute(text("SELECT 1"))
 
     def check_host(self) -> None:
         """SQLite works on one machine only: over a network share its locks do not hold. Raises: InvalidSetting"""

@@ -5,10 +5,14 @@ One transaction for all revisions, one process at a time: services that start to
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, delete, insert, text
 
 import shared
@@ -18,6 +22,31 @@ from shared.store.tables import meta
 #: Any number: the lock that migrating processes on one PostgreSQL database wait for.
 LOCK = 7_461_120
 FOLDER = Path(shared.__file__).parent / "migrations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Which tables a ledger has, by their revisions."""
+
+    #: None: none at all.
+    current: str | None
+    #: What this version works with.
+    head: str
+    #: Whether this version's tables are not all there. Those of a newer version are: changes only add.
+    is_behind: bool
+
+
+def schema(database: Database) -> Schema:
+    with database.read() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    head, *older = revisions()
+    return Schema(current=current, head=head, is_behind=current is None or current in older)
+
+
+@cache
+def revisions() -> tuple[str, ...]:
+    """That this version knows, newest first. Read once: they are files of the program."""
+    return tuple(script.revision for script in ScriptDirectory(str(FOLDER)).walk_revisions())
 
 
 def migrate(database: Database, host: str) -> None:

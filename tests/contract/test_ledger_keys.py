@@ -107,3 +107,12 @@ def test_a_secret_made_elsewhere_is_taken_over_and_a_weak_one_refused(store: Sto
     for weak in ("ts-short", "x" * 60):
         with pytest.raises(InvalidRequest):
             store.keys.create(project.id, "weak", "admin", secret=weak)
+
+
+def test_when_beat_last_swept_is_known_to_everybody(store: Store) -> None:
+    assert store.sweeps.age_seconds() is None
+    store.sweeps.note()
+    store.sweeps.note()
+    age = store.sweeps.age_seconds()
+    assert age is not None and 0 <= age < 60
+    assert store.schema().current == store.schema().head and not store.schema().is_behind
