@@ -24,13 +24,14 @@ test: setup lint ## Lint, types, import contracts, all tests
 	@$(MAKE) -k -j2 test-services test-children
 
 test-services:
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-children:
 	.venvs/trainer/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/child
 
-test-slow: setup ## Further cases that `make test` leaves out
+test-slow: setup ## The tests that take minutes, which `make test` leaves out (about 40 minutes)
 	.venvs/trainer/bin/python -m pytest -m slow tests/child
+	$(BIN)/python -m pytest -m slow
 
 lint: .venvs/tunesmith/.ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

@@ -6,9 +6,9 @@ import pytest
 
 #: Files that take minutes, longest first: begun last they would run on alone.
 LONG = (
-    "test_main_job", "test_nodes", "test_inference", "test_fleet", "test_engine_transformers", "test_train_distributed",
-    "test_export_vllm", "test_export_autoround", "test_export_run", "test_train_dpo", "test_train_ppo",
-    "test_adapters_vllm",
+    "test_main_job", "test_inference", "test_supervision", "test_fleet", "test_train_distributed", "test_train_ppo",
+    "test_engine_transformers", "test_hosted", "test_export_run", "test_train_control", "test_train_dpo",
+    "test_export_autoround", "test_nodes",
 )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ BATCHES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_rows_of_a_base_and_of_its_adapters_share_a_batch(inference_python: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 128, "intermediate_size": 256, "max_position_embeddings": 256}

@@ -51,6 +51,7 @@ def work(model: Path, out: Path, recorder: Recorder | None = None, **given: Any)
     )
 
 
+@pytest.mark.slow
 def test_a_cancel_is_seen_within_a_block_and_a_later_export_is_not_disturbed(base: Path, tmp_path: Path) -> None:
     stopped = work(base, tmp_path / "stopped" / "out", Recorder(cancel_at="block passes"))
     with pytest.raises(Stopped):
@@ -90,6 +91,7 @@ def test_the_child_reads_blocks_as_they_come_and_proves_the_packed_files(base: P
     assert passes[-1]["done"] == passes[-1]["total"] > 0
 
 
+@pytest.mark.slow
 def test_zero_points_of_awq_are_read_back(base: Path, tmp_path: Path) -> None:
     done = run_as_a_worker_does(attempt_folder(tmp_path, base, spec={"export_format": "awq"} | QUICK), "awq")[-1][
         "data"

@@ -37,6 +37,7 @@ WRITTEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_vllm_answers_from_every_format_as_transformers_does(inference_python: str, tmp_path: Path) -> None:
     base = llama(tmp_path / "base", hidden_size=128, intermediate_size=256, max_position_embeddings=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -108,7 +109,8 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named(tmp_path: Path, tiny
     train(attempt, 2, expect=1)
     thread.join()
 
-    assert time.monotonic() - killed_at[0] < 10
+    # Below the 30 s that torchrun would leave them, on a busy machine too.
+    assert time.monotonic() - killed_at[0] < 25
     error = crash.explain(attempt.folder, "train", 1)
     assert (error["code"], error["rank"]) == ("child_killed", 1)
     assert "rank 1 of train was ended by signal 9 (SIGKILL, exit code -9)" in error["message"]
@@ -117,8 +119,11 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named(tmp_path: Path, tiny
 
 def rank_process(rank: int) -> psutil.Process:
     """Of the trainings that this process has started."""
-    children = psutil.Process().children(recursive=True)
-    return next(child for child in children if child.environ().get("RANK") == str(rank))
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if child.environ().get("RANK") == str(rank):
+                return child
+    raise AssertionError(f"no process is rank {rank}")
 
 
 def test_what_was_wanted_before_the_first_step_is_not_lost(tmp_path: Path, tiny: Path, rows: Path) -> None:

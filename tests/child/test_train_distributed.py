@@ -42,10 +42,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Path, rows: Path) -> d
         ("merged", {}),
         pytest.param("best", {"zero_stage": 0}, marks=pytest.mark.slow),
         pytest.param("best", {"zero_stage": 1, "zero_offload": "optimizer"}, marks=pytest.mark.slow),
-        ("merged", {"zero_stage": 2}),
-        ("adapter", {"deepspeed": "ds_z3_config.json"}),
+        pytest.param("merged", {"zero_stage": 2}, marks=pytest.mark.slow),
+        pytest.param("adapter", {"deepspeed": "ds_z3_config.json"}, marks=pytest.mark.slow),
         ("best", {"zero_stage": 3, "zero_offload": "optimizer+params"}),
-        ("merged", {"use_ray": True, "ray_num_workers": 2}),
+        pytest.param("merged", {"use_ray": True, "ray_num_workers": 2}, marks=pytest.mark.slow),
     ],
     ids=["ddp", "zero0", "zero1-offload", "zero2", "zero3", "zero3-offload", "ray"],
 )
@@ -93,6 +93,7 @@ def close_weights(first: Attempt, second: Attempt) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_muon_and_the_best_model_with_two_processes_are_those_of_one(tmp_path: Path, tiny: Path, rows: Path) -> None:
     spec = {
         "finetuning_type": "full", "use_muon": True, "learning_rate": 1e-3, "val_size": 0.25, "eval_steps": 2,

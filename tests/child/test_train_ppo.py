@@ -308,7 +308,7 @@ def test_pause_saves_a_checkpoint_between_rounds(
     assert attempt.of("checkpoint")[-1]["step"] == attempt.outcome["data"]["step"]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_two_processes_learn_one_model(
     tmp_path: Path, tiny: Path, rows: Path, rewards: dict[str, Any], method: str
 ) -> None:

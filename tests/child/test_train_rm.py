@@ -118,6 +118,7 @@ def test_an_adapter_of_another_stage_gets_a_head(tmp_path: Path, tiny: Path, row
     assert resumed.losses == second.losses[4:]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path: Path, tiny: Path, pairs: Path) -> None:
     alone = train_here(rm(tmp_path / "alone", tiny, pairs))
     two = train(rm(tmp_path / "two", tiny, pairs, num_processes=2, per_device_train_batch_size=2), 2)

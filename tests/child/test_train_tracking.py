@@ -58,6 +58,7 @@ def test_local_trackers_leave_the_jobs_values_with_the_model_and_go_on_after_a_r
     assert {path.suffix for path in holding(kept, str(rest.folder).encode())} <= {".swanlab"}
 
 
+@pytest.mark.slow
 def test_a_tracker_that_cannot_work_is_one_warning_and_the_training_goes_on(
     tmp_path: Path, tiny: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,6 +211,7 @@ def test_an_adapter_that_is_deleted_is_unloaded_and_the_others_answer_on(served:
         served.chat(TAUGHT)
 
 
+@pytest.mark.slow
 def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced_with_its_adapters(served: Serving) -> None:
     expected, before = served.chat(TUNED), served.processes(BASE)
     engine = next(process for process in before if "EngineCore" in " ".join(process.cmdline()))

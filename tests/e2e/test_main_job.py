@@ -247,6 +247,7 @@ def test_a_killed_worker_loses_no_job_and_no_step(running: Running) -> None:
     assert not running.children(job_id)
 
 
+@pytest.mark.slow
 def test_two_ranks_that_die_with_their_worker_go_on_as_if_nothing_was(running: Running) -> None:
     lines = (line for line in TRAINING.splitlines() if not line.startswith(("per_device", "logging")))
     text = "\n".join(lines).format(epochs=9, seed=6, save_steps=10)
@@ -261,6 +262,7 @@ def test_two_ranks_that_die_with_their_worker_go_on_as_if_nothing_was(running: R
     assert list(after) == list(range(11, 61))
 
 
+@pytest.mark.slow
 def test_an_evaluation_whose_worker_is_killed_is_done_again_and_counts_once(running: Running) -> None:
     body = EVALUATION | {"model": "tiny", "max_new_tokens": 64, "per_device_eval_batch_size": 1}
     job_id = str(running.client.post("/v1/jobs", body)["id"])
@@ -274,6 +276,7 @@ def test_an_evaluation_whose_worker_is_killed_is_done_again_and_counts_once(runn
     assert not running.children(job_id)
 
 
+@pytest.mark.slow
 def test_a_broker_that_forgets_everything_loses_no_job(running: Running) -> None:
     first = running.train(epochs=100, seed=4)
     running.until_it_trains(first)

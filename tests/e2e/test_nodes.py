@@ -97,6 +97,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]
         platform.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_nodes_learn_what_one_learns_and_go_on_after_one_was_killed(platform: Nodes) -> None:
     workers = {name: platform.trainer(name) for name in ("one", "two")}

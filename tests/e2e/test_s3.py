@@ -60,6 +60,7 @@ def stored() -> list[str]:
     return [path.partition("/root/")[2] for path in fsspec.filesystem("s3").find(f"{s3.BUCKET}/root")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_model_lives_on_s3_from_its_data_to_its_deletion(platform: Platform, there: hub.Hub) -> None:
     data = {"file": (io.BytesIO(jsonl(ROWS)), "sums.jsonl")}
