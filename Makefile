@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference stages formats docs locks clean
+.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference images stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -46,6 +46,9 @@ bench-export: setup ## One adapter merged by Tunesmith, peft and LLaMA Factory; 
 
 bench-inference: setup ## Answers through vLLM, the gateway, LiteLLM and LLaMA Factory; writes docs/benchmarks-inference.md
 	@$(BIN)/python -m tests.bench.inference $(ARGS)
+
+images: ## Build the images and print their sizes (GPU=1: on CUDA; ARGS=gateway: only that one)
+	@deploy/images $(ARGS)
 
 stages: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python tests/bench/stages.py $(ARGS)

@@ -1,42 +1,72 @@
-# Tunesmith export worker: Celery supervises, the child runs torch, transformers, peft and llmcompressor.
-# CPU: the default base. CUDA: --build-arg BASE_IMAGE=nvidia/cuda:13.0.2-devel-ubuntu24.04, whose nvcc DeepSpeed builds its ops with.
+# Export worker: Celery supervises, the child runs torch, transformers, peft and llmcompressor.
+# Up to its last lines this is trainer.Dockerfile: both images share every layer.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
-FROM ${BASE_IMAGE} AS build
-WORKDIR /src
+
+# The stages python, light and code are the same in all Dockerfiles: built once, and their layers kept once.
+FROM ${BASE_IMAGE} AS python
+# tini: keepers that outlive their worker become children of process 1, which must wait for them.
 RUN apt-get update \
+ && apt-get install -y --no-install-recommends tini \
  && if ! command -v python3; then apt-get install -y --no-install-recommends python3 python3-venv; fi \
- && rm -rf /var/lib/apt/lists/*
-COPY deploy/locks/trainer.txt deploy/locks/tunesmith.txt deploy/locks/
-# torch first: the rest then takes the build that is there.
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --no-create-home --home-dir /var/lib/tunesmith tunesmith \
+ && install -d -o tunesmith -g tunesmith /var/lib/tunesmith
+
+FROM python AS light
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+COPY deploy/locks/tunesmith.txt /src/
 RUN python3 -m venv /opt/tunesmith \
- && grep '^torch==' deploy/locks/trainer.txt > torch.txt \
- && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check -r torch.txt \
- && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check -r deploy/locks/trainer.txt
+ && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps -r /src/tunesmith.txt \
+ && echo /opt/code >"$(echo /opt/tunesmith/lib/python3.*/site-packages)/tunesmith.pth" \
+ && /opt/tunesmith/bin/pip uninstall --yes --quiet setuptools pip
+
+# Dependencies before code: a change of code makes one small layer anew, for every image the same.
+FROM python AS code
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+RUN python3 -m venv /opt/build \
+ && /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check setuptools==84.2.1
+WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY shared shared
 COPY gateway gateway
 COPY trainer_worker trainer_worker
 COPY export_worker export_worker
 COPY inference_worker inference_worker
-RUN /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check -c deploy/locks/trainer.txt ".[worker]"
+RUN /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps --target /opt/code .
 
-FROM ${BASE_IMAGE}
-ARG VERSION=0.1.0
-LABEL org.opencontainers.image.title="tunesmith-export" \
-      org.opencontainers.image.description="Tunesmith export worker" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.licenses="Apache-2.0"
-# g++: DeepSpeed builds its CPU ops at first use.
+FROM python AS heavy
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+COPY deploy/locks/trainer.txt /src/
+# torch first: the rest then takes the build that is there. Without dependencies, as the lock names them all.
+RUN python3 -m venv /opt/trainer \
+ && grep '^torch==' /src/trainer.txt >/src/torch.txt \
+ && grep -vE '^(pytest|pytest-timeout|pytest-xdist|execnet|iniconfig|pluggy)==' /src/trainer.txt >/src/rest.txt \
+ && /opt/trainer/bin/pip install --no-cache-dir --disable-pip-version-check -r /src/torch.txt \
+ && /opt/trainer/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps -r /src/rest.txt \
+ && echo /opt/code >"$(echo /opt/trainer/lib/python3.*/site-packages)/tunesmith.pth" \
+ && /opt/trainer/bin/pip uninstall --yes --quiet pip
+
+FROM python
+COPY --from=light /opt/tunesmith /opt/tunesmith
+# DeepSpeed builds ops for this machine's processor at their first use: a compiler, and Python's headers where the base
+# has none.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ \
- && if ! command -v python3; then apt-get install -y --no-install-recommends python3 python3-dev; fi \
- && rm -rf /var/lib/apt/lists/* \
- && useradd --uid 10001 --no-create-home --home-dir /var/lib/tunesmith tunesmith \
- && install -d -o tunesmith -g tunesmith /var/lib/tunesmith
-COPY --from=build /opt/tunesmith /opt/tunesmith
-ENV PATH=/opt/tunesmith/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+ && if [ ! -f "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then \
+      apt-get install -y --no-install-recommends python3-dev; \
+    fi \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=heavy /opt/trainer /opt/trainer
+COPY --from=code /opt/code /opt/code
+ENV PATH=/opt/code/bin:/opt/tunesmith/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     TUNESMITH_HOME=/var/lib/tunesmith TUNESMITH_METRICS_PORT=9100 TUNESMITH_METRICS_HOST=0.0.0.0 \
-    HOME=/var/lib/tunesmith HF_HOME=/var/lib/tunesmith/huggingface
+    TUNESMITH_TRAINER_PYTHON=/opt/trainer/bin/python3 HOME=/var/lib/tunesmith HF_HOME=/var/lib/tunesmith/huggingface
 USER 10001
 WORKDIR /var/lib/tunesmith
 VOLUME ["/var/lib/tunesmith"]
@@ -44,4 +74,16 @@ EXPOSE 9100
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9100/metrics', timeout=3)"]
 STOPSIGNAL SIGTERM
+ENTRYPOINT ["tini", "-s", "--"]
 CMD ["celery", "-A", "export_worker.tasks", "worker", "-Q", "export,push", "--pool", "threads", "-c", "1", "--loglevel", "INFO"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+ARG SOURCE
+LABEL org.opencontainers.image.title="tunesmith-export" \
+      org.opencontainers.image.description="Tunesmith export worker" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
