@@ -38,7 +38,7 @@ class Schema:
 
 def schema(database: Database) -> Schema:
     with database.read() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+        current = revision(connection)
     head, *older = revisions()
     return Schema(current=current, head=head, is_behind=current is None or current in older)
 
@@ -50,24 +50,42 @@ def revisions() -> tuple[str, ...]:
 
 
 def migrate(database: Database, host: str) -> None:
-    _write_ahead(database)
+    write_ahead(database)
     with database.write() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        lock(connection)
         command.upgrade(config(connection), "head")
-        connection.execute(delete(meta).where(meta.c.key == "host"))
-        connection.execute(insert(meta).values(key="host", value=host))
+        note_host(connection, host)
+
+
+def lock(connection: Connection) -> None:
+    """Be the only one that changes the tables, until the transaction ends. SQLite has one writer anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+
+
+def note_host(connection: Connection, host: str) -> None:
+    connection.execute(delete(meta).where(meta.c.key == "host"))
+    connection.execute(insert(meta).values(key="host", value=host))
+
+
+def revision(connection: Connection) -> str | None:
+    """Of the tables that are there; None: there are none."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def config(connection: Connection) -> Config:
     """Alembic's settings, for the migrations to run in the connection's transaction."""
     made = Config()
-    made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    made.set_main_option("script_location", _escaped(FOLDER))
     made.attributes["connection"] = connection
     return made
 
 
-def _write_ahead(database: Database) -> None:
+def _escaped(folder: Path) -> str:
+    return str(folder).replace("%", "%%")
+
+
+def write_ahead(database: Database) -> None:
     """WAL, so that readers and the writer do not wait for each other. The file remembers it."""
     if database.file is None:
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from shared.job import Job, Kind
 from shared.records import Claim
@@ -112,3 +112,34 @@ def running(new_job: Callable[..., Job], claim: Callable[..., Claim | None]) -> 
         return got.job
 
     return make
+
+
+@pytest.fixture
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Make a database without any table, of a backend."""
+    made: list[str] = []
+
+    def make(backend: str) -> str:
+        if backend == "sqlite":
+            return f"sqlite:///{tmp_path / 'new' / 'ledger.sqlite3'}"
+        made.append(f"new_{len(made)}")
+        _on_server(request, f"CREATE DATABASE {made[-1]}")
+        url = make_url(request.getfixturevalue("postgres_url")).set(database=made[-1])
+        return url.render_as_string(hide_password=False)
+
+    yield make
+    for name in made:
+        _on_server(request, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=DATABASES)
+def empty_url(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> str:
+    """A database without any table."""
+    return new_url(request.param)
+
+
+def _on_server(request: pytest.FixtureRequest, statement: str) -> None:
+    with Store(request.getfixturevalue("postgres_url")) as admin:
+        server = admin.database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with server.connect() as connection:
+            connection.execute(text(statement))

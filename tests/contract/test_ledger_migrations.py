@@ -6,7 +6,6 @@ import platform
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +22,6 @@ from shared.store.engine import IDLE_TRANSACTION_MS
 from shared.store.migrate import config
 from shared.store.tables import metadata
 from tests.contract.racing import in_threads
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database without any table."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'new' / 'ledger.sqlite3'}"
-        return
-    with Store(request.getfixturevalue("postgres_url")) as admin:
-        server = admin.database.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with server.connect() as connection:
-            connection.execute(text("CREATE DATABASE migrations"))
-        yield admin.database.url.set(database="migrations").render_as_string(hide_password=False)
-        with server.connect() as connection:
-            connection.execute(text("DROP DATABASE migrations WITH (FORCE)"))
 
 
 def test_the_revisions_make_the_tables_of_the_code(empty_url: str) -> None:
