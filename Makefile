@@ -62,6 +62,7 @@ docs: .venvs/tunesmith/.ready ## Write docs/ again: from the declarations, and f
 	$(BIN)/python -m shared.templates.reference > docs/templates.md
 	$(BIN)/python -m shared.failures > docs/failures.md
 	$(BIN)/python -m tests.lf_examples.page > docs/llama-factory.md
+	$(BIN)/python -m deploy.grafana.panels
 
 locks: ## Write deploy/locks from what is installed in .venvs
 	$(BIN)/python deploy/locks/freeze.py

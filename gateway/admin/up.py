@@ -16,7 +16,7 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from gateway.admin import home, keys
+from gateway.admin import home, keys, monitoring
 from gateway.admin.services import WITH_METRICS, Service, services
 from gateway.admin.supervisor import POLL_SECONDS, ServiceFailed, Supervisor
 from shared import broker, interpreters, spawn
@@ -59,6 +59,8 @@ def run(settings: Settings, console: Console) -> int:
         supervisor = Supervisor(environment(settings), settings.home, settings.home / "logs", _sayer(console))
         try:
             ports = start(supervisor, settings, embedded)
+            with keys.opened(settings) as store:
+                monitoring.write(settings, store, ports)
             wait_until_ready(supervisor, settings, ports, stop, console)
             if not stop.is_made():
                 greet(settings, console, key, time.monotonic() - began)

@@ -24,6 +24,7 @@ import pytest
 from gateway.cli.client import Client, follow, wait_deployment
 from shared import interpreters
 from shared.settings import Settings
+from tests import monitoring
 from tests.platform import jsonl, wait_until
 
 #: On a busy machine vLLM takes minutes to start.
@@ -153,6 +154,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         process.wait(90)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def prometheus(running: Running) -> Iterator[monitoring.Prometheus | None]:
+    """Scrapes all that happens in this file, by the configuration that the platform wrote; None where there is none."""
+    if not monitoring.is_installed():
+        yield None
+        return
+    with monitoring.prometheus(running.home / "prometheus" / "prometheus.yml", running.home / "scraped") as started:
+        yield started
+
+
 def make_model(folder: Path) -> None:
     """By the trainer's Python: this one has no torch."""
     code = (
@@ -164,7 +175,8 @@ def make_model(folder: Path) -> None:
 
 
 def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running: Running) -> None:
-    job_id = running.train(epochs=40, seed=1, more=f"then: {json.dumps([EVALUATION])}\n")
+    more = f"then: {json.dumps([EVALUATION])}\neval_dataset: answers\neval_strategy: steps\neval_steps: 80\n"
+    job_id = running.train(epochs=40, seed=1, more=more)
     events = list(follow(running.client, job_id))
     losses = [event["data"]["loss"] for event in events if event["type"] == "metrics" and "loss" in event["data"]]
     assert events[-1]["type"] == "done", events[-1]
@@ -184,6 +196,8 @@ def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running:
     deployment = running.client.post("/v1/deployments", body)
     ready = wait_deployment(running.client, deployment["id"])
     assert ready["status"] == "ready", ready
+    assert answers(running, merged) == [ANSWER, ANSWER]
+    time.sleep(2)  # Prometheus has seen that one: a rate is the difference of two looks.
     assert answers(running, merged) == [ANSWER, ANSWER]
     assert running.job(job_id)["result"]["num_tokens"] > 0
     running.client.delete(f"/v1/deployments/{deployment['id']}")
@@ -288,3 +302,13 @@ def test_a_broker_that_forgets_everything_loses_no_job(running: Running) -> None
     broker.kill()
     assert running.until(first, "succeeded")["attempt"] == 1
     running.until(second, "succeeded")
+
+
+def test_every_panel_and_every_rule_found_its_data_in_what_was_scraped(
+    prometheus: monitoring.Prometheus | None,
+) -> None:
+    """The last one: by now everything has happened that there is to show."""
+    if prometheus is None:
+        pytest.skip("Prometheus is not installed (Debian: apt-get install prometheus)")
+    assert not monitoring.failed_rules(prometheus)
+    assert not monitoring.unanswered(prometheus)

@@ -29,7 +29,8 @@ def queries() -> list[str]:
     dashboards = (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")
     panels = [panel for path in dashboards for panel in json.loads(path.read_text())["panels"]]
     rules = [rule for group in read_yaml("deploy/prometheus/rules.yml")["groups"] for rule in group["rules"]]
-    return [target["expr"] for panel in panels for target in panel["targets"]] + [rule["expr"] for rule in rules]
+    targets = [target for panel in panels for target in panel.get("targets", [])]
+    return [asked["expr"] for asked in (*targets, *rules)]
 
 
 def declared() -> set[str]:
@@ -66,11 +67,9 @@ def test_dockerfiles_pass_hadolint(path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("query", queries())
-def test_panels_and_alerts_ask_for_metrics_that_are_declared(query: str) -> None:
-    asked = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\btunesmith_\w+", query)}
-    assert asked
-    assert asked <= declared()
+def test_panels_and_alerts_ask_for_metrics_that_are_declared() -> None:
+    asked = {name for query in queries() for name in re.findall(r"\btunesmith_\w+", query)}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} <= declared()
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (apt-get install prometheus)")
