@@ -30,11 +30,11 @@ def write(settings: Settings, store: Store, ports: dict[str, int], deployed: Pat
     folder.mkdir(mode=0o700, exist_ok=True)
     key_file = folder / "key"
     keep_key(store, key_file)
-    yaml = YAML(typ="safe")
-    config = local(yaml.load((deployed / CONFIG).read_text()), settings, ports, key_file)
-    yaml.default_flow_style = False
+    format = YAML(typ="safe")
+    config = local(format.load((deployed / CONFIG).read_text()), settings, ports, key_file)
+    format.default_flow_style = False
     with (folder / CONFIG).open("w") as file:
-        yaml.dump(config, file)
+        format.dump(config, file)
     return folder / CONFIG
 
 
