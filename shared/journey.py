@@ -44,7 +44,7 @@ class Journey:
         elif line.type in MARKS:
             told = {name: line.data[name] for name in KEPT if name in line.data}
             phase.event(line.type, at=at, **told)
-        elif isinstance(seconds := line.data.get("startup_seconds"), dict):
+        elif line.type == "message" and isinstance(seconds := line.data.get("startup_seconds"), dict):
             phase.event("first step", at=at, **{f"seconds__{part}": took for part, took in seconds.items()})
         elif line.type in ("done", "stopped", "failed", "phase_done"):
             self._end_step(at=at, error=line.message if line.type == "failed" else "")

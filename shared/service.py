@@ -123,6 +123,7 @@ class Service:
             log.warning("The ledger cannot be reached; the sweep forgets this worker")
         self._store.close()
         self._tracer.close()
+        log.info("Worker has ended", extra={"worker_id": self._worker.id})
 
     def _beat(self) -> None:
         while not self._closed.wait(self._settings.renew_seconds):

@@ -75,7 +75,8 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9100/metrics', timeout=3)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "-s", "--"]
-CMD ["celery", "-A", "trainer_worker.tasks", "worker", "-Q", "train,evaluate", "--pool", "threads", "-c", "1", "--loglevel", "INFO"]
+CMD ["celery", "-A", "trainer_worker.tasks", "worker", "-Q", "train,evaluate", "--pool", "threads", "-c", "1", "--loglevel", "INFO", \
+     "--without-gossip", "--without-mingle", "--without-heartbeat"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z

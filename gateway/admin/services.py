@@ -16,6 +16,10 @@ GENERATIONS = 4
 #: How long beat and broker may take to end after SIGTERM.
 GRACE_SECONDS = 15.0
 
+#: Workers say nothing to each other. A heartbeat besides waits for a broker that is away, and a worker that was told to
+#: end with it: it did not end until it was killed (measured).
+QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
@@ -61,7 +65,7 @@ def _celery(name: str, module: str, queue: str, jobs: int) -> tuple[str, ...]:
     beat = ("-B",) if name == "beat" else ()
     threads = ("--pool", "threads", "-c", str(jobs))
     worker = ("worker", *beat, "-n", f"{name}@%h", "-Q", queue, *threads, "--loglevel", "INFO")
-    return (sys.executable, "-m", "celery", "-A", module, *worker, "--without-gossip", "--without-mingle")
+    return (sys.executable, "-m", "celery", "-A", module, *worker, *QUIET)
 
 
 def _gunicorn() -> tuple[str, ...]:

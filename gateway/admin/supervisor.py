@@ -118,7 +118,7 @@ class Supervisor:
                     kept.kill()
             if alive and elapsed > 3.0 and not told:
                 names = ", ".join(running.service.name for running, _ in alive)
-                self._say(f"waiting for {names} to put running work back into the queue (Ctrl-C again: kill)")
+                self._say(f"waiting for {names} to end; running work goes back into the queue (Ctrl-C again: kill)")
                 told = True
 
 

@@ -64,7 +64,7 @@ class Platform:
         env = self.settings.environment() | {"TUNESMITH_WORKER_ID": name, "PYTHONPATH": str(COUNTING)}
         env |= {f"TUNESMITH_{key.upper()}": value for key, value in settings.items()}
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", queue, "-c", "1", "--pool", "threads"]
-        return self.popen([*argv, "--without-gossip", "--without-mingle", *options], name, env)
+        return self.popen([*argv, "--without-gossip", "--without-mingle", "--without-heartbeat", *options], name, env)
 
     def worker(self, name: str, **settings: str) -> subprocess.Popen[bytes]:
         return self.start("tasks", "train", name, **settings)
@@ -303,18 +303,25 @@ def test_pause_and_resume(platform: Platform, worker: subprocess.Popen[bytes]) -
     assert [event.data["step"] for event in platform.events(job, "metrics")] == list(range(1, 61))
 
 
-def test_a_worker_that_ends_hands_its_job_on(platform: Platform, worker: subprocess.Popen[bytes]) -> None:
-    job = platform.submit(steps=80, seconds=0.05, save_steps=1000)
+def test_a_worker_that_ends_hands_its_job_on_also_while_the_broker_is_away(
+    platform: Platform, worker: subprocess.Popen[bytes]
+) -> None:
+    job = platform.submit(steps=120, seconds=0.05, save_steps=1000)
     platform.wait_step(job, 10)
+    platform.redis.kill()
+    platform.redis.wait()
+    time.sleep(2.5)  # Celery's own heartbeat, every 2 s, would wait for the broker for ever
 
     platform.end(worker)
+    assert worker.returncode == 0, "it ended by itself"
+    platform.redis = platform.start_redis()
     queued = platform.job(job)
     assert (queued.status, queued.lost_attempts) == (Status.QUEUED, 0)
     platform.worker("two")
     ended = platform.wait_end(job)
 
     assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 2)
-    assert [event.data["step"] for event in platform.events(job, "metrics")] == list(range(1, 81))
+    assert [event.data["step"] for event in platform.events(job, "metrics")] == list(range(1, 121))
 
 
 def test_the_broker_comes_back_empty_in_the_middle_of_a_job(

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
+from gateway.admin.services import QUIET
 from shared import telemetry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +54,15 @@ def test_every_service_runs_read_only_and_without_capabilities() -> None:
     for name, service in read_yaml("compose.yaml")["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
+
+
+def test_no_worker_has_a_heartbeat_that_waits_for_the_broker() -> None:
+    images = [path.read_text() for path in sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))]
+    composed = [str(service.get("command", "")) for service in read_yaml("compose.yaml")["services"].values()]
+    workers = [text for text in (*images, *composed) if "celery" in text and "--pool" in text]
+    assert len(workers) >= 4
+    for text in workers:
+        assert not [option for option in QUIET if option not in text]
 
 
 def test_compose_passes_its_linter() -> None:
