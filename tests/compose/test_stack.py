@@ -1,0 +1,79 @@
+"""compose.yaml on a real engine: a training goes through the end of every container, through `down` and `up`."""
+
+from __future__ import annotations
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from tests.compose.stack import Stack
+from tests.compose.work import Work
+from tests.platform import wait_until
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def further(*services: str) -> list[ParameterSet]:
+    return [pytest.param(service, marks=pytest.mark.slow) for service in services]
+
+
+@pytest.fixture(scope="module")
+def long(work: Work) -> str:
+    """A training that does not end by itself."""
+    job_id = work.train(num_train_epochs=10000)
+    work.until_past(job_id, 50)
+    return job_id
+
+
+@pytest.fixture(scope="module")
+def waiting(work: Work, long: str) -> str:
+    """A training that waits for the device all the while."""
+    return work.train(num_train_epochs=3, seed=7)
+
+
+def test_all_services_are_healthy_and_seen_by_prometheus(stack: Stack) -> None:
+    def seen() -> bool:
+        found = {sample["metric"].get("service", sample["metric"]["job"]) for sample in stack.query("up == 1")}
+        return {"gateway", "beat", "trainer"} <= found
+
+    wait_until(seen, 60, "Prometheus scrapes every service")
+
+
+@pytest.mark.parametrize(
+    "service", ["redis", "gateway", "postgres", *further("prometheus", "beat", "generate", "export")]
+)
+def test_a_training_goes_on_while_another_container_dies(stack: Stack, work: Work, long: str, service: str) -> None:
+    before = work.step(long)
+    stack.kill(service)
+    stack.until_it_answers()
+    work.until_past(long, before)
+    assert work.job(long)["attempt"] == 1
+
+
+def test_a_training_whose_container_dies_goes_on_from_its_checkpoint(
+    stack: Stack, work: Work, long: str, waiting: str
+) -> None:
+    before = work.until_past(long, 100)
+    stack.kill("trainer")
+    assert work.resumed(long, 2) > 0
+    work.until_past(long, before)
+    assert work.job(waiting)["status"] == "queued"
+
+
+def test_after_down_and_up_everything_is_there_and_goes_on(stack: Stack, work: Work, long: str, waiting: str) -> None:
+    before, models = work.step(long), stack.client.get("/v1/models")
+    samples = stack.number("sum(count_over_time(up[1h]))")
+    codes = stack.stop()
+    assert set(codes.values()) == {0}, codes
+    stack.down()
+    stack.up()
+    assert work.resumed(long, 3) >= before, "it had written a checkpoint when it was stopped"
+    assert stack.client.get("/v1/models") == models
+    assert stack.number("sum(count_over_time(up[1h]))") >= samples
+    assert work.job(waiting)["status"] == "queued"
+
+
+def test_what_waited_is_trained(stack: Stack, work: Work, long: str, waiting: str) -> None:
+    stack.client.post(f"/v1/jobs/{long}/cancel")
+    assert work.until(waiting, "succeeded")["model"]
+    steps = [event["data"]["step"] for event in work.measured(long) if not event["superseded"]]
+    assert steps == sorted(set(steps)), "no step counts twice"
