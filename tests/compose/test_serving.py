@@ -50,7 +50,8 @@ def test_a_killed_inference_container_answers_again(stack: Stack, deployment: st
 
     def is_another_ready() -> bool:
         now = stack.client.get(f"/v1/deployments/{deployment}")
-        return now["status"] == "ready" and [replica["attempt"] for replica in now["replicas"]] != [before["attempt"]]
+        times = [replica["ready_at"] for replica in now["replicas"]]
+        return now["status"] == "ready" and times not in ([None], [before["ready_at"]])
 
     wait_until(is_another_ready, 300, "the deployment is ready again")
     assert answers(stack) == [ANSWER, ANSWER]

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 from contextlib import AbstractContextManager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,8 @@ from urllib.parse import urlsplit
 
 #: pip's option, and the build argument of that meaning.
 OPTIONS = {"index-url": "PIP_INDEX_URL", "extra-index-url": "PIP_EXTRA_INDEX_URL", "find-links": "PIP_FIND_LINKS"}
+#: How long another build on this machine may take.
+PATIENCE_SECONDS = 1800
 
 
 class Packages(AbstractContextManager["Packages"]):
@@ -30,7 +33,7 @@ class Packages(AbstractContextManager["Packages"]):
 
     def __init__(self, port: int = 18723) -> None:
         self.folders: list[Path] = []
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), partial(Shelf, self.folders))
+        self.server = _bound(port, partial(Shelf, self.folders))
         #: Build arguments by name.
         self.arguments: dict[str, str] = {}
 
@@ -53,6 +56,18 @@ class Packages(AbstractContextManager["Packages"]):
         # The parent: an index names its files by ../../files.
         self.folders.append(folder.parent)
         return f"http://127.0.0.1:{self.server.server_port}/{len(self.folders) - 1}/{folder.name}/"
+
+
+def _bound(port: int, handler: Any) -> ThreadingHTTPServer:
+    """Once nobody else builds here: two builds at once would only be slower."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 class Shelf(SimpleHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from ruamel.yaml import YAML
 
 from gateway.admin.services import QUIET
 from shared import telemetry
+from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -63,6 +65,49 @@ def test_no_worker_has_a_heartbeat_that_waits_for_the_broker() -> None:
     assert len(workers) >= 4
     for text in workers:
         assert not [option for option in QUIET if option not in text]
+
+
+def test_every_variable_in_compose_is_a_setting_and_none_holds_a_secret() -> None:
+    known = {f"TUNESMITH_{field.name.upper()}": field for field in dataclasses.fields(Settings)}
+    for name, service in read_yaml("compose.yaml")["services"].items():
+        for variable in (key for key in service.get("environment", {}) if key.startswith("TUNESMITH_")):
+            assert variable.removesuffix("_FILE") in known, (name, variable)
+            assert variable.endswith("_FILE") or known[variable].repr, (name, variable)
+            assert variable not in ("TUNESMITH_DATABASE_URL", "TUNESMITH_BROKER_URL"), name
+
+
+def test_what_restarts_says_when_it_is_healthy_and_how_much_memory_it_may_take() -> None:
+    for name, service in read_yaml("compose.yaml")["services"].items():
+        if service["restart"] == "no":
+            continue
+        assert service["restart"] == "unless-stopped", name
+        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL"), name
+        assert "mem_limit" in service or "memory" in service["deploy"]["resources"]["limits"], name
+
+
+def test_workers_on_cpus_and_on_gpus_have_the_names_that_prometheus_asks_for() -> None:
+    services = read_yaml("compose.yaml")["services"]
+    workers = next(job for job in read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"] if "dns" in str(job))
+    for name in workers["dns_sd_configs"][0]["names"]:
+        assert name in services
+        if services[name].get("profiles") == ["cpu"]:
+            assert name in services[f"{name}-gpu"]["networks"]["inner"]["aliases"]
+            assert services[f"{name}-gpu"]["profiles"] == ["gpu"]
+
+
+def test_secrets_are_made_once_and_their_folder_is_closed_to_others(tmp_path: Path) -> None:
+    script = tmp_path / "deploy" / "make-secrets"
+    script.parent.mkdir()
+    shutil.copy(ROOT / "deploy" / "make-secrets", script)
+    subprocess.run([script], check=True, capture_output=True)
+    folder = script.parent / "secrets"
+    made = {path.name: path.read_text() for path in [*folder.iterdir(), tmp_path / ".env"]}
+    subprocess.run([script], check=True, capture_output=True)
+    assert {path.name: path.read_text() for path in [*folder.iterdir(), tmp_path / ".env"]} == made
+    assert made.keys() - {".env"} == read_yaml("compose.yaml")["secrets"].keys()
+    assert made["postgres_password"] in made["database_url"] and len(made["postgres_password"]) >= 40
+    assert folder.stat().st_mode & 0o077 == 0
+    assert "\nCOMPOSE_PROFILES=cpu\n" in made[".env"]
 
 
 def test_compose_passes_its_linter() -> None:
