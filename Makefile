@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference images stages formats docs locks clean
+.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference images compose-test stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -49,6 +49,9 @@ bench-inference: setup ## Answers through vLLM, the gateway, LiteLLM and LLaMA F
 
 images: ## Build the images and print their sizes (GPU=1: on CUDA; ARGS=gateway: only that one)
 	@deploy/images $(ARGS)
+
+compose-test: setup ## Build all images, run the main job on compose.yaml, kill each container once (about 20 minutes)
+	$(BIN)/python -m pytest tests/compose -m "slow or not slow"
 
 stages: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python tests/bench/stages.py $(ARGS)
