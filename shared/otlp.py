@@ -6,17 +6,18 @@ dropped. Nothing global is set: libraries that look for OpenTelemetry's own trac
 
 from __future__ import annotations
 
+import atexit
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, set_span_in_context
 from opentelemetry.trace import Span as RecordedSpan
@@ -35,22 +36,21 @@ KINDS: Mapping[Kind, SpanKind] = {
 }
 #: How long spans wait for others to be sent with.
 DELAY_MS = 1000
-#: A collector that takes longer is away.
-TIMEOUT_SECONDS = 5
+#: A collector that takes longer is away; a process that ends waits for it twice at most.
+TIMEOUT_SECONDS = 2
 NANOSECONDS = 1_000_000_000
 
 
 class OtlpTracer:
     def __init__(self, settings: Settings, service: str):
         """Raises InvalidSetting."""
-        exporter = OTLPSpanExporter(
-            endpoint=_checked(tracing.url(settings)),
-            headers=headers(settings.otlp_headers),
-            timeout=TIMEOUT_SECONDS,
-        )
+        url = _checked(tracing.url(settings))
+        sender = OTLPSpanExporter(endpoint=url, headers=headers(settings.otlp_headers), timeout=TIMEOUT_SECONDS)
+        self._exporter = Impatient(sender)
         self._provider = TracerProvider(
             # A trace that somebody began is kept as that one says.
             sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio)),
+            shutdown_on_exit=False,
             resource=Resource.create(
                 {
                     "service.name": f"tunesmith-{service}",
@@ -59,10 +59,11 @@ class OtlpTracer:
                 }
             ),
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=DELAY_MS))
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter, schedule_delay_millis=DELAY_MS))
         self._tracer = self._provider.get_tracer("tunesmith")
         # It says with a traceback, of every batch, that the collector is away.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+        atexit.register(self.close)
 
     def start(
         self, name: str, parent: str = "", *, kind: Kind = "internal", at: float | None = None, **attributes: Any
@@ -77,7 +78,29 @@ class OtlpTracer:
         return OtlpSpan(begun)
 
     def close(self) -> None:
+        atexit.unregister(self.close)
+        self._exporter.ends = True
         self._provider.shutdown()
+
+
+class Impatient(SpanExporter):
+    """Sends spans; a process that ends does not wait for a collector that has just not answered."""
+
+    def __init__(self, sender: SpanExporter):
+        self._sender = sender
+        self._is_away = False
+        #: Set when the process ends.
+        self.ends = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if self.ends and self._is_away:
+            return SpanExportResult.FAILURE
+        result = self._sender.export(spans)
+        self._is_away = result is not SpanExportResult.SUCCESS
+        return result
+
+    def shutdown(self) -> None:
+        self._sender.shutdown()
 
 
 class OtlpSpan:

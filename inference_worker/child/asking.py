@@ -38,7 +38,9 @@ class Landed:
 
 
 class Asking:
-    def __init__(self, dispatch: Dispatch, known: Known, answers: Answers):
+    def __init__(self, dispatch: Dispatch, known: Known, answers: Answers, job_id: str):
+        """`job_id` is what each row's request is called by, with the number of its line."""
+        self._job_id = job_id
         self._dispatch = dispatch
         self._known = known
         self._answers = answers
@@ -94,7 +96,7 @@ class Asking:
 
     def _reply(self, errand: Errand) -> Reply:
         """What the replica says, after it has counted the prompt where `max_length` does. Raises Lost, Unreached."""
-        row, replica = errand.row, errand.replica
+        row, replica, request_id = errand.row, errand.replica, f"{self._job_id}-{errand.row.line}"
         asked, room = (
             row.request(replica.served_name, errand.defaults, replica.carries),
             answer_room.of(row.said(errand.defaults)),
@@ -102,7 +104,7 @@ class Asking:
         if room.max_length is not None:
             count = answer_room.num_tokens(asked)
             if count is None:
-                counted = self._connections.post(replica, TOKENIZE, answer_room.question(asked))
+                counted = self._connections.post(replica, TOKENIZE, answer_room.question(asked), request_id)
                 if counted.status != OK:
                     return counted
                 count = int(json.loads(counted.body)["count"])
@@ -110,7 +112,7 @@ class Asking:
                 asked = answer_room.limited(asked, row.path, count, room.max_length)
             except InvalidSpec as error:
                 return Reply(status=error.status, body=json.dumps({"error": error.as_dict()}).encode())
-        reply = self._connections.post(replica, row.path, json.dumps(asked).encode())
+        reply = self._connections.post(replica, row.path, json.dumps(asked).encode(), request_id)
         return reply if reply.status != OK else replace(reply, body=answer_room.told(reply.body, room))
 
     def _take_down(self, errand: Errand, outcome: Reply | Lost | Unreached) -> None:

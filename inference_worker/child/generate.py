@@ -83,7 +83,7 @@ class Generation:
         self._answers = answers
         self._known = Known(attempt.folder)
         self._dispatch = Dispatch(spool, self._known.targets)
-        self._asking = Asking(self._dispatch, self._known, answers)
+        self._asking = Asking(self._dispatch, self._known, answers, str(attempt.run["job_id"]))
         self.pace = Pace()
         self._expires_at: float | None = attempt.run.get("expires_at")
         self._told_at = 0.0

@@ -116,16 +116,16 @@ class Connections:
         #: By address: connections that nobody uses, and since when.
         self._idle: defaultdict[str, list[tuple[HTTPConnection, float]]] = defaultdict(list)
 
-    def post(self, replica: Replica, path: str, body: bytes) -> Reply:
-        """Raises Unreached, Lost."""
+    def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> Reply:
+        """Under that id in the replica's log. Raises Unreached, Lost."""
         address = urlsplit(replica.url)
         kept = self._kept(address.netloc)
         if kept is not None:
             try:
-                return self._exchange(kept, address.netloc, replica, path, body)
+                return self._exchange(kept, replica, path, body, request_id)
             except Lost:
                 pass  # closed while it was idle, most likely: a fresh one tells
-        return self._exchange(self._connect(address.netloc), address.netloc, replica, path, body)
+        return self._exchange(self._connect(address.netloc), replica, path, body, request_id)
 
     def is_well(self, replica: Replica) -> bool:
         """Whether its engine lives, as it says itself."""
@@ -158,8 +158,9 @@ class Connections:
         connection.sock.settimeout(ANSWER_SECONDS)
         return connection
 
-    def _exchange(self, connection: HTTPConnection, netloc: str, replica: Replica, path: str, body: bytes) -> Reply:
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    def _exchange(self, connection: HTTPConnection, replica: Replica, path: str, body: bytes, request_id: str) -> Reply:
+        netloc = urlsplit(replica.url).netloc
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "X-Request-Id": request_id}
         if replica.api_key:
             headers["Authorization"] = f"Bearer {replica.api_key}"
         try:

@@ -85,6 +85,8 @@ def test_every_row_is_answered_once_though_a_replica_is_dead(tmp_path: Path) -> 
 
     assert ids(journal(attempt)) == [f"r{i:03}" for i in range(40)] and len(upstream.requests) == 40
     assert json.loads(upstream.requests[0]["body"])["model"] == "served"
+    called = {request["headers"]["X-Request-Id"] for request in upstream.requests}
+    assert called == {f"generate-1-{line}" for line in range(1, 41)}
     assert {line["response"]["body"]["model"] for line in journal(attempt)} == {"smol"}
     outcome = events(attempt)[-1]
     counted = {"num_rows": 40, "num_failed": 0, "num_expired": 0, "prompt_tokens": 120, "completion_tokens": 80}

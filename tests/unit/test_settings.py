@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,15 @@ def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:
 def test_a_setting_that_cannot_work_is_named(name: str, value: str) -> None:
     with pytest.raises(InvalidSetting, match=f"TUNESMITH_{name}"):
         Settings.from_env({f"TUNESMITH_{name}": value})
+
+
+@pytest.mark.slow
+def test_a_collector_that_never_answers_holds_up_neither_spans_nor_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracer = tracing.make(Settings(otlp_endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}"), "gateway")
+        began = time.monotonic()
+        for _ in range(5000):
+            tracer.start("a span").end()
+        assert time.monotonic() - began < 5
+        tracer.close()
+        assert time.monotonic() - began < 10
