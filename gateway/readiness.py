@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from gateway.admin.services import WORKERS
 from gateway.patience import DRAIN, Drain
 from gateway.services import Services
 from shared import volumes
@@ -23,11 +24,6 @@ from shared.telemetry import SILENT_SECONDS
 
 log = logging.getLogger(__name__)
 
-#: Kinds of work, and the service that does it.
-WORKERS = {
-    "train": "trainer", "evaluate": "trainer", "export": "export", "push": "export", "generate": "generate",
-    "replica": "inference",
-}  # fmt: skip
 #: A beat that did not sweep for so many intervals is gone, or hangs.
 LATE_SWEEPS = 6
 

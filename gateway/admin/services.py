@@ -13,6 +13,11 @@ from shared.settings import Settings
 
 #: Generation jobs at once: one may wait for its model while others go on.
 GENERATIONS = 4
+#: Kinds of work, and the service that does it.
+WORKERS = {
+    "train": "trainer", "evaluate": "trainer", "export": "export", "push": "export", "generate": "generate",
+    "replica": "inference",
+}  # fmt: skip
 #: How long beat and broker may take to end after SIGTERM.
 GRACE_SECONDS = 15.0
 

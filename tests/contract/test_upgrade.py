@@ -108,9 +108,7 @@ def test_requests_go_on_while_a_long_transaction_keeps_a_migration_waiting(new_u
             while not done.is_set():
                 began = time.monotonic()
                 with other.database.write() as connection:
-                    connection.execute(
-                        text("SELECT id, name, spec FROM deployments WHERE project_id = :p"), {"p": project}
-                    )
+                    connection.execute(text("SELECT id, name, spec FROM deployments"))
                 waits.append(time.monotonic() - began)
                 time.sleep(0.01)
 

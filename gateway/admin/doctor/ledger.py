@@ -1,0 +1,98 @@
+"""The ledger: reached, of this version's tables, on this host, with a clock like ours; and which workers beat in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from gateway.admin.doctor.findings import Finding, error, ok, warning
+from gateway.admin.services import WORKERS
+from shared.settings import InvalidSetting, Settings
+from shared.store import Store
+from shared.store.columns import now
+from shared.store.engine import ledger_time
+from shared.telemetry import SILENT_SECONDS
+
+#: Estimated starts and ages of workers are off by as much; no lease depends on clocks.
+MAX_SKEW_SECONDS = 5.0
+
+
+def look(settings: Settings) -> Iterator[Finding]:
+    try:
+        store = Store(settings.database_url)
+    except (ArgumentError, NoSuchModuleError, ValueError) as wrong:
+        yield error(
+            "ledger",
+            f"TUNESMITH_DATABASE_URL is no database URL ({wrong})",
+            "write postgresql://user:password@host/name",
+        )
+        return
+    with store:
+        if store.database.file is not None and not store.database.file.exists():
+            yield ok("ledger", f"{store.database.file} is made by the first start")
+            return
+        try:
+            yield from _opened(store)
+        except DBAPIError as refused:
+            yield error(
+                "ledger", f"it cannot be used: {_first_line(refused.orig)}",
+                "see that the database runs, is reached from here and takes what TUNESMITH_DATABASE_URL says",
+            )  # fmt: skip
+
+
+def _opened(store: Store) -> Iterator[Finding]:
+    yield from _private(store)
+    there = store.schema()
+    if there.is_behind:
+        yield error(
+            "ledger",
+            f"its tables are those of {there.current or 'nobody'}, not {there.head}",
+            "run `tunesmith migrate`",
+        )
+        return
+    if there.current != there.head:
+        yield warning("ledger", f"its tables are of a newer version ({there.current})", "update this installation, too")
+    else:
+        yield ok("ledger", f"reached, tables of revision {there.current}")
+    yield _clock(store)
+    try:
+        store.check_host()
+    except InvalidSetting as wrong:
+        yield error(
+            "ledger", wrong.message, "use PostgreSQL, or run `tunesmith migrate` if the platform moved to this host"
+        )
+    yield from _workers(store)
+
+
+def _private(store: Store) -> Iterator[Finding]:
+    if (file := store.database.file) is not None and os.stat(file).st_mode & 0o077:
+        yield error("ledger", f"{file} can be read by others, and holds secrets of jobs", f"chmod 600 {file}")
+
+
+def _clock(store: Store) -> Finding:
+    with store.database.read() as connection:
+        skew = (ledger_time(connection) - now()).total_seconds()
+    if abs(skew) > MAX_SKEW_SECONDS:
+        return warning(
+            "clock", f"the database's clock is {skew:+.0f} s off this machine's", "let both follow a time server"
+        )
+    return ok("clock", f"{abs(skew):.1f} s off the ledger's")
+
+
+def _workers(store: Store) -> Iterator[Finding]:
+    alive = [worker for worker in store.workers.list() if worker.age_seconds < SILENT_SECONDS]
+    there = {kind for worker in alive for kind in worker.kinds}
+    lacking = {kind: service for kind, service in WORKERS.items() if kind not in there}
+    if not lacking:
+        yield ok("workers", f"{len(alive)} alive, of every kind")
+    else:
+        services = ", ".join(dict.fromkeys(lacking.values()))
+        yield warning(
+            "workers", f"nobody works on {', '.join(lacking)}", f"start `tunesmith up`, or these services: {services}"
+        )
+
+
+def _first_line(wrong: BaseException | None) -> str:
+    return (str(wrong).strip().splitlines() or [type(wrong).__name__])[0]
