@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference images compose-test stages formats docs locks clean
+.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference images compose-test cluster-test stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -52,6 +52,9 @@ images: ## Build the images and print their sizes (GPU=1: on CUDA; ARGS=gateway:
 
 compose-test: setup ## Build all images, run the main job on compose.yaml, kill each container once (about 20 minutes)
 	$(BIN)/python -m pytest tests/compose -m "slow or not slow"
+
+cluster-test: setup ## The chart on the cluster of TUNESMITH_TEST_KUBECONFIG, in a namespace of its own (about 20 minutes)
+	$(BIN)/python -m pytest tests/cluster -m slow
 
 stages: setup ## Train SmolLM2-135M in every stage for a few steps, through the API (ARGS="--only dpo")
 	@$(BIN)/python tests/bench/stages.py $(ARGS)
