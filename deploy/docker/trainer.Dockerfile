@@ -36,7 +36,8 @@ COPY gateway gateway
 COPY trainer_worker trainer_worker
 COPY export_worker export_worker
 COPY inference_worker inference_worker
-RUN /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps --target /opt/code .
+RUN /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps --target /opt/code . \
+ && sed -i "1s|.*|#!/opt/tunesmith/bin/python3|" /opt/code/bin/tunesmith
 
 FROM python AS heavy
 ARG PIP_INDEX_URL

@@ -46,5 +46,5 @@ def override() -> str:
 
 
 def _command(dockerfile: Path) -> list[str]:
-    (line,) = (line for line in dockerfile.read_text().splitlines() if line.startswith("CMD "))
+    (line,) = (line for line in dockerfile.read_text().replace("\\\n", "").splitlines() if line.startswith("CMD "))
     return list(json.loads(line.removeprefix("CMD ")))

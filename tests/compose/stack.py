@@ -119,10 +119,10 @@ class Stack:
             now = self.container(service)
             return now.is_running and now.pid != before.pid
 
-        wait_until(is_back, 60, f"{service} is started again")
+        wait_until(is_back, 300, f"{service} is started again")
 
     def until_healthy(self, service: str) -> None:
-        wait_until(lambda: self.container(service).health == "healthy", 90, f"{service} is healthy")
+        wait_until(lambda: self.container(service).health == "healthy", 300, f"{service} is healthy")
 
     def until_it_answers(self) -> None:
         def answers() -> bool:
@@ -131,7 +131,7 @@ class Stack:
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, 90, "the gateway is ready")
+        wait_until(answers, 300, "the gateway is ready")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What Prometheus answers."""

@@ -15,7 +15,7 @@ from tests.compose.stack import Stack
 from tests.compose.work import ANSWER, QUESTION, Work
 from tests.platform import jsonl, wait_until
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.slow]
 SERVING = {"max_model_len": 256, "enforce_eager": True}
 NUM_ROWS = 600
 
@@ -27,7 +27,7 @@ def merged(stack: Stack, work: Work) -> str:
     job_id = work.post("export", model_name_or_path=adapter)
     work.until(job_id, "running")
     stack.kill("export")
-    done = work.until(job_id, "succeeded", 300)
+    done = work.until(job_id, "succeeded", 900)
     assert done["attempt"] == 2
     return str(done["model"])
 
@@ -53,7 +53,7 @@ def test_a_killed_inference_container_answers_again(stack: Stack, deployment: st
         times = [replica["ready_at"] for replica in now["replicas"]]
         return now["status"] == "ready" and times not in ([None], [before["ready_at"]])
 
-    wait_until(is_another_ready, 300, "the deployment is ready again")
+    wait_until(is_another_ready, 900, "the deployment is ready again")
     assert answers(stack) == [ANSWER, ANSWER]
 
 
@@ -64,9 +64,9 @@ def test_bulk_generation_goes_on_after_its_container_died(
     rows.write_bytes(jsonl([{"messages": [QUESTION]}] * NUM_ROWS))
     stack.client.upload("/v1/datasets", rows, {"name": "questions"})
     job_id = work.post("generate", model="support", dataset="questions", max_new_tokens=16, temperature=0)
-    wait_until(lambda: 0 < work.job(job_id)["progress"].get("done", 0) < NUM_ROWS, 120, "some rows are answered")
+    wait_until(lambda: 0 < work.job(job_id)["progress"].get("done", 0) < NUM_ROWS, 600, "some rows are answered")
     stack.kill("generate")
-    done = work.until(job_id, "succeeded", 300)
+    done = work.until(job_id, "succeeded", 900)
     assert done["attempt"] == 2
     assert (done["result"]["num_rows"], done["result"]["num_failed"]) == (NUM_ROWS, 0)
 
@@ -80,7 +80,7 @@ def test_deployment_and_answers_survive_down_and_up(stack: Stack, deployment: st
     def is_ready() -> bool:
         return bool(stack.client.get(f"/v1/deployments/{deployment}")["status"] == "ready")
 
-    wait_until(is_ready, 300, "the deployment is ready again")
+    wait_until(is_ready, 900, "the deployment is ready again")
     assert answers(stack) == [ANSWER, ANSWER]
 
 

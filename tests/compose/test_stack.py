@@ -9,7 +9,7 @@ from tests.compose.stack import Stack
 from tests.compose.work import Work
 from tests.platform import wait_until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def further(*services: str) -> list[ParameterSet]:
@@ -35,7 +35,7 @@ def test_all_services_are_healthy_and_seen_by_prometheus(stack: Stack) -> None:
         found = {sample["metric"].get("service", sample["metric"]["job"]) for sample in stack.query("up == 1")}
         return {"gateway", "beat", "trainer"} <= found
 
-    wait_until(seen, 60, "Prometheus scrapes every service")
+    wait_until(seen, 300, "Prometheus scrapes every service")
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ class Work:
         return int(job["progress"].get("step", 0))
 
     def until_past(self, job_id: str, step: int) -> int:
-        return int(wait_until(lambda: (now := self.step(job_id)) > step and now, 180, f"{job_id} is past {step}"))
+        return int(wait_until(lambda: (now := self.step(job_id)) > step and now, 600, f"{job_id} is past {step}"))
 
-    def until(self, job_id: str, status: str, seconds: float = 180) -> dict[str, Any]:
+    def until(self, job_id: str, status: str, seconds: float = 600) -> dict[str, Any]:
         def arrived() -> dict[str, Any] | None:
             job = self.job(job_id)
             assert job["status"] == status or job["status"] not in ("failed", "cancelled"), job["error"]
@@ -74,4 +74,4 @@ class Work:
         def told() -> list[int]:
             return [event["data"]["step"] for event in self.measured(job_id) if event["attempt"] == attempt]
 
-        return int(min(wait_until(told, 180, f"attempt {attempt} of {job_id} trains"))) - LOGGING_STEPS
+        return int(min(wait_until(told, 600, f"attempt {attempt} of {job_id} trains"))) - LOGGING_STEPS

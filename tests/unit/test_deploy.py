@@ -67,6 +67,14 @@ def test_no_worker_has_a_heartbeat_that_waits_for_the_broker() -> None:
         assert not [option for option in QUIET if option not in text]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile")), ids=lambda path: path.name)
+def test_the_command_in_an_image_starts_with_a_python_that_the_image_has(path: Path) -> None:
+    """pip names the one that installed it, which stays behind in another stage."""
+    text = path.read_text()
+    assert "--target /opt/code" in text
+    assert 'sed -i "1s|.*|#!/opt/tunesmith/bin/python3|" /opt/code/bin/tunesmith' in text
+
+
 def test_every_variable_in_compose_is_a_setting_and_none_holds_a_secret() -> None:
     known = {f"TUNESMITH_{field.name.upper()}": field for field in dataclasses.fields(Settings)}
     for name, service in read_yaml("compose.yaml")["services"].items():
