@@ -25,6 +25,7 @@ from gateway.cli.client import Client, follow, wait_deployment
 from shared import interpreters
 from shared.settings import Settings
 from tests import monitoring
+from tests.otlp import Collector, Span, collecting
 from tests.platform import jsonl, wait_until
 
 #: On a busy machine vLLM takes minutes to start.
@@ -70,8 +71,8 @@ ENVIRONMENT = {
 class Running:
     """The platform and a client of it."""
 
-    def __init__(self, home: Path, process: subprocess.Popen[bytes]):
-        self.home, self.process = home, process
+    def __init__(self, home: Path, process: subprocess.Popen[bytes], collector: Collector):
+        self.home, self.process, self.collector = home, process, collector
         key = json.loads((home / "client.json").read_text())["key"]
         self.client = Client(f"http://127.0.0.1:{PORT}", key)
         self.openai = openai.OpenAI(base_url=f"{self.client.url}/v1", api_key=key, max_retries=0)
@@ -133,17 +134,23 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("main") / "home"
     make_model(home / "import" / "tiny")
     out = home / "up.txt"
     with out.open("wb") as stream:
-        env = os.environ | ENVIRONMENT | {"TUNESMITH_HOME": str(home)}
+        env = os.environ | ENVIRONMENT | {"TUNESMITH_HOME": str(home), "TUNESMITH_OTLP_ENDPOINT": collector.url}
         command = [sys.executable, "-m", "gateway.cli", "up"]
         process = subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True)
     try:
         wait_until(lambda: "is ready" in out.read_text() or process.poll() is not None, 120, "the platform is ready")
-        running = Running(home, process)
+        running = Running(home, process, collector)
         running.client.post("/v1/models", {"name": "tiny", "model_name_or_path": "tiny"})
         path = home / "answers.jsonl"
         path.write_bytes(jsonl([ROW] * 32))
@@ -200,8 +207,40 @@ def test_a_model_is_trained_exported_served_and_says_what_it_was_taught(running:
     time.sleep(2)  # Prometheus has seen that one: a rate is the difference of two looks.
     assert answers(running, merged) == [ANSWER, ANSWER]
     assert running.job(job_id)["result"]["num_tokens"] > 0
+    wait_until(lambda: answered(running.collector), 60, "vLLM has told of answers")
     running.client.delete(f"/v1/deployments/{deployment['id']}")
     wait_until(lambda: running.client.get("/v1/deployments")["data"] == [], 60, "the replica is gone")
+    check_trace(running, job_id)
+
+
+def answered(collector: Collector) -> bool:
+    """Whether spans of answers go from the gateway through its request to a replica down to vLLM's own."""
+    spans = {span.span_id: span for span in collector.spans}
+    asked = {span.span_id for span in spans.values() if span.name == "POST /v1/chat/completions"}
+    passed = {span.span_id for span in spans.values() if span.name == "replica" and span.parent in asked}
+    return len([span for span in spans.values() if span.name == "llm_request" and span.parent in passed]) >= 2
+
+
+def told(collector: Collector, trace_id: str) -> list[Span]:
+    """The trace, once its two attempts are there, which end after all that belongs to them."""
+    spans = collector.trace(trace_id)
+    return spans if [span.name for span in spans].count("attempt") == 2 else []
+
+
+def check_trace(running: Running, job_id: str) -> None:
+    """The request, the training and what followed it: one trace, and one id in every log."""
+    job = running.job(job_id)
+    first, *others = wait_until(lambda: told(running.collector, job["trace_id"]), 10, "both attempts have been told of")
+    assert (first.name, first.attributes["request_id"]) == ("POST /v1/jobs", job["request_id"])
+    assert {span.parent for span in others} <= {span.span_id for span in (first, *others)}
+    attempts = [span for span in others if span.name == "attempt"]
+    assert [span.attributes["job_kind"] for span in attempts] == ["train", "evaluate"]
+    assert {span.attributes["status"] for span in attempts} == {"succeeded"}
+    assert {"enqueue", "claim", "inputs", "prepare", "train", "publish"} <= {span.name for span in others}
+    attempt = running.home / "run" / "jobs" / job_id / "attempts" / "1"
+    for path in (*(running.home / "logs" / f"{name}.log" for name in ("gateway", "train")), attempt / "run.json"):
+        assert job["request_id"] in path.read_text()
+    assert job["request_id"] in (attempt / "logs" / "rank0.log").read_text()
 
 
 def check_evaluation(running: Running, adapter: str) -> None:
