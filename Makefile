@@ -67,6 +67,7 @@ docs: .venvs/tunesmith/.ready ## Write docs/ again: from the declarations, and f
 	$(BIN)/python -m shared.reference zh > docs/parameters.zh.md
 	$(BIN)/python -m shared.templates.reference > docs/templates.md
 	$(BIN)/python -m shared.failures > docs/failures.md
+	$(BIN)/python -m shared.metrics.reference > docs/metrics.md
 	$(BIN)/python -m tests.lf_examples.page > docs/llama-factory.md
 	$(BIN)/python -m deploy.grafana.panels
 

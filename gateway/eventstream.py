@@ -59,6 +59,8 @@ class EventStream:
     ):
         """`seconds`: the longest silence. `ends`: one of them is in the last event."""
         self.seconds = seconds
+        #: What it is counted as; whoever closes it before its end has gone.
+        self.outcome = "client_gone"
         #: Nothing follows any more.
         self.ended = False
         self._exchange = exchange
@@ -103,6 +105,7 @@ class EventStream:
     def cut(self, why: TunesmithError) -> bytes:
         """Ends it from our side; what its client is told."""
         self.ended = True
+        self.outcome = {"upstream_lost": "broken", "upstream_timeout": "too_slow"}.get(why.code, "unavailable")
         log.warning("A stream was ended: %s", why.message, extra={"request_id": self._request_id})
         return b"data: " + json.dumps({"error": why.as_dict()}).encode() + b"\n\n"
 
@@ -166,6 +169,7 @@ class EventStream:
         self._num_events += events.count(b"\n\n")
         if any(end in events for end in self._ends):
             self._done = True
+            self.outcome = "answered"
             self._num_events -= 1
         if self._include_usage and b'"usage":{' in events:
             for event in events.split(b"\n\n"):

@@ -36,15 +36,17 @@ from gateway.services import NAME, Services
 from gateway.tailer import Tailer
 from shared import tracing
 from shared.artifact import ArtifactStore
+from shared.metrics import page
+from shared.metrics.counted import Metrics
+from shared.metrics.ledger import BrokerCollector, LedgerCollector
 from shared.queue import Queue
 from shared.settings import Settings
 from shared.store import Store
-from shared.telemetry import LedgerCollector, Metrics
 
 
 def create_app(settings: Settings, store: Store | None = None) -> Flask:
     app = Flask("gateway", static_folder=None)
-    built = build_services(settings, store or Store(settings.database_url))
+    built = build_services(settings, store)
     app.extensions[NAME] = built
     # Keys in the order in which they are written: answers read like the docs.
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -65,15 +67,20 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     return app
 
 
-def build_services(settings: Settings, store: Store) -> Services:
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    registry.register(LedgerCollector(store))
+def build_services(settings: Settings, store: Store | None = None) -> Services:
+    metrics = Metrics(CollectorRegistry(), "gateway")
+    store = store or Store(settings.database_url, metrics.observe_transaction)
+    artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
+    queue = Queue(settings)
+    metrics.registry.register(LedgerCollector(store))
+    metrics.registry.register(BrokerCollector(queue.depth))
+    page.add_ledger(metrics.registry, store)
+    page.add_disks(metrics.registry, settings, store, artifacts)
     return Services(
         settings=settings,
         store=store,
-        artifacts=ArtifactStore(settings.storage_url, settings.run_dir / "cache"),
-        queue=Queue(settings),
+        artifacts=artifacts,
+        queue=queue,
         metrics=metrics,
         tailer=Tailer(store.events.since),
         keyring=Keyring(store.keys.authenticate),

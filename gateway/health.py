@@ -10,7 +10,7 @@ from gateway import openapi
 from gateway.auth import project_id
 from gateway.readiness import Checks
 from gateway.services import services
-from shared.telemetry import Shared
+from shared.metrics.counted import Shared
 
 blueprint = Blueprint("health", __name__, description="Probes and metrics")
 

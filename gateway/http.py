@@ -66,7 +66,7 @@ def install(app: Flask) -> None:
     app.url_map.merge_slashes = False
     app.before_request(_begin)
     app.after_request(_end)
-    app.teardown_request(lambda _: correlation.clear())
+    app.teardown_request(_leave)
 
 
 def install_handlers(app: Flask) -> None:
@@ -152,6 +152,7 @@ def _begin() -> None:
     correlation.clear()
     correlation.bind(**origin().ids())
     g.started_at = time.monotonic()
+    services().metrics.http_requests_in_progress.inc()
     settings = services().settings
     uploads = request.mimetype == "multipart/form-data"
     request.max_content_length = settings.max_upload_bytes if uploads else settings.max_body_bytes
@@ -206,6 +207,12 @@ def _end(answer: Response) -> Response:
     quiet = route in ("/healthz", "/readyz", "/metrics")
     log.log(logging.DEBUG if quiet else logging.INFO, "%s %s", request.method, request.path, extra=extra)
     return answer
+
+
+def _leave(_: BaseException | None) -> None:
+    if "started_at" in g:
+        services().metrics.http_requests_in_progress.dec()
+    correlation.clear()
 
 
 def _end_span(answer: Response) -> None:

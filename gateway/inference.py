@@ -27,12 +27,12 @@ from shared.answer_room import Room
 from shared.asking import CHAT, COMPLETIONS, RESPONSES
 from shared.correlation import Origin
 from shared.errors import ModelNotFound, NotFound, Unavailable
+from shared.metrics.counted import Metrics
 from shared.nearest import did_you_mean
 from shared.records import Deployment
 from shared.routing import fleet, version
 from shared.settings import Settings
 from shared.store import Store
-from shared.telemetry import Metrics
 from shared.tongues import Text
 from shared.tracing import Tracer
 
@@ -98,11 +98,24 @@ class GatewayMeter:
     def __init__(self, metrics: Metrics):
         self._metrics = metrics
 
+    def began(self, model: str) -> None:
+        self._metrics.answers_in_progress.labels(model).inc()
+
     def first_token(self, model: str, seconds: float) -> None:
         self._metrics.time_to_first_token.labels(model).observe(seconds)
 
     def finished(self, model: str, usage: Usage) -> None:
         self._metrics.answered_tokens.labels(model).inc(usage.completion_tokens)
+
+    def streamed(self, model: str, seconds: float, num_tokens: int) -> None:
+        if num_tokens > 1:
+            self._metrics.time_per_output_token.labels(model).observe(seconds / (num_tokens - 1))
+
+    def ended(self, model: str, outcome: str, seconds: float) -> None:
+        self._metrics.answers_in_progress.labels(model).dec()
+        self._metrics.answers.labels(model, outcome).inc()
+        if outcome == "answered":
+            self._metrics.answer_duration.labels(model).observe(seconds)
 
 
 def make_call(

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 from gateway.congestion import Congestion, Limits, limits
 from gateway.eventstream import DONE, EventStream, TooSlow, Usage, usage
 from gateway.exchange import Exchange, Lost
-from gateway.patience import Client, TooLong
+from gateway.patience import Client, ClientGone, TooLong
 from gateway.replicas import Balancer, Directory
 from shared import answer_room, carried, routing
 from shared.answer_room import TOKENIZE, Room
-from shared.errors import InvalidRequest, Unavailable
+from shared.errors import InvalidRequest, TunesmithError, Unavailable
 from shared.records import Deployment
 from shared.routing import Endpoint
 from shared.tracing import NoTracer, Span, Tracer
@@ -65,6 +65,13 @@ class Call:
     #: What the last event of its stream has.
     ends: tuple[bytes, ...] = (DONE,)
     client: Client = field(default_factory=Client)
+    #: Monotonic.
+    began_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self.began_at
 
     def body_for(self, replica: Endpoint) -> bytes:
         if self.given is None and replica.served_name == self.model and not replica.carries:
@@ -88,17 +95,33 @@ class Answer:
 class Meter(Protocol):
     """Where the numbers of one answer go."""
 
+    def began(self, model: str) -> None: ...
     def first_token(self, model: str, seconds: float) -> None: ...
     def finished(self, model: str, usage: Usage) -> None: ...
+
+    def streamed(self, model: str, seconds: float, num_tokens: int) -> None:
+        """A stream of so many tokens took so long from the first to the last."""
+
+    def ended(self, model: str, outcome: str, seconds: float) -> None:
+        """How a request that began has ended, and after how long."""
 
 
 class NullMeter:
     """Counts nothing."""
 
+    def began(self, model: str) -> None:
+        pass
+
     def first_token(self, model: str, seconds: float) -> None:
         pass
 
     def finished(self, model: str, usage: Usage) -> None:
+        pass
+
+    def streamed(self, model: str, seconds: float, num_tokens: int) -> None:
+        pass
+
+    def ended(self, model: str, outcome: str, seconds: float) -> None:
         pass
 
 
@@ -144,6 +167,17 @@ class Proxy:
         call.client.drain.check()
         if (deployment := self.find(call.project_id, call.model, call.user)) is None:
             raise NoReplica(f"nothing answers to {call.model!r}")
+        self._meter.began(call.model)
+        try:
+            answer = self._admit(call, deployment)
+        except BaseException as error:
+            self._meter.ended(call.model, outcome(error), call.seconds)
+            raise
+        if not isinstance(answer.body, EventStream):
+            self._meter.ended(call.model, "answered", call.seconds)
+        return answer
+
+    def _admit(self, call: Call, deployment: Deployment) -> Answer:
         self._asked(call.project_id, deployment.id)
         host, there = self._place(call.project_id, deployment)
         bounds = limits(host.spec)
@@ -224,13 +258,12 @@ class Proxy:
         handed_on = False
         exchange: Exchange | None = None
         try:
-            began = time.monotonic()
             body = call.body_for(replica) if call.room.max_length is None else _limited(replica, call, seconds)
             exchange = Exchange(replica.url, call.path, body, _headers(replica, call), call.client, seconds)
             exchange.head()
             _check(exchange, call)
             if call.stream:
-                answer = self._begin_stream(exchange, replica, call, key, seconds, began, span)
+                answer = self._begin_stream(exchange, replica, call, key, seconds, span)
                 handed_on = True
                 return answer
             whole = _whole(exchange)
@@ -245,19 +278,21 @@ class Proxy:
                 self.balancer.give_back(replica)
 
     def _begin_stream(
-        self, exchange: Exchange, replica: Endpoint, call: Call, key: str, seconds: float, began: float, span: Span
+        self, exchange: Exchange, replica: Endpoint, call: Call, key: str, seconds: float, span: Span
     ) -> Answer:
         """Waits for the first bytes: until they are there another replica could still be asked."""
         first = exchange.read()
         if not first:
             raise Lost("it ended the stream before its first event")
-        self._meter.first_token(call.model, time.monotonic() - began)
+        self._meter.first_token(call.model, first_after := call.seconds)
         span.event("first token")
 
         def finished(usage: Usage) -> None:
             self.balancer.give_back(replica)
             self.congestion.leave(key, answered=True)
             self._meter.finished(call.model, usage)
+            self._meter.streamed(call.model, call.seconds - first_after, usage.completion_tokens)
+            self._meter.ended(call.model, stream.outcome, call.seconds)
             _end(span, usage)
 
         stream = EventStream(
@@ -265,6 +300,14 @@ class Proxy:
             include_usage=call.include_usage, finished=finished, ends=call.ends,
         )  # fmt: skip
         return Answer(status=exchange.status, content_type=exchange.content_type, body=stream)
+
+
+def outcome(error: BaseException) -> str:
+    """What a request that was not answered is counted as."""
+    if isinstance(error, ClientGone):
+        return "client_gone"
+    status = error.status if isinstance(error, TunesmithError) else 500
+    return {429: "refused", 504: "too_slow"}.get(status, "invalid" if status < 500 else "unavailable")
 
 
 def _limited(replica: Endpoint, call: Call, seconds: float) -> bytes:

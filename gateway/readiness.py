@@ -18,9 +18,9 @@ from gateway.admin.services import WORKERS
 from gateway.patience import DRAIN, Drain
 from gateway.services import Services
 from shared import volumes
+from shared.metrics.ledger import SILENT_SECONDS
 from shared.queue import HOUSEKEEPING
 from shared.records import Worker
-from shared.telemetry import SILENT_SECONDS
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from flask import current_app
 from gateway.keyring import Keyring
 from gateway.queueing import Lineups
 from shared.artifact import ArtifactStore
+from shared.metrics.counted import Metrics
 from shared.queue import Queue
 from shared.settings import Settings
 from shared.store import Store
-from shared.telemetry import Metrics
 from shared.tracing import NoTracer, Tracer
 
 if TYPE_CHECKING:

@@ -10,11 +10,13 @@ import threading
 
 from prometheus_client import CollectorRegistry
 
-from inference_worker.counting import ReplicaCollector, Tokens
+from inference_worker.counting import Counts, ReplicaCollector
 from inference_worker.reconciler import Reconciler
 from inference_worker.replica import Worker
-from shared import devices, interpreters, logs, telemetry, tracing
+from shared import devices, interpreters, logs, tracing
 from shared.artifact import ArtifactStore
+from shared.metrics import page
+from shared.metrics.counted import Metrics
 from shared.settings import Settings
 from shared.store import Store
 
@@ -28,31 +30,27 @@ def main(settings: Settings) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    metrics = telemetry.Metrics(CollectorRegistry())
-    store = Store(settings.database_url)
+    metrics = Metrics(CollectorRegistry(), "inference")
+    store = Store(settings.database_url, metrics.observe_transaction)
     store.check_host()
     worker = Worker(
         store=store,
         artifacts=ArtifactStore(settings.storage_url, settings.run_dir / "cache"),
         settings=settings,
-        tokens=Tokens(metrics),
+        counts=Counts(metrics),
         gpus=tuple(name for name in devices.find(settings) if name != devices.CPU),
         stopping=stopping,
         tracer=tracing.make(settings, "inference"),
     )
-    reconciler = Reconciler(worker, settings.worker_id or f"{socket.gethostname()}-inference", metrics_url(settings))
-    metrics.registry.register(ReplicaCollector(reconciler.statuses))
-    if settings.metrics_port:
-        telemetry.serve_metrics(settings.metrics_port, settings.metrics_host, metrics.registry)
+    reconciler = Reconciler(worker, settings.worker_id or f"{socket.gethostname()}-inference", page.url(settings))
+    metrics.registry.register(ReplicaCollector(reconciler.standings))
+    page.add_ledger(metrics.registry, store)
+    page.add_disks(metrics.registry, settings, store, worker.artifacts)
+    page.add_machine(metrics.registry, settings, devices.find(settings))
+    page.serve(settings, metrics.registry)
     reconciler.run()
     worker.tracer.close()
     store.close()
-
-
-def metrics_url(settings: Settings) -> str | None:
-    if not settings.metrics_port:
-        return None
-    return f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
 
 
 if __name__ == "__main__":

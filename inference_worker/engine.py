@@ -22,6 +22,8 @@ LOAD_SECONDS = 120.0
 
 RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 GENERATED, PROMPT = "vllm:generation_tokens_total", "vllm:prompt_tokens_total"
+QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
+PREEMPTIONS, KV_CACHE = "vllm:num_preemptions_total", "vllm:kv_cache_usage_perc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,12 @@ class Numbers:
     num_waiting: float = 0.0
     generated_tokens: float = 0.0
     prompt_tokens: float = 0.0
+    #: Tokens of prompts that were looked up in the prefix cache, and those that were there.
+    prefix_cache_queries: float = 0.0
+    prefix_cache_hits: float = 0.0
+    preemptions: float = 0.0
+    #: Share in use of the fullest of its engines; None where the server has no such cache.
+    kv_cache_usage: float | None = None
 
     @property
     def load(self) -> float:
@@ -120,14 +128,21 @@ def said(answer: httpx.Response) -> str:
 
 def parse(text: str) -> Numbers:
     """The few numbers we use of vLLM's metrics page, summed over its engines."""
-    sums = dict.fromkeys((RUNNING, WAITING, GENERATED, PROMPT), 0.0)
+    sums = dict.fromkeys((RUNNING, WAITING, GENERATED, PROMPT, QUERIES, HITS, PREEMPTIONS), 0.0)
+    usages: list[float] = []
     for line in text.splitlines():
         name = line.partition("{")[0]
         if name in sums:
             sums[name] += float(line.rpartition(" ")[2])
+        elif name == KV_CACHE:
+            usages.append(float(line.rpartition(" ")[2]))
     return Numbers(
         num_running=sums[RUNNING],
         num_waiting=sums[WAITING],
         generated_tokens=sums[GENERATED],
         prompt_tokens=sums[PROMPT],
+        prefix_cache_queries=sums[QUERIES],
+        prefix_cache_hits=sums[HITS],
+        preemptions=sums[PREEMPTIONS],
+        kv_cache_usage=max(usages, default=None),
     )

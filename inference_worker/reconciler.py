@@ -9,6 +9,7 @@ import threading
 import time
 from importlib.metadata import version
 
+from inference_worker.counting import Standing
 from inference_worker.replica import Life, Worker
 from shared import devices, fitting, requirements, serving
 from shared.errors import TunesmithError
@@ -46,8 +47,8 @@ class Reconciler:
             self._worker.stopping.wait(TICK_SECONDS)
         self._shut_down()
 
-    def statuses(self) -> list[str]:
-        return [life.status for life, _ in list(self._lives.values())]
+    def standings(self) -> list[Standing]:
+        return [life.standing for life, _ in list(self._lives.values())]
 
     def _tick(self) -> None:
         self._beat()

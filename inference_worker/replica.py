@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from inference_worker import cpu_kernels, engines, files, starting
 from inference_worker.adapters import Adapters
-from inference_worker.counting import Tokens
+from inference_worker.counting import Counts, Standing
 from inference_worker.engine import Engine, Numbers
 from shared import (
     devices,
@@ -70,7 +70,7 @@ class Worker:
     store: Store
     artifacts: ArtifactStore
     settings: Settings
-    tokens: Tokens
+    counts: Counts
     #: UUIDs; empty on a machine without a GPU.
     gpus: tuple[str, ...]
     #: Set when the worker shall end.
@@ -115,6 +115,10 @@ class Life:
         self._max_lora_rank: int | None = None
 
     @property
+    def standing(self) -> Standing:
+        return Standing(status=self.status, model=self._served_name, replica_id=self.replica.id, numbers=self._counted)
+
+    @property
     def num_awaited(self) -> int:
         """GPUs that it is about to take."""
         return fitting.num_devices(self.replica.spec) if self._worker.gpus and self._taken is None else 0
@@ -144,6 +148,7 @@ class Life:
         except Exception as error:  # the edge of one start: whatever it was, the row says it and another follows
             self._stop_process()
             self._explain(error)
+            self._worker.counts.failed(self._served_name)
         if time.monotonic() - self._ready_at > STEADY_SECONDS:
             self._num_failures = 0
         pause = min(BACK_OFF_SECONDS * 2**self._num_failures, MAX_BACK_OFF_SECONDS)
@@ -171,6 +176,7 @@ class Life:
         self._ready_at = self._answered_at = time.monotonic()
         self._events.append(happenings.ready(self.replica, self._ready_at - began))
         self._starting.end()
+        self._worker.counts.started(self._served_name, self._ready_at - began)
         self._max_lora_rank = engines.max_lora_rank(self._spec, found, machine)
         self._tell("ready")
         log.info("Replica is ready", extra=self._context())
@@ -296,7 +302,7 @@ class Life:
             return
         self._answered_at = time.monotonic()
         self._load = numbers.load
-        self._worker.tokens.add(self._served_name, before=self._counted, after=numbers)
+        self._worker.counts.add(self._served_name, before=self._counted, after=numbers)
         self._counted = numbers
 
     def _tell(self, status: str) -> None:

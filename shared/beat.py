@@ -12,7 +12,9 @@ from typing import Any
 from celery import Celery, signals
 from prometheus_client import CollectorRegistry
 
-from shared import keeper, logs, queue, telemetry
+from shared import keeper, logs, queue
+from shared.metrics import page
+from shared.metrics.counted import Metrics
 from shared.settings import Settings
 from shared.store import Store
 from shared.sweep import Sweep
@@ -42,11 +44,11 @@ def make_app(settings: Settings) -> Celery:
 
     def start(**_: Any) -> None:
         logs.configure("beat", settings.log_level)
-        registry = CollectorRegistry()
-        store = Store(settings.database_url)
-        sweeps.append(Sweep(store, settings, queue.Queue(settings), telemetry.Metrics(registry)))
-        if settings.metrics_port:
-            telemetry.serve_metrics(settings.metrics_port, settings.metrics_host, registry)
+        metrics = Metrics(CollectorRegistry(), "beat")
+        store = Store(settings.database_url, metrics.observe_transaction)
+        page.add_ledger(metrics.registry, store)
+        sweeps.append(Sweep(store, settings, queue.Queue(settings), metrics))
+        page.serve(settings, metrics.registry)
 
     signals.setup_logging.connect(_keep_ours, weak=False)
     signals.worker_init.connect(start, weak=False)

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from shared.artifact import CorruptArtifact, Sealed
 from shared.errors import InvalidRequest, LeaseLost, NotFound
 from shared.job import Kind
 from shared.lease import LEDGER_AWAY, Lease
+from shared.metrics.counted import Metrics
 from shared.records import Checkpoint
 from shared.work import Run
 
@@ -33,9 +35,10 @@ PARTS = ("path", "model")
 
 
 class Checkpoints:
-    def __init__(self, run: Run, lease: Lease):
+    def __init__(self, run: Run, lease: Lease, metrics: Metrics):
         self._run = run
         self._lease = lease
+        self._metrics = metrics
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
         self._pending: list[Future[str]] = []
 
@@ -59,6 +62,7 @@ class Checkpoints:
     def _publish(self, announced: dict[str, Any]) -> str:
         step = announced.get("step")
         uris: dict[str, str] = {}
+        began = time.monotonic()
         try:
             step = int(announced["step"])
             uris = {part: self._run.uri("checkpoints", str(step), part) for part in PARTS if announced.get(part)}
@@ -68,15 +72,23 @@ class Checkpoints:
                 for part, uri in uris.items()
             }
             self._record(step, sealed, dict(announced.get("metrics") or {}))
+            self._count(began, sealed)
         except LeaseLost:
             raise
         except Exception as error:  # the edge of this thread: disk full, storage away, a folder rotated away
             log.warning("A checkpoint could not be published", exc_info=True, extra={"job_id": self._lease.job_id})
             self._clean(uris)
+            self._metrics.checkpoints.labels(str(self._run.job.kind), "failed").inc()
             return f"the checkpoint of step {step} could not be published: {type(error).__name__}: {error}"
         self._give_away(announced)
         self._remove_old()
         return ""
+
+    def _count(self, began: float, sealed: Mapping[str, Sealed]) -> None:
+        job, size_bytes = self._run.job, sum(part.size_bytes for part in sealed.values())
+        self._metrics.keep_checkpoint(str(job.kind), time.monotonic() - began, size_bytes)
+        if job.kind == Kind.TRAIN:
+            self._metrics.show_checkpoint(job.id, job.project_id)
 
     def _give_away(self, announced: Mapping[str, Any]) -> None:
         """The storage has it now, and a machine's disk need not hold all checkpoints of a long training."""

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shared import gpus
 from shared.requirements import CPU, Device
 from shared.settings import Settings
-from shared.telemetry import query_gpus
 
 __all__ = ["CPU", "Busy", "Taken", "find", "free", "holders", "known", "machine", "opened", "take"]
 
@@ -48,14 +48,14 @@ class Busy:
 
 def find(settings: Settings) -> tuple[str, ...]:
     """The devices of this machine: as set, else the GPUs by UUID, else `cpu`."""
-    gpus = tuple(sorted(row[0] for row in query_gpus("uuid")))
-    return tuple(sorted(settings.devices)) or gpus or (CPU,)
+    found = tuple(sorted(row[0] for row in gpus.query("uuid")))
+    return tuple(sorted(settings.devices)) or found or (CPU,)
 
 
 def known(names: Sequence[str]) -> tuple[Device, ...]:
     """The devices of these names, with what nvidia-smi knows of them where they are GPUs."""
     fields = ("uuid", "name", "memory.total", "compute_cap")
-    rows = {row[0]: row[1:] for row in query_gpus(*fields)} if tuple(names) != (CPU,) else {}
+    rows = {row[0]: row[1:] for row in gpus.query(*fields)} if tuple(names) != (CPU,) else {}
     found = []
     for name in names:
         kind, mib, capability = rows.get(name, (None, "", ""))
@@ -75,10 +75,10 @@ def machine(known: Sequence[Device], holders: Mapping[str, Mapping[str, Any]]) -
     devices = [
         {**asdict(device), "held_by": dict(holders[device.id]) if device.id in holders else None} for device in known
     ]
-    gpus = [{"name": device.kind, "memory_gib": device.memory_gib} for device in known if device.memory_gib]
+    cards = [{"name": device.kind, "memory_gib": device.memory_gib} for device in known if device.memory_gib]
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     told = {"devices": devices, "host_memory_gib": round(size / 1024**3, 1)}
-    return told | {"gpus": gpus} if gpus else told
+    return told | {"gpus": cards} if cards else told
 
 
 def opened(run_dir: Path, name: str) -> int:

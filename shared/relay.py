@@ -18,9 +18,9 @@ from shared.early import Early
 from shared.errors import LeaseLost
 from shared.journey import Journey
 from shared.lease import RETRY_SECONDS, Lease
+from shared.metrics.counted import Metrics
 from shared.records import NewEvent
 from shared.spawn import Kept
-from shared.telemetry import Metrics
 from shared.tongues import Text, chinese
 from shared.work import Run
 
@@ -41,7 +41,7 @@ class Relay:
         self._path = run.folder / "events.jsonl"
         self._settings = run.settings
         self._metrics = metrics
-        self._checkpoints = Checkpoints(run, lease)
+        self._checkpoints = Checkpoints(run, lease, metrics)
         #: Events of the worker's own, for the next renewal.
         self._notes: list[NewEvent] = []
         self._offset = 0

@@ -21,12 +21,12 @@ from shared.errors import TunesmithError
 from shared.journey import Journey
 from shared.lease import LEDGER_AWAY
 from shared.membership import Membership
+from shared.metrics.counted import Metrics
 from shared.nodes import Node
 from shared.requirements import Device
 from shared.settings import Settings
 from shared.store.members import num_nodes
 from shared.supervise import Supervisor
-from shared.telemetry import Metrics
 from shared.tracing import NoTracer, Tracer
 from shared.work import Finish, Phase, Run, Work
 
@@ -153,6 +153,8 @@ class Runner:
     def _run(self, claim: Claim) -> bool:
         """False when this machine should not take another job right now."""
         log.info("Claimed %s job", claim.job.kind)
+        kind = str(claim.job.kind)
+        self._metrics.begin_job(kind, _waited_seconds(claim))
         try:
             work = self._works[claim.job.kind]
             run = self._prepared(claim, Node(count=num_nodes(claim.job)))
@@ -163,13 +165,14 @@ class Runner:
             # disk must not take every queued job along, one after another.
             log.exception("The attempt could not be supervised to its end")
             return False
+        finally:
+            self._metrics.end_attempt(kind)
         return True
 
     def _journey(self, claim: Claim) -> Journey:
         job, origin = claim.job, Origin.of(claim.job.request)
         told = self._ids(claim) | {"job_kind": str(job.kind), "job_name": job.name, "project_id": job.project_id}
-        waited = (job.started_at - job.created_at).total_seconds() if job.started_at and claim.attempt == 1 else None
-        return Journey(self._tracer, origin.traceparent, **told, waited_seconds=waited)
+        return Journey(self._tracer, origin.traceparent, **told, waited_seconds=_waited_seconds(claim))
 
     def _ids(self, claim: Claim) -> dict[str, Any]:
         """What every line about an attempt has."""
@@ -210,3 +213,9 @@ class Runner:
             store=self._store,
             artifacts=self._artifacts,
         )
+
+
+def _waited_seconds(claim: Claim) -> float | None:
+    """From the job's creation to its first claim; None: it was claimed before."""
+    job = claim.job
+    return (job.started_at - job.created_at).total_seconds() if job.started_at and claim.attempt == 1 else None

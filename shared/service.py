@@ -19,10 +19,12 @@ from typing import Any
 from celery import Celery, signals
 from prometheus_client import CollectorRegistry
 
-from shared import devices, logs, nodes, queue, telemetry, tracing, volumes
+from shared import devices, logs, nodes, queue, tracing, volumes
 from shared.artifact import ArtifactStore
 from shared.janitor import Janitor
 from shared.lease import LEDGER_AWAY
+from shared.metrics import page
+from shared.metrics.counted import Metrics
 from shared.runner import Runner, Worker
 from shared.settings import Settings
 from shared.store import Store
@@ -77,7 +79,10 @@ class Service:
     def __init__(self, settings: Settings, name: str, works: Sequence[Work], *, needs_devices: bool, slots: int):
         self._settings = settings
         self._name = name
-        self._store = Store(settings.database_url)
+        self._registry = CollectorRegistry()
+        metrics = Metrics(self._registry, name)
+        metrics.worker_slots.set(slots)
+        self._store = Store(settings.database_url, metrics.observe_transaction)
         self._store.check_host()
         artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
         self._storage = artifacts.root
@@ -93,8 +98,9 @@ class Service:
             slots=slots,
         )
         self._address = nodes.address(settings)
-        self._registry = CollectorRegistry()
-        metrics = telemetry.Metrics(self._registry)
+        page.add_ledger(self._registry, self._store)
+        page.add_disks(self._registry, settings, self._store, artifacts)
+        page.add_machine(self._registry, settings, devices.find(settings))
         self._janitor = Janitor(self._store, artifacts, settings)
         self._tracer = tracing.make(settings, name)
         self.runner = Runner(self._store, artifacts, settings, self._worker, metrics, self._tracer)
@@ -104,8 +110,7 @@ class Service:
         self._deaf_since: float | None = None
 
     def start(self) -> None:
-        if self._settings.metrics_port:
-            telemetry.serve_metrics(self._settings.metrics_port, self._settings.metrics_host, self._registry)
+        page.serve(self._settings, self._registry)
         self._tell()  # who is not known cannot be reserved, nor kept from what it claims meanwhile
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
         threading.Thread(target=self._janitor.run, args=(self._closed,), name="janitor", daemon=True).start()
@@ -139,7 +144,7 @@ class Service:
                 devices=list(self._worker.devices),
                 storage_id=self._worker.storage_id,
                 labels=list(self._worker.labels),
-                metrics_url=self._metrics_url(),
+                metrics_url=page.url(self._settings),
                 version=version("tunesmith"),
                 machine=self._machine(),
                 address=self._address,
@@ -165,10 +170,6 @@ class Service:
         if time.monotonic() - self._deaf_since > DEAF_SECONDS:
             log.error("The broker's messages do not arrive; ending", extra={"worker_id": self._worker.id})
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def _metrics_url(self) -> str | None:
-        port = self._settings.metrics_port
-        return f"http://{self._settings.metrics_host}:{port}/metrics" if port else None
 
 
 def _keep_ours(**_: Any) -> None:

@@ -26,10 +26,10 @@ from shared.errors import InvalidSpec, LeaseLost
 from shared.job import Status, Wanted
 from shared.journey import Journey
 from shared.lease import Lease
+from shared.metrics.counted import Metrics
 from shared.nodes import Node
 from shared.records import Checkpoint
 from shared.relay import TICK_SECONDS, Relay
-from shared.telemetry import Metrics
 from shared.tongues import Text
 from shared.work import Finish, Phase, Run, Work, salvaged
 
@@ -124,8 +124,10 @@ class Supervisor:
                 adjustments=answer.adjustments,
             )
         )
-        log.warning("Job tried again: %s", answer.why, extra=self._context() | {"error": answer.error["code"]})
-        self._journey.end("failed", str(answer.error.get("code")))
+        code = str(answer.error.get("code"))
+        self._metrics.job_retries.labels(str(self.run.job.kind), code).inc()
+        log.warning("Job tried again: %s", answer.why, extra=self._context() | {"error": code})
+        self._journey.end("failed", code)
 
     def _with_crew(self, work: Callable[[], T]) -> T:
         """The work; however it ends, nothing of the other nodes runs any more then. Raises Failed, Withdrawn, Lost"""
@@ -212,7 +214,7 @@ class Supervisor:
 
     def _carry_out(self, index: int) -> tail.Line:
         """One child from start to end; its outcome. Raises Failed, Withdrawn."""
-        num_oom_kills = crash.count_oom_kills()
+        began, num_oom_kills = time.monotonic(), crash.count_oom_kills()
         phase = self._phases()[index]
         self._relay.begin(phase.name)
         folder.write_control(self.run.folder, Wish.NONE.value)
@@ -224,6 +226,8 @@ class Supervisor:
         finally:
             code = _end(child)
             self._relay.child = None
+            seconds = time.monotonic() - began
+            self._metrics.job_phase_duration.labels(str(self.run.job.kind), phase.name).observe(seconds)
         if self._wish() is Wish.CANCEL:
             raise Withdrawn("cancelled")
         self._relay.drain()
@@ -345,10 +349,8 @@ class Supervisor:
         )
         self._is_over = True
         kind = str(self.run.job.kind)
-        self._metrics.jobs_finished.labels(kind, str(status)).inc()
-        if error is not None:
-            self._metrics.jobs_failed.labels(kind, str(error.get("code"))).inc()
-        self._metrics.job_duration.labels(kind).observe(time.monotonic() - self._began)
+        spec, seconds = self.run.job.spec, time.monotonic() - self._began
+        self._metrics.finish_job(kind, str(status), seconds, error, spec)
         log.info("Job %s", status, extra=self._context() | {"error": (error or {}).get("code")})
         self._journey.end(str(status), str(error.get("code")) if error else "")
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from shared.errors import TunesmithError
+from shared.metrics.counted import Metrics
 from shared.queue import Queue
 from shared.scaling import Scaler
 from shared.settings import Settings
-from shared.telemetry import Metrics
 
 if TYPE_CHECKING:
     from shared.store import Store
@@ -58,6 +58,16 @@ class Sweep:
         self._scaler = Scaler()
 
     def sweep(self) -> None:
+        with self._metrics.sweep_duration.time():
+            try:
+                self._sweep()
+            except Exception:
+                self._metrics.sweeps.labels("failed").inc()
+                raise
+        self._metrics.sweeps.labels("completed").inc()
+        self._metrics.sweep_last_success.set_to_current_time()
+
+    def _sweep(self) -> None:
         self.reclaim_jobs()
         self.strike_off_nodes()
         self.reclaim_replicas()
@@ -79,7 +89,7 @@ class Sweep:
             except TunesmithError as error:
                 log.info("Not reclaimed: %s", error, extra={"job_id": job.job_id})  # it moved in the meantime
                 continue
-            self._metrics.leases_lost.inc()
+            self._metrics.leases_lost.labels("job").inc()
             log.warning("Reclaimed a job: %s", reason, extra={"job_id": job.job_id, "attempt": job.attempt})
 
     def strike_off_nodes(self) -> None:
@@ -94,7 +104,7 @@ class Sweep:
             except TunesmithError as error:
                 log.info("Not struck off: %s", error, extra={"job_id": node.job_id})
                 continue
-            self._metrics.leases_lost.inc()
+            self._metrics.leases_lost.labels("node").inc()
             log.warning("Lost node %d of a job", node.node_rank, extra={"job_id": node.job_id})
 
     def reclaim_replicas(self) -> None:
@@ -109,7 +119,7 @@ class Sweep:
             except TunesmithError as error:
                 log.info("Not reclaimed: %s", error, extra={"replica_id": replica.replica_id})
                 continue
-            self._metrics.leases_lost.inc()
+            self._metrics.leases_lost.labels("replica").inc()
             log.warning("Reclaimed a replica: %s", reason, extra={"replica_id": replica.replica_id})
 
     def scale_deployments(self) -> None:

@@ -45,28 +45,29 @@ class NoRoom(TunesmithError):
 
 def require(path: Path, needed_bytes: int) -> None:
     """Raises NoRoom where its volume has less."""
-    volume = _volume(path)
-    if volume is not None and volume.free_bytes < needed_bytes:
-        raise NoRoom(volume, needed_bytes)
+    there = volume(path)
+    if there is not None and there.free_bytes < needed_bytes:
+        raise NoRoom(there, needed_bytes)
 
 
 def fullest(paths: Iterable[Path]) -> Volume | None:
     """The one with least room among those on which the paths lie; None where none of them exists."""
-    found = [volume for path in paths if (volume := _volume(path)) is not None]
-    return min(found, key=lambda volume: volume.free_bytes, default=None)
+    found = [there for path in paths if (there := volume(path)) is not None]
+    return min(found, key=lambda there: there.free_bytes, default=None)
 
 
 def room(run_dir: Path, storage: Path | None) -> dict[str, int]:
     """What a worker says of its disks: bytes that are free where attempts run, and in the storage where that is a
     folder on another volume."""
-    here, there = _volume(run_dir), _volume(storage) if storage is not None else None
+    here, there = volume(run_dir), volume(storage) if storage is not None else None
     if here is None:
         return {}
     apart = there is not None and there.place != here.place
     return {"free_bytes": here.free_bytes, **({"storage_free_bytes": there.free_bytes} if there and apart else {})}
 
 
-def _volume(path: Path) -> Volume | None:
+def volume(path: Path) -> Volume | None:
+    """The one that the path lies on, or will; None where the path is not absolute."""
     there = next((place for place in (path, *path.parents) if place.exists()), None)
     if there is None or not path.is_absolute():
         return None

@@ -18,7 +18,7 @@ from shared.store.checkpoints import Checkpoints
 from shared.store.datasets import Datasets
 from shared.store.deployments import Deployments
 from shared.store.discarded import Discarded
-from shared.store.engine import Database
+from shared.store.engine import Database, Observe, unobserved
 from shared.store.evaluations import Evaluations
 from shared.store.events import Events
 from shared.store.fleet_events import DeploymentEvents
@@ -39,8 +39,8 @@ __all__ = ["Store"]
 
 
 class Store:
-    def __init__(self, database_url: str) -> None:
-        self.database = Database(database_url)
+    def __init__(self, database_url: str, observe: Observe = unobserved) -> None:
+        self.database = Database(database_url, observe)
         self.projects = Projects(self.database)
         self.keys = Keys(self.database)
         self.jobs = Jobs(self.database)

@@ -7,7 +7,8 @@ writes fails at once with "database is locked", whatever the time-out. Transacti
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import QueuePool
 
 from shared.store.columns import now, to_json
 
@@ -25,13 +29,22 @@ BUSY_SECONDS = 30
 IDLE_TRANSACTION_MS = 15_000
 
 
+#: Told of each transaction: its "read" or "write", how long it held a connection, what the database failed it with.
+Observe = Callable[[str, float, BaseException | None], None]
+
+
+def unobserved(access: str, seconds: float, error: BaseException | None) -> None:
+    """For who measures nothing."""
+
+
 class Database:
     """The pool of connections of one process; threads may share it."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, observe: Observe = unobserved) -> None:
         self.url = normalized(database_url)
         self.engine = make_engine(self.url)
         self._writer = self.engine.execution_options(writes=True)
+        self._observe = observe
 
     @property
     def is_sqlite(self) -> bool:
@@ -44,14 +57,30 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
+        with self._observed("read"), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction: committed when the block ends, rolled back when it raises."""
-        with self._writer.begin() as connection:
+        with self._observed("write"), self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _observed(self, access: str) -> Iterator[None]:
+        began, failed = time.monotonic(), None
+        try:
+            yield
+        except (DBAPIError, PoolTimeoutError) as error:
+            failed = error
+            raise
+        finally:
+            self._observe(access, time.monotonic() - began, failed)
+
+    @property
+    def num_in_use(self) -> int:
+        """Connections of the pool that somebody holds."""
+        return self.engine.pool.checkedout() if isinstance(self.engine.pool, QueuePool) else 0
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that knows ON CONFLICT, which both databases have and SQLAlchemy's common one has not."""

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from gateway.cli.client import Client, follow
 from gateway.demo.platform import Platform
+from shared import gpus
 from shared.settings import Settings
-from shared.telemetry import query_gpus
 from tests.bench.settings import model_folder
 from tests.bench.sides import BenchFailed
 
@@ -42,7 +42,7 @@ COLUMNS = ("Method", "tokens/s", "MFU", "memory, GiB", "plan's estimate, GiB", "
 
 def run(console: Console) -> str:
     """The part of the page."""
-    cards = query_gpus("name")
+    cards = gpus.query("name")
     if not cards:
         console.print(NO_GPU)
         return NO_GPU
@@ -81,7 +81,7 @@ def table(client: Client) -> Iterator[str]:
 
 def estimated(client: Client, body: dict[str, Any]) -> float:
     """GiB of the card."""
-    plan = client.post("/v1/plans", body | {"config": SHAPE, "gpus": {"kind": query_gpus("name")[0][0], "count": 1}})
+    plan = client.post("/v1/plans", body | {"config": SHAPE, "gpus": {"kind": gpus.query("name")[0][0], "count": 1}})
     return float(plan["memory"]["per_gpu_gib"]["total"])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from shared.telemetry import query_gpus
+from shared import gpus
 from tests.bench.settings import settings
 from tests.bench.sides import Measured
 
@@ -44,7 +44,7 @@ def text(found: dict[str, list[Measured]], *, steps: int, on_gpu: str | None, py
     parts = [INTRO.format(steps=steps), "\n".join(machine(python))]
     titles = {setting.name: setting.title for setting in settings()}
     parts += [f"## {titles[name].capitalize()}\n\n" + "\n".join(table(made)) for name, made in found.items()]
-    why = "" if query_gpus("name") else ": this machine has no GPU"
+    why = "" if gpus.query("name") else ": this machine has no GPU"
     parts.append(f"## On a GPU\n\n{on_gpu or NOT_ASKED.format(why=why)}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

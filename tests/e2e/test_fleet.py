@@ -17,9 +17,9 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
+from shared.metrics.counted import Metrics
 from shared.queue import Queue
 from shared.sweep import Sweep
-from shared.telemetry import Metrics
 from tests import serving
 from tests.platform import Platform, make_platform, serve, wait_until
 

@@ -13,18 +13,18 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from inference_worker import cpu_kernels, files
-from inference_worker.counting import ReplicaCollector, Tokens
+from inference_worker.counting import Counts, ReplicaCollector, Standing
 from inference_worker.engine import Engine, Numbers, parse
 from inference_worker.replica import Life, Worker
 from inference_worker.starting import free_port
 from shared import schema, vllm_log
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, ModelNotLoaded, NotFound
+from shared.metrics.counted import Metrics
 from shared.records import NewModel
 from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
-from shared.telemetry import Metrics
 from tests.unit.upstream import Upstream, closed_port, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,16 +77,24 @@ def test_the_load_is_what_runs_and_what_waits_on_all_engines() -> None:
 
 def test_tokens_are_added_up_over_restarts_and_replicas_are_counted_by_status() -> None:
     metrics = Metrics(CollectorRegistry())
-    tokens = Tokens(metrics)
+    tokens = Counts(metrics)
     tokens.add("smol", before=Numbers(), after=Numbers(generated_tokens=10))
     tokens.add("smol", before=Numbers(generated_tokens=10), after=Numbers(generated_tokens=25))
     tokens.add("smol", before=Numbers(), after=Numbers(generated_tokens=5))
-    metrics.registry.register(ReplicaCollector(lambda: ["ready", "ready", "failed"]))
+    numbers = Numbers(num_waiting=3, kv_cache_usage=0.25)
+    held = [
+        Standing(status=status, model="smol", replica_id=f"r{number}", numbers=numbers)
+        for number, status in enumerate(("ready", "ready", "failed"))
+    ]
+    metrics.registry.register(ReplicaCollector(lambda: held))
 
     page = generate_latest(metrics.registry).decode()
     assert 'tunesmith_generated_tokens_total{model="smol"} 30.0' in page
     assert 'tunesmith_replicas{status="ready"} 2.0' in page
     assert 'tunesmith_replicas{status="starting"} 0.0' in page
+    assert 'tunesmith_replica_requests_waiting{model="smol",replica_id="r1"} 3.0' in page
+    assert 'tunesmith_replica_kv_cache_usage_ratio{model="smol",replica_id="r0"} 0.25' in page
+    assert 'replica_id="r2"' not in page
 
 
 def test_an_engine_that_is_not_there_is_not_healthy() -> None:
@@ -155,7 +163,7 @@ def worker(tmp_path: Path) -> Worker:
         store=store,
         artifacts=ArtifactStore(settings.storage_url, settings.run_dir / "cache"),
         settings=settings,
-        tokens=Tokens(Metrics(CollectorRegistry())),
+        counts=Counts(Metrics(CollectorRegistry())),
         gpus=(),
         stopping=threading.Event(),
     )

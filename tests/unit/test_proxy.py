@@ -27,6 +27,22 @@ class Recorder:
     first: list[float] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
 
+    #: Requests that are not at their end.
+    num_open: int = 0
+    outcomes: list[str] = field(default_factory=list)
+    #: Tokens of each stream.
+    streamed_tokens: list[int] = field(default_factory=list)
+
+    def began(self, model: str) -> None:
+        self.num_open += 1
+
+    def streamed(self, model: str, seconds: float, num_tokens: int) -> None:
+        self.streamed_tokens.append(num_tokens)
+
+    def ended(self, model: str, outcome: str, seconds: float) -> None:
+        self.num_open -= 1
+        self.outcomes.append(outcome)
+
     def first_token(self, model: str, seconds: float) -> None:
         self.first.append(seconds)
 
@@ -72,6 +88,7 @@ def test_the_body_reaches_the_replica_unchanged_and_with_its_key(meter: Recorder
     assert seen["headers"]["Authorization"] == "Bearer secret"
     assert seen["headers"]["X-Request-Id"] == "req_1"
     assert meter.usages == [Usage(prompt_tokens=7, completion_tokens=3)]
+    assert (meter.outcomes, meter.num_open) == (["answered"], 0)
 
 
 def test_the_model_is_asked_for_under_the_name_that_its_replica_knows(meter: Recorder) -> None:
@@ -93,6 +110,7 @@ def test_a_stream_passes_unchanged_and_its_events_are_counted(meter: Recorder) -
     assert answer.content_type == "text/event-stream; charset=utf-8"
     assert meter.usages == [Usage(completion_tokens=3)]
     assert len(meter.first) == 1
+    assert (meter.outcomes, meter.num_open, meter.streamed_tokens) == (["answered"], 0, [3])
     assert proxy.balancer.num_in_flight("a") == 0
 
 
@@ -134,6 +152,7 @@ def test_a_stream_that_ends_in_good_order_but_without_done_is_not_taken_for_fini
         body = streamed(proxy_to(meter, at("a", upstream.url)).send(call(stream=True)))
 
     assert b"upstream_lost" in body
+    assert (meter.outcomes, meter.num_open) == (["broken"], 0)
 
 
 def test_closing_the_stream_hangs_up_on_the_replica(meter: Recorder) -> None:
@@ -147,6 +166,7 @@ def test_closing_the_stream_hangs_up_on_the_replica(meter: Recorder) -> None:
         assert upstream.hung_up.wait(3)
     assert proxy.balancer.num_in_flight("a") == 0
     assert list(answer.body) == []
+    assert meter.outcomes == ["client_gone"]
 
 
 def test_another_replica_answers_when_one_refuses_the_connection(meter: Recorder) -> None:
@@ -190,6 +210,7 @@ def test_what_vllm_refuses_is_told_in_our_envelope_with_the_field(meter: Recorde
         proxy_to(meter, at("a", upstream.url)).send(call(stream=True))
     assert caught.value.field == "prompt"
     assert "maximum context length" in caught.value.message
+    assert (meter.outcomes, meter.num_open) == (["invalid"], 0)
 
 
 def test_tools_that_the_replica_cannot_read_are_told_with_what_to_do(meter: Recorder) -> None:

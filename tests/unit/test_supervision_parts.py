@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from shared import broker, catalog, devices, interpreters, logs, telemetry
+from shared import broker, catalog, devices, interpreters, logs
 from shared.artifact import ArtifactStore
 from shared.errors import NotFound, Unavailable
 from shared.job import MAX_LOST_ATTEMPTS, Kind, Status
+from shared.metrics.counted import Metrics, Shared
+from shared.metrics.ledger import LedgerCollector
 from shared.queue import Queue
 from shared.records import NewModel
 from shared.settings import Settings
@@ -87,7 +89,7 @@ def test_a_beat_that_stands_still_grows_old_and_one_that_moves_does_not() -> Non
 
 def test_the_sweep_takes_a_job_only_after_a_whole_lease(store: Store, settings: Settings, project: str) -> None:
     clock = Clock()
-    sweep = Sweep(store, settings, NoQueue(0), telemetry.Metrics(CollectorRegistry()))
+    sweep = Sweep(store, settings, NoQueue(0), Metrics(CollectorRegistry()))
     sweep._jobs = Watch(clock)
     job, _ = store.jobs.create(project, kind="train", spec={"schema_version": 1})
     attempt = claim(store)
@@ -106,7 +108,7 @@ def test_the_sweep_takes_a_job_only_after_a_whole_lease(store: Store, settings: 
 
 def test_a_job_that_kills_its_workers_fails(store: Store, settings: Settings, project: str) -> None:
     clock = Clock()
-    sweep = Sweep(store, settings, NoQueue(0), telemetry.Metrics(CollectorRegistry()))
+    sweep = Sweep(store, settings, NoQueue(0), Metrics(CollectorRegistry()))
     sweep._jobs = Watch(clock)
     job, _ = store.jobs.create(project, kind="train", spec={"schema_version": 1})
 
@@ -124,7 +126,7 @@ def test_a_job_that_kills_its_workers_fails(store: Store, settings: Settings, pr
 
 def test_a_clock_that_jumps_takes_no_job_and_forgets_no_worker(store: Store, settings: Settings, project: str) -> None:
     clock = Clock()
-    sweep = Sweep(store, settings, NoQueue(0), telemetry.Metrics(CollectorRegistry()))
+    sweep = Sweep(store, settings, NoQueue(0), Metrics(CollectorRegistry()))
     sweep._jobs, sweep._workers = Watch(clock), Watch(clock)
     job, _ = store.jobs.create(project, kind="train", spec={"schema_version": 1})
     attempt = claim(store)
@@ -153,7 +155,7 @@ def test_the_sweep_wakes_only_into_an_empty_queue(
     store: Store, settings: Settings, project: str, depth: int | None, sent: list[str]
 ) -> None:
     queue = NoQueue(depth)
-    sweep = Sweep(store, settings, queue, telemetry.Metrics(CollectorRegistry()))
+    sweep = Sweep(store, settings, queue, Metrics(CollectorRegistry()))
     for number in range(3):
         store.jobs.create(project, kind="train", spec={"schema_version": 1, "number": number})
 
@@ -275,7 +277,7 @@ def test_a_log_line_is_one_json_object() -> None:
 
 def test_gauges_of_a_job_go_with_it() -> None:
     registry = CollectorRegistry()
-    metrics = telemetry.Metrics(registry)
+    metrics = Metrics(registry)
     metrics.show_training(
         "job-1", "p", {"step": 3, "total_steps": 12, "mfu": 0.4, "loss": 0.5, "tokens_per_second": None}
     )
@@ -283,7 +285,7 @@ def test_gauges_of_a_job_go_with_it() -> None:
     assert b'tunesmith_training_loss{job_id="job-1",project_id="p"} 0.5' in shown
     assert b'tunesmith_training_progress_ratio{job_id="job-1",project_id="p"} 0.25' in shown
     assert b'tunesmith_training_mfu{job_id="job-1",project_id="p"} 0.4' in shown
-    assert b"job-1" not in generate_latest(telemetry.Shared(registry))
+    assert b"job-1" not in generate_latest(Shared(registry))
 
     metrics.forget_training("job-1")
     metrics.forget_training("job-2")
@@ -293,7 +295,7 @@ def test_gauges_of_a_job_go_with_it() -> None:
 
 def test_the_ledger_is_asked_at_each_scrape(store: Store, project: str) -> None:
     registry = CollectorRegistry()
-    registry.register(telemetry.LedgerCollector(store))
+    registry.register(LedgerCollector(store))
     store.jobs.create(project, kind="train", spec={"schema_version": 1})
     store.workers.beat("w", kinds=["train"], host="h", devices=["cpu"], storage_id="s", version="1")
 
@@ -303,13 +305,3 @@ def test_the_ledger_is_asked_at_each_scrape(store: Store, project: str) -> None:
     assert 'tunesmith_queue_depth{kind="train",priority="normal"} 1.0' in scraped
     assert 'tunesmith_queue_depth{kind="export",priority="high"} 0.0' in scraped
     assert 'tunesmith_workers{kind="train"} 1.0' in scraped
-
-
-def test_every_metric_name_follows_the_conventions() -> None:
-    registry = CollectorRegistry()
-    telemetry.Metrics(registry)
-
-    for family in registry.collect():
-        assert family.name.startswith("tunesmith_")
-        assert family.documentation.endswith(".")
-        assert not family.name.endswith(("_ms", "_total_total"))

@@ -131,7 +131,7 @@ DEVICES = Row(
             queries=(
                 Query(
                     expr="max by (device) (tunesmith_gpu_memory_used_bytes)"
-                    " / max by (device) (tunesmith_gpu_memory_total_bytes)",
+                    " / max by (device) (tunesmith_gpu_memory_size_bytes)",
                     legend="{{device}}",
                 ),
             ),

@@ -1,0 +1,93 @@
+"""Every metric is declared once: what processes tell, what the reference says and what rules ask are the same names."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from shared import devices
+from shared.metrics import reference
+from shared.metrics.counted import Metrics
+from shared.metrics.declared import ALL, TABLE
+from shared.metrics.ledger import BrokerCollector, LedgerCollector
+from shared.metrics.machine import DeviceCollector, DiskCollector
+from shared.store import Store
+
+MACHINE = {"devices": [{"id": "cpu", "held_by": {"id": "job"}}]}
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_page_is_current() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert page == reference.page(), "run: python -m shared.metrics.reference > docs/metrics.md"
+
+
+@pytest.mark.parametrize("service", ALL)
+def test_a_service_tells_only_what_is_declared_for_it(service: str) -> None:
+    registry = CollectorRegistry()
+    Metrics(registry, service)
+    for family in registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert name.startswith("process_") or (service in TABLE[name].told_by and TABLE[name].type == family.type)
+
+
+def test_names_follow_the_conventions() -> None:
+    for declared in TABLE.values():
+        assert declared.doc.endswith(".") and not declared.doc.endswith("..")
+        assert (declared.type == "counter") == declared.name.endswith("_total")
+        assert declared.type != "histogram" or declared.name.endswith("_seconds")
+        assert not declared.name.endswith(("_ms", "_percent", "_gib"))
+
+
+def test_a_ledger_or_a_broker_that_is_away_is_told_and_costs_no_other_metric(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "gateway")
+    store = Store(f"sqlite:///{tmp_path}/never-migrated.db", metrics.observe_transaction)
+    registry.register(LedgerCollector(store))
+    registry.register(BrokerCollector(lambda kind: None))
+    registry.register(DiskCollector({"run": tmp_path / "not yet made"}))
+    generate_latest(registry)
+
+    page = generate_latest(registry).decode()
+
+    assert "tunesmith_ledger_up 0.0" in page and "tunesmith_broker_up 0.0" in page
+    assert 'tunesmith_ledger_errors_total{error="OperationalError"} 1.0' in page
+    assert 'tunesmith_disk_free_bytes{volume="run"}' in page
+    assert "tunesmith_jobs{" not in page
+
+
+def test_a_device_is_told_as_held_by_whoever_holds_its_lock(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    registry.register(DeviceCollector(tmp_path, ("GPU-1", "GPU-2")))
+    taken = devices.take(tmp_path, ("GPU-2",), 1, {"id": "job-1", "kind": "train"})
+    assert isinstance(taken, devices.Taken)
+
+    page = generate_latest(registry).decode()
+    taken.close()
+
+    assert 'tunesmith_device_held{device="GPU-1",type="gpu"} 0.0' in page
+    assert 'tunesmith_device_held{device="GPU-2",type="gpu"} 1.0' in page
+    assert 'tunesmith_device_held{device="GPU-2",type="gpu"} 0.0' in generate_latest(registry).decode()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (apt-get install prometheus)")
+def test_promtool_has_no_complaint_about_any_service(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/ledger.db")
+    store.migrate()
+    store.jobs.create(store.projects.default().id, kind="train", spec={"schema_version": 1})
+    store.workers.beat("w", kinds=["train"], host="h", devices=["cpu"], storage_id="s", version="1", machine=MACHINE)
+    for service in ALL:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry, service)
+        metrics.show_training("job", "project", {"loss": 1.0, "step": 1, "total_steps": 2})
+        metrics.observe_transaction("read", 0.1, None)
+        if service == "gateway":
+            registry.register(LedgerCollector(store))
+            registry.register(BrokerCollector(lambda kind: 1))
+        done = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+    store.close()
