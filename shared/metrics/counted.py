@@ -104,6 +104,7 @@ class Metrics:
         """An attempt begins; `waited_seconds`: of a job that was never claimed before."""
         self.attempts_started.labels(kind).inc()
         self.worker_jobs_running.labels(kind).inc()
+        self.checkpoints.labels(kind, "failed")  # there from now on: the first one is an increase
         if waited_seconds is not None:
             self.job_wait.labels(kind).observe(waited_seconds)
 

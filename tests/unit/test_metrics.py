@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from ruamel.yaml import YAML
 
 from shared import devices
 from shared.metrics import reference
@@ -19,6 +21,11 @@ from shared.store import Store
 
 MACHINE = {"devices": [{"id": "cpu", "held_by": {"id": "job"}}]}
 ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+FIRED = ROOT / "deploy" / "prometheus" / "tests" / "alerts.yml"
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (apt-get install prometheus)"
+)
 
 
 def test_the_committed_page_is_current() -> None:
@@ -74,7 +81,7 @@ def test_a_device_is_told_as_held_by_whoever_holds_its_lock(tmp_path: Path) -> N
     assert 'tunesmith_device_held{device="GPU-2",type="gpu"} 0.0' in generate_latest(registry).decode()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (apt-get install prometheus)")
+@needs_promtool
 def test_promtool_has_no_complaint_about_any_service(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/ledger.db")
     store.migrate()
@@ -91,3 +98,24 @@ def test_promtool_has_no_complaint_about_any_service(tmp_path: Path) -> None:
         done = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
     store.close()
+
+
+@needs_promtool
+def test_every_alert_fires_when_it_should_and_is_silent_when_it_should_not() -> None:
+    checked = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    done = subprocess.run(["promtool", "test", "rules", FIRED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_its_section_in_the_runbook_and_a_test_of_both_kinds() -> None:
+    sections = re.findall(r"^### (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    groups = YAML(typ="safe").load(RULES.read_text())["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    fired = FIRED.read_text()
+    assert [alert["alert"] for alert in alerts] == sections
+    for alert in alerts:
+        name = alert["alert"]
+        assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        assert alert["labels"]["severity"] in ("critical", "warning", "info")
+        assert f"# {name} fires\n" in fired and f"# {name} is silent\n" in fired

