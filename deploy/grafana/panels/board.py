@@ -33,6 +33,8 @@ class Panel:
     kind: Kind = "timeseries"
     #: Columns of the 24 that a dashboard has.
     width: int = 8
+    #: Lines; left out: as its kind needs.
+    height: int | None = None
     lowest: float | None = None
     highest: float | None = None
     #: From this value on it is orange, and red.
@@ -76,13 +78,12 @@ class Board:
     since: str = "now-1h"
 
 
-def quantiles(metric: str, by: str = "", where: str = "", name: str = "") -> tuple[Query, ...]:
+def quantiles(metric: str, where: str = "", over: str = "$__rate_interval") -> tuple[Query, ...]:
     """Half, 95 and 99 of a hundred are below: of a histogram, of late."""
-    labels = f"le, {by}" if by else "le"
     return tuple(
         Query(
-            expr=f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket{where}[$__rate_interval])))",
-            legend=f"{name} p{round(share * 100)}".strip(),
+            expr=f"histogram_quantile({share}, sum by (le) (rate({metric}_bucket{where}[{over}])))",
+            legend=f"p{round(share * 100)}",
         )
         for share in (0.5, 0.95, 0.99)
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from deploy.grafana.panels import shown
 from deploy.grafana.panels.board import Board, Panel, Query, Row, quantiles
-
-#: The platform's own targets, by the names of their scrape jobs here and in a cluster.
-OURS = 'job=~"(.*tunesmith.*)?(gateway|beat|workers|trainer|export|inference|generate)"'
+from deploy.grafana.panels.shown import OURS
 
 STATE = Row(
     title="Is it well?",
@@ -15,7 +14,7 @@ STATE = Row(
             description="Open Prometheus' page /alerts for their descriptions; each names its section of the runbook.",
             queries=(Query(expr='count(ALERTS{alertname=~"Tunesmith.*", alertstate="firing"}) or vector(0)'),),
             kind="stat",
-            width=4,
+            width=3,
             warn=1,
             bad=3,
         ),
@@ -24,7 +23,7 @@ STATE = Row(
             description="Processes that Prometheus cannot scrape: dead, or unreachable from it. /targets says which.",
             queries=(Query(expr=f"count(up{{{OURS}}} == 0) or vector(0)"),),
             kind="stat",
-            width=4,
+            width=3,
             warn=1,
             bad=2,
         ),
@@ -33,7 +32,21 @@ STATE = Row(
             description="Workers that beat within the last minute. A kind with none lets its jobs wait.",
             queries=(Query(expr="max by (kind) (tunesmith_workers)", legend="{{kind}}"),),
             kind="stat",
-            width=8,
+            width=6,
+            bad=1,
+            warn=1,
+            falling=True,
+        ),
+        Panel(
+            title="Ledger and broker",
+            description="1: it answered the gateways. Without the ledger nothing works; without the broker jobs "
+            "start late.",
+            queries=(
+                Query(expr="min(tunesmith_ledger_up)", legend="ledger"),
+                Query(expr="min(tunesmith_broker_up)", legend="broker"),
+            ),
+            kind="stat",
+            width=4,
             bad=1,
             warn=1,
             falling=True,
@@ -80,10 +93,10 @@ REQUESTS = Row(
         ),
         Panel(
             title="Time to answer",
-            description="Of the native API. Streams and answers of models are left out: see Inference.",
+            description="From a request to the beginning of its answer. Answers of models: see Inference.",
             queries=quantiles(
                 "tunesmith_http_request_duration_seconds",
-                where='{route!~"/healthz|/readyz|/metrics|.*(completions|responses|stream|compare|messages).*"}',
+                where='{route!~"/healthz|/readyz|/metrics|.*(completions|responses|compare).*"}',
             ),
             unit="s",
         ),
@@ -160,9 +173,59 @@ MODELS = Row(
     ),
 )
 
+MACHINES = Row(
+    title="Machines",
+    panels=(
+        shown.devices(),
+        Panel(
+            title="Disk free",
+            description="Share of each volume that is free. A full one fails jobs with code disk_full; the janitor "
+            "keeps what TUNESMITH_KEEP_* say.",
+            queries=(
+                Query(
+                    expr="min by (volume) (tunesmith_disk_free_bytes / tunesmith_disk_size_bytes)", legend="{{volume}}"
+                ),
+            ),
+            unit="percentunit",
+            lowest=0,
+            highest=1,
+            warn=0.15,
+            bad=0.05,
+            falling=True,
+        ),
+        shown.gpu_memory(),
+        Panel(
+            title="Memory of the services",
+            description="Resident memory of our own processes; the children with the models are not in it.",
+            queries=(
+                Query(
+                    expr=f"sum by (job, instance) (process_resident_memory_bytes{{{OURS}}})",
+                    legend="{{job}} {{instance}}",
+                ),
+            ),
+            unit="bytes",
+            width=12,
+            lowest=0,
+        ),
+        Panel(
+            title="Processor time of the services",
+            description="Cores that our own processes keep busy; the children with the models are not in it.",
+            queries=(
+                Query(
+                    expr=f"sum by (job, instance) (rate(process_cpu_seconds_total{{{OURS}}}[$__rate_interval]))",
+                    legend="{{job}} {{instance}}",
+                ),
+            ),
+            unit="suffix: cores",
+            width=12,
+            lowest=0,
+        ),
+    ),
+)
+
 BOARD = Board(
     uid="tunesmith-overview",
     title="Tunesmith / Overview",
     description="Is everything well, and if not, where to look.",
-    rows=(STATE, REQUESTS, WORK, MODELS),
+    rows=(STATE, REQUESTS, WORK, MODELS, MACHINES),
 )

@@ -79,7 +79,7 @@ def _alerts() -> dashboard.AnnotationQuery:
 def _panel(panel: Panel) -> AnyPanel:
     made = _KINDS[panel.kind](panel)
     made.title(panel.title).description(panel.description).datasource(SOURCE).unit(panel.unit)
-    made.span(panel.width).height(HEIGHTS[panel.kind])
+    made.span(panel.width).height(panel.height or HEIGHTS[panel.kind])
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
         made.with_target(_target(panel, query, letter))
     for setter, value in ((made.min, panel.lowest), (made.max, panel.highest), (made.decimals, panel.decimals)):

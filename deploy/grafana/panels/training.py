@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels.board import Board, Choice, Panel, Query, Row
+from deploy.grafana.panels import shown
+from deploy.grafana.panels.board import Board, Choice, Panel, Query, Row, quantiles
 
 OF = '{job_id=~"$job", project_id=~"$project"}'
 
@@ -122,31 +123,64 @@ SPEED = Row(
     ),
 )
 
+SAFETY = Row(
+    title="Is it safe?",
+    panels=(
+        Panel(
+            title="Age of the newest checkpoint",
+            description="What a lost worker would cost each training. Long: save_steps of the job, or checkpoints that "
+            "fail to be published.",
+            queries=(
+                Query(
+                    expr=f"time() - tunesmith_training_checkpoint_timestamp_seconds{OF}",
+                    legend="{{job_id}}",
+                ),
+            ),
+            unit="s",
+            lowest=0,
+        ),
+        Panel(
+            title="Time to publish a checkpoint",
+            description="Files sealed and stored. The pod's grace period must be longer.",
+            queries=quantiles("tunesmith_checkpoint_publish_duration_seconds", over="1h"),
+            unit="s",
+            lowest=0,
+        ),
+        Panel(
+            title="Checkpoints and losses that are no number",
+            description="In the last hour. A loss that is no number ends the job with code diverged.",
+            queries=(
+                Query(
+                    expr="sum by (outcome) (increase(tunesmith_checkpoints_total[1h]))",
+                    legend="checkpoints {{outcome}}",
+                ),
+                Query(expr="sum(increase(tunesmith_training_nonfinite_total[1h]))", legend="not a number"),
+            ),
+            lowest=0,
+        ),
+    ),
+)
+
 DEVICES = Row(
     title="GPUs",
     panels=(
+        shown.gpu_utilization(),
+        shown.gpu_memory(),
+        shown.devices(),
         Panel(
-            title="GPU memory in use",
-            description="Share of each GPU's memory. Near 1 the next larger batch fails.",
-            queries=(
-                Query(
-                    expr="max by (device) (tunesmith_gpu_memory_used_bytes)"
-                    " / max by (device) (tunesmith_gpu_memory_size_bytes)",
-                    legend="{{device}}",
-                ),
-            ),
-            unit="percentunit",
+            title="GPU temperature",
+            description="Above 85 most GPUs lower their clocks.",
+            queries=(Query(expr="max by (device) (tunesmith_gpu_temperature_celsius)", legend="{{device}}"),),
+            unit="celsius",
             width=12,
-            lowest=0,
-            highest=1,
-            warn=0.9,
-            bad=0.97,
+            warn=80,
+            bad=87,
         ),
         Panel(
-            title="GPU memory",
-            description="Bytes in use by GPU.",
-            queries=(Query(expr="max by (device) (tunesmith_gpu_memory_used_bytes)", legend="{{device}}"),),
-            unit="bytes",
+            title="GPU power",
+            description="What each GPU draws. Far below its limit while it is busy: it waits for memory or data.",
+            queries=(Query(expr="max by (device) (tunesmith_gpu_power_watts)", legend="{{device}}"),),
+            unit="watt",
             width=12,
             lowest=0,
         ),
@@ -157,7 +191,7 @@ BOARD = Board(
     uid="tunesmith-training",
     title="Tunesmith / Training",
     description="Does each training learn, and does it use what it was given?",
-    rows=(NOW, LEARNS, SPEED, DEVICES),
+    rows=(NOW, LEARNS, SPEED, SAFETY, DEVICES),
     choices=(
         Choice(name="project", label="Project", query="label_values(tunesmith_training_step, project_id)"),
         Choice(name="job", label="Job", query="label_values(tunesmith_training_step, job_id)"),
