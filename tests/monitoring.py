@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,26 +28,26 @@ STEP = 5
 #: What stays empty on a machine without GPU, and why. A part of the name of the metric that is missing.
 EMPTY = {
     "tunesmith_gpu_": "nvidia-smi tells it: a machine without GPU has none",
+    "tunesmith_job_retries_total": "no attempt failed in a way that is tried again by itself",
+    "tunesmith_replica_failures_total": "no replica failed",
     "tunesmith_training_mfu": "only where the peak of the device is known: of GPUs",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prometheus:
-    url: str
+    #: One for all questions: to make one takes longer than an answer.
+    client: httpx.Client
     began: float
 
     def get(self, path: str, **parameters: Any) -> Any:
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()
+        answer = self.client.get(f"/api/v1/{path}", params=parameters).json()
         assert answer["status"] == "success", (parameters, answer.get("error"))
         return answer["data"]
 
-    def now(self) -> float:
-        return float(self.get("query", query="time()")["result"][0])
-
     def has_data(self, expr: str) -> bool:
         """Whether it gave a number at any time."""
-        told = self.get("query_range", query=expr, start=self.began, end=self.now(), step=STEP)["result"]
+        told = self.get("query_range", query=expr, start=self.began, end=time.time(), step=STEP)["result"]
         return any(value != "NaN" for series in told for _, value in series["values"])
 
 
@@ -64,9 +65,9 @@ def prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(["prometheus", *arguments], cwd=folder, stdout=log, stderr=log)
     try:
-        wait_until(lambda: _is_ready(f"http://{address}"), 30, "Prometheus is ready")
-        answer = httpx.get(f"http://{address}/api/v1/query?query=time()").json()
-        yield Prometheus(url=f"http://{address}", began=float(answer["data"]["result"][0]))
+        with httpx.Client(base_url=f"http://{address}", timeout=30) as client:
+            wait_until(lambda: _is_ready(client), 30, "Prometheus is ready")
+            yield Prometheus(client=client, began=time.time())
     finally:
         process.terminate()
         process.wait(20)
@@ -136,7 +137,7 @@ def unanswered(prometheus: Prometheus) -> dict[str, str]:
     return {name: expr for name, expr in asked.items() if name not in excused and not prometheus.has_data(expr)}
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(client: httpx.Client) -> bool:
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{url}/-/ready").status_code == 200
+        return client.get("/-/ready").status_code == 200
     return False

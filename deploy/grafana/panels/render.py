@@ -136,12 +136,15 @@ def _stat(panel: Panel) -> stat.Panel:
 
 def _table(panel: Panel) -> table.Panel:
     """Labels are columns; the time of asking is of no use."""
-    hide = models.DataTransformerConfig(id_val="organize", options={"excludeByName": {"Time": True}})
-    return table.Panel().filterable(True).with_transformation(hide)
+    options = {"excludeByName": {"Time": True}, "renameByName": {"Value": "since its last beat"}}
+    tidy = models.DataTransformerConfig(id_val="organize", options=options)
+    return table.Panel().filterable(True).with_transformation(tidy)
 
 
 def _heatmap(panel: Panel) -> heatmap.Panel:
-    return heatmap.Panel().calculate(False)
+    """Counts by bucket: the buckets have the unit of what is measured, the cells count."""
+    buckets = heatmap.YAxisConfig().unit("s").axis_placement(common.AxisPlacement.LEFT)
+    return heatmap.Panel().calculate(False).y_axis(buckets)
 
 
 _KINDS = {"timeseries": _timeseries, "stat": _stat, "table": _table, "heatmap": _heatmap}
