@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploy.grafana.panels.board import Panel, Query
 
 #: The platform's own targets, by the names of their scrape jobs here and in a cluster.
-OURS = 'job=~"(.*tunesmith.*)?(gateway|beat|workers|trainer|export|inference|generate)"'
+OURS = 'job=~"gateway|beat|workers"'
 
 
 def gpu_memory(width: int = 8) -> Panel:
