@@ -15,6 +15,8 @@ from shared.metrics.declared import TABLE, TRAINING_GAUGES, Declared
 
 #: Labels that name what is a project's own, or a machine of the platform's.
 NAMING = frozenset({"job_id", "project_id", "model", "replica_id", "worker_id", "host", "device"})
+#: What each worker runs.
+_KINDS = {"trainer": ("train", "evaluate"), "export": ("export", "push"), "generate": ("generate",)}
 #: What is no number when a training goes wrong.
 _MUST_BE_FINITE = ("loss", "eval_loss", "grad_norm")
 
@@ -69,6 +71,17 @@ class Metrics:
         self.checkpoint_publish_duration = self._histogram("checkpoint_publish_duration_seconds")
         self.checkpoint_bytes = self._counter("checkpoint_bytes_total")
         self.export_verifications = self._counter("export_verifications_total")
+        for kind in _KINDS.get(self._service, ()):
+            self._begin_at_zero(kind)
+
+    def _begin_at_zero(self, kind: str) -> None:
+        """There from the start: Prometheus sees an increase from the first job on, and a worker may run but one."""
+        self.worker_jobs_running.labels(kind)
+        self.attempts_started.labels(kind)
+        self.job_wait.labels(kind)
+        self.job_duration.labels(kind)
+        for status in ("succeeded", "failed", "cancelled"):
+            self.jobs_finished.labels(kind, status)
 
     def _training(self) -> None:
         self.trainings = {name: self._gauge(f"training_{name}") for name in TRAINING_GAUGES}

@@ -42,6 +42,15 @@ def test_a_service_tells_only_what_is_declared_for_it(service: str) -> None:
         assert name.startswith("process_") or (service in TABLE[name].told_by and TABLE[name].type == family.type)
 
 
+def test_the_first_job_of_a_worker_is_an_increase() -> None:
+    """Prometheus sees none in a series that begins with 1."""
+    registry = CollectorRegistry()
+    Metrics(registry, "trainer")
+    page = generate_latest(registry).decode()
+    assert 'tunesmith_jobs_finished_total{kind="train",status="failed"} 0.0' in page
+    assert 'tunesmith_job_duration_seconds_count{kind="evaluate"} 0.0' in page
+
+
 def test_names_follow_the_conventions() -> None:
     for declared in TABLE.values():
         assert declared.doc.endswith(".") and not declared.doc.endswith("..")
