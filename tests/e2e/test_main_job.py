@@ -350,4 +350,5 @@ def test_every_panel_and_every_rule_found_its_data_in_what_was_scraped(
     if prometheus is None:
         pytest.skip("Prometheus is not installed (Debian: apt-get install prometheus)")
     assert not monitoring.failed_rules(prometheus)
-    assert not monitoring.unanswered(prometheus)
+    lacking = monitoring.unanswered(prometheus)
+    assert not lacking, "\n".join(f"{name}: {expr}" for name, expr in lacking.items())
