@@ -12,6 +12,7 @@ import promql_parser
 import pytest
 from ruamel.yaml import YAML
 
+from deploy.grafana.panels import slo
 from deploy.grafana.panels.__main__ import FOLDER, texts
 from deploy.grafana.panels.render import UNITS
 from tests.monitoring import panel_queries
@@ -83,6 +84,18 @@ def test_every_dashboard_leads_to_the_others(board: dict[str, Any]) -> None:
 def test_every_query_is_promql() -> None:
     for name, expr in panel_queries().items():
         assert promql_parser.parse(expr), name
+
+
+def test_what_a_panel_reads_of_recording_rules_is_recorded_and_the_targets_are_those_of_the_alerts() -> None:
+    groups = read_yaml(ROOT / "deploy" / "prometheus" / "rules.yml")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    asked = {name for expr in panel_queries().values() for name in re.findall(r"tunesmith:[\w:]+", expr)}
+    assert asked and asked <= recorded
+    alerts = " ".join(rule["expr"] for rule in rules if "alert" in rule)
+    for promise in slo.PROMISES:
+        if promise.recorded:
+            assert f"{promise.recorded}:ratio_rate1h > {slo.FAST} * {round(1 - promise.target, 6)}" in alerts
 
 
 def test_less_and_more_are_coloured_in_the_order_of_their_limits() -> None:

@@ -25,6 +25,14 @@ class Promise:
     #: Events that went wrong and all events, as increases over WINDOW.
     bad: str
     total: str
+    #: What the recording rules of deploy/prometheus call the share of the bad ones; the alerts read the same.
+    recorded: str = ""
+
+    def burn(self, window: str) -> Query:
+        """How many times faster than allowed the budget is used up; of models each has its own."""
+        share = f"{self.recorded}:ratio_rate{window}" if self.recorded else f"({self.bad_share(window)})"
+        legend = "{{model}} over " if self.recorded else "over "
+        return Query(expr=f"{share} / {round(1 - self.target, 6)}", legend=f"{legend}{window}")
 
     def bad_share(self, window: str) -> str:
         """0 where nothing of its kind has gone wrong; nothing where nothing happened."""
@@ -43,13 +51,15 @@ PROMISES = (
         target=0.995,
         bad=f'sum(increase(tunesmith_http_requests_total{{{_API}, status=~"5.."}}[WINDOW]))',
         total=f"sum(increase(tunesmith_http_requests_total{{{_API}}}[WINDOW]))",
+        recorded="tunesmith:api_errors",
     ),
     Promise(
         title="Answers of models",
         description="99 of a hundred are answered to their end: not unavailable, too slow or broken.",
         target=0.99,
         bad='sum(increase(tunesmith_answers_total{outcome=~"unavailable|too_slow|broken"}[WINDOW]))',
-        total='sum(increase(tunesmith_answers_total{outcome!~"invalid|client_gone|refused"}[WINDOW]))',
+        total='sum(increase(tunesmith_answers_total{outcome=~"answered|unavailable|too_slow|broken"}[WINDOW]))',
+        recorded="tunesmith:answer_failures",
     ),
     Promise(
         title="Time to first token",
@@ -58,6 +68,7 @@ PROMISES = (
         bad=f"sum(increase({_FIRST_TOKEN}_count[WINDOW])) - "
         f'sum(increase({_FIRST_TOKEN}_bucket{{le=~"2|2.0"}}[WINDOW]))',
         total=f"sum(increase({_FIRST_TOKEN}_count[WINDOW]))",
+        recorded="tunesmith:slow_first_tokens",
     ),
     Promise(
         title="Jobs",
@@ -71,9 +82,6 @@ PROMISES = (
 
 def row(promise: Promise) -> Row:
     budget = round(1 - promise.target, 6)
-    burning = tuple(
-        Query(expr=f"({promise.bad_share(window)}) / {budget}", legend=f"over {window}") for window in WINDOWS
-    )
     kept = Panel(
         title=f"{promise.title}: kept",
         description=f"{promise.description} The share of the last {PERIOD}.",
@@ -104,7 +112,7 @@ def row(promise: Promise) -> Row:
         title=f"{promise.title}: burn rate",
         description=f"How many times faster than allowed the budget is used up. {FAST:g} over an hour and over five "
         f"minutes wakes somebody, {SLOW:g} over six hours is told.",
-        queries=burning,
+        queries=tuple(promise.burn(window) for window in WINDOWS),
         width=16,
         lowest=0,
         warn=SLOW,
