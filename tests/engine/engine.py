@@ -10,6 +10,7 @@ with opened() as engine:
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -63,8 +64,8 @@ class Engine:
     @contextmanager
     def building(self) -> Iterator[dict[str, str]]:
         """What deploy/images wants in its environment, on a base that is there."""
-        self.provide(standins.PYTHON)
-        if self.origins[standins.PYTHON] != "stand-in":
+        self.provide(standins.BASE)
+        if self.origins[standins.BASE] != "stand-in":
             yield {}
             return
         with Packages() as packages:
@@ -74,7 +75,7 @@ class Engine:
         """Images of this project through deploy/images; what it printed."""
         with self.building() as told:
             environment = {**os.environ, **self.environment, **told, **settings}
-            argv = [ROOT / "deploy" / "images", *names]
+            argv = [str(ROOT / "deploy" / "images"), *names]
             return _checked(subprocess.run(argv, env=environment, capture_output=True, text=True)).stdout
 
     @property
@@ -102,26 +103,32 @@ class Engine:
 
 @contextmanager
 def opened(folder: Path = FOLDER) -> Iterator[Engine]:
-    """Raises EngineMissing where there is none and none can be started."""
+    """Waits for whoever uses the folder; raises EngineMissing where there is no engine and none can be started."""
     folder.mkdir(parents=True, exist_ok=True)
-    daemon = None
-    if not answers(None):
-        check_startable()
-        daemon = Daemon(folder=folder)
-    engine = Engine(folder=folder, daemon=daemon)
-    if daemon is not None:
-        engine.environment["DOCKER_HOST"] = daemon.host
-    path = with_builder(folder)
-    if path is not None:
-        engine.environment["PATH"] = path
-    config = with_compose(folder)
-    if config is not None:
-        engine.environment["DOCKER_CONFIG"] = str(config)
-    engine.enter("build")
-    try:
-        yield engine
-    finally:
-        engine.close()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        daemon = None
+        if not answers(None):
+            check_startable()
+            daemon = Daemon(folder=folder)
+        engine = Engine(folder=folder, daemon=daemon, environment=_client(folder, daemon))
+        engine.enter("build")
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def _client(folder: Path, daemon: Daemon | None) -> dict[str, str]:
+    """The environment of docker commands: which daemon, which builder, which Compose."""
+    host = {"DOCKER_HOST": daemon.host} if daemon is not None else {}
+    path, config = with_builder(folder), with_compose(folder)
+    return {
+        "DOCKER_BUILDKIT": "1",
+        **host,
+        **({"PATH": path} if path is not None else {}),
+        **({"DOCKER_CONFIG": str(config)} if config is not None else {}),
+    }
 
 
 def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

@@ -11,16 +11,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent / "standins"
-PYTHON = "python:3.11-slim-bookworm"
+BASE = "debian:bookworm-slim"
 #: Upstream's names up to the tag, and the stage of services.Dockerfile that stands for each.
 SERVICES = {"redis": "redis", "postgres": "postgres", "prom/prometheus": "prometheus"}
-INCLUDED = "ca-certificates,python3,python3-pip,python3-venv,netbase,tzdata"
 #: As in upstream's slim images.
 LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
-#: As in upstream's images: apt keeps no caches of its own.
-NO_CACHES = """echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";' >"$1/etc/apt/apt.conf.d/docker-clean"
+#: Merged from the start: the package that merges later would bring all of Perl, 50 MB.
+MERGED = ("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--include=usr-is-merged")
+#: This machine's: packages may come through a proxy that has one of its own.
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+CARRIED = "/etc/carried-certificates.crt"
+#: As in upstream's images, apt keeps nothing of what it fetched.
+FINISH = f"""cp {CERTIFICATES} "$1{CARRIED}"
+echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";
+DPkg::Post-Invoke {{ "rm -f /var/cache/apt/archives/*.deb || true"; }};' >"$1/etc/apt/apt.conf.d/docker-clean"
 rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb"""
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 MARK = 'LABEL tunesmith.stand-in="true"'
 
 Docker = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -42,10 +47,10 @@ def provide(docker: Docker, images: Iterable[str], folder: Path) -> dict[str, st
 
 def _stand_in(docker: Docker, image: str, folder: Path) -> str:
     name = image.partition(":")[0]
-    if image != PYTHON and name not in SERVICES:
+    if image != BASE and name not in SERVICES:
         return "none"
-    if docker("image", "inspect", PYTHON, check=False).returncode != 0:
-        _make_python(docker, folder)
+    if docker("image", "inspect", BASE, check=False).returncode != 0:
+        _make_base(docker, folder)
     if name in SERVICES:
         file = HERE / "services.Dockerfile"
         argv = ("--network", "host", "--target", SERVICES[name], "--label", "tunesmith.stand-in=true", "--tag", image)
@@ -53,25 +58,22 @@ def _stand_in(docker: Docker, image: str, folder: Path) -> str:
     return "stand-in"
 
 
-def _make_python(docker: Docker, folder: Path) -> None:
-    archive = folder / "python.tar"
+def _make_base(docker: Docker, folder: Path) -> None:
+    archive = folder / "base.tar"
     if not archive.is_file():
         partial = archive.with_suffix(".part.tar")
         excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
-        # With this machine's certificates: packages may come through a proxy that has one of its own.
-        hooks = [f"--customize-hook=copy-in {CERTIFICATES} {CERTIFICATES.parent}", f"--customize-hook={NO_CACHES}"]
         argv = [
             "mmdebstrap",
             "--quiet",
             "--variant=minbase",
-            f"--include={INCLUDED}",
             *excludes,
-            *hooks,
+            f"--customize-hook={FINISH}",
             "bookworm",
             partial,
         ]
         subprocess.run(argv, check=True, capture_output=True, text=True)
         partial.rename(archive)
-    environment = (f"ENV PIP_CERT={CERTIFICATES}", f"ENV SSL_CERT_FILE={CERTIFICATES}", 'CMD ["python3"]')
+    environment = (f"ENV PIP_CERT={CARRIED}", f"ENV SSL_CERT_FILE={CARRIED}", 'CMD ["bash"]')
     changes = [part for change in (MARK, *environment) for part in ("--change", change)]
-    docker("import", *changes, str(archive), PYTHON)
+    docker("import", *changes, str(archive), BASE)

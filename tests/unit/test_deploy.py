@@ -123,3 +123,21 @@ def test_dockerfiles_pass_hadolint(path: Path) -> None:
 def test_panels_and_alerts_ask_for_metrics_that_are_declared() -> None:
     asked = {name for query in queries() for name in re.findall(r"\btunesmith_\w+", query)}
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} <= TABLE.keys()
+
+
+def test_images_have_the_stages_that_they_share_in_the_same_words() -> None:
+    """Another word would be another layer, built and kept once more."""
+    images = {
+        path.name.partition(".")[0]: path.read_text() for path in (ROOT / "deploy" / "docker").glob("*.Dockerfile")
+    }
+    shared = {text[text.index("ARG BASE_IMAGE=") : text.index("--target /opt/code .")] for text in images.values()}
+    heavy = {text[text.index("AS heavy") : text.index("\nCMD [")] for text in (images["trainer"], images["export"])}
+    assert len(shared) == len(heavy) == 1
+
+
+def test_images_run_as_another_user_than_root_and_tell_their_health() -> None:
+    for path in (ROOT / "deploy" / "docker").glob("*.Dockerfile"):
+        final = path.read_text().rpartition("\nFROM ")[2]
+        assert re.findall(r"^USER (.+)$", final, re.M) == ["10001"], path.name
+        assert "\nHEALTHCHECK " in final and "org.opencontainers.image.revision" in final, path.name
+        assert not re.search(r"\bpip install\b", final), path.name

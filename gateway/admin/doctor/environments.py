@@ -139,11 +139,12 @@ def _unlike(lock: str, there: Mapping[str, str]) -> list[str]:
     """Nothing in an image: the lock files are in checkouts only."""
     path = LOCKS / lock
     lines = path.read_text().splitlines() if path.exists() else []
-    pinned = [found for line in lines if (found := re.match(r"([\w.-]+)==([^\s;]+)", line))]
+    pins = [Requirement(line) for line in lines if re.match(r"[\w.-]+==", line)]
+    pinned = {pin.name: str(pin.specifier)[2:] for pin in pins if pin.marker is None or pin.marker.evaluate()}
     return [
-        f"{found[1]} is {there.get(_key(found[1]), 'missing')}, not {found[2]}"
-        for found in pinned
-        if there.get(_key(found[1]), "").partition("+")[0] != found[2].partition("+")[0]
+        f"{name} is {there.get(_key(name), 'missing')}, not {version}"
+        for name, version in pinned.items()
+        if there.get(_key(name), "").partition("+")[0] != version.partition("+")[0]
     ]
 
 

@@ -1,5 +1,5 @@
 # Debian's packages under the names of the upstream images that compose.yaml asks for: same users, folders and commands.
-FROM python:3.11-slim-bookworm AS packages
+FROM debian:bookworm-slim AS packages
 RUN groupadd -g 999 service \
  && useradd -u 999 -g 999 --no-create-home --home-dir /var/lib/postgresql service \
  && mkdir -p /etc/postgresql-common \
