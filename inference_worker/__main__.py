@@ -32,6 +32,7 @@ def main(settings: Settings) -> None:
         signal.signal(number, lambda *_: stopping.set())
     metrics = Metrics(CollectorRegistry(), "inference")
     store = Store(settings.database_url, metrics.observe_transaction)
+    store.await_tables()
     store.check_host()
     worker = Worker(
         store=store,

@@ -83,6 +83,7 @@ class Service:
         metrics = Metrics(self._registry, name)
         metrics.worker_slots.set(slots)
         self._store = Store(settings.database_url, metrics.observe_transaction)
+        self._store.await_tables()
         self._store.check_host()
         artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
         self._storage = artifacts.root

@@ -8,6 +8,7 @@ back as frozen values (shared/job.py, shared/records.py). No files, no queue, no
 from __future__ import annotations
 
 import platform
+import time
 from types import TracebackType
 
 from sqlalchemy import select, text
@@ -25,7 +26,7 @@ from shared.store.fleet_events import DeploymentEvents
 from shared.store.jobs import Jobs
 from shared.store.keys import Keys, Projects
 from shared.store.members import Members
-from shared.store.migrate import Schema, migrate, schema
+from shared.store.migrate import LedgerBehind, Schema, migrate, schema
 from shared.store.models import Models
 from shared.store.presets import Presets
 from shared.store.queued import Queued
@@ -36,6 +37,9 @@ from shared.store.tables import meta
 from shared.store.workers import Workers
 
 __all__ = ["Store"]
+
+#: How long a service that starts waits for whoever migrates.
+AWAIT_TABLES_SECONDS = 120.0
 
 
 class Store:
@@ -69,6 +73,17 @@ class Store:
     def schema(self) -> Schema:
         """Of which revision the tables are, and of which this version's are."""
         return schema(self.database)
+
+    def await_tables(self, seconds: float = AWAIT_TABLES_SECONDS) -> None:
+        """For services that start while the ledger is being migrated by another. Raises: LedgerBehind"""
+        end = time.monotonic() + seconds
+        while (there := self.schema()).is_behind:
+            if time.monotonic() > end:
+                raise LedgerBehind(
+                    f"the ledger's tables are those of {there.current or 'nobody'}, not {there.head}: run "
+                    "`tunesmith migrate`"
+                )
+            time.sleep(min(1.0, seconds))
 
     def ping(self) -> None:
         """Raises what reading would, where the database cannot be reached."""

@@ -45,6 +45,10 @@ class LedgerBusy(TunesmithError):
     """The ledger cannot be migrated now."""
 
 
+class LedgerBehind(TunesmithError):
+    """The ledger's tables are not this version's yet."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schema:
     """Which tables a ledger has, by their revisions."""

