@@ -122,6 +122,8 @@ def test_checkov_has_nothing_to_say_but_what_is_skipped_with_a_reason(rendered: 
         ("storage.kind=s3", "storage.s3.url"),
         ("postgres.enabled=false", "secrets.existingSecret"),
         ("workers.trainer.autoscaling.kind=keda", "metrics.prometheusAddress"),
+        ("workers.inference.autoscaling.kind=hpa", "workers.inference.autoscaling.query"),
+        ("workers.trainer.ray=true", "workers.trainer.ray"),
         ("workers.trainer.servise=trainer", "servise"),
         ("gateway.replicas=two", "gateway.replicas"),
     ],
@@ -229,6 +231,21 @@ def test_rules_and_dashboards_are_those_of_the_other_deployments(manifests: dict
     texts = {name: json.loads(text) for board in boards for name, text in board["data"].items()}
     paths = (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")
     assert texts == {path.name: json.loads(path.read_text()) for path in paths}
+
+
+def test_pools_follow_the_queue_by_one_count_of_it(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    scaled = [found["spec"] for found in manifests["many-nodes"] if found["kind"] == "ScaledObject"]
+    sets = {
+        found["metadata"]["name"]: found["spec"] for found in manifests["many-nodes"] if "serviceName" in str(found)
+    }
+    for spec in scaled:
+        # Every gateway tells the same: their sum would count each job as often as there are gateways.
+        assert spec["triggers"][0]["metadata"]["query"].count("(sum(max by") == 2
+        assert spec["triggers"][0]["metadata"]["query"].count("or vector(0))") == 2  # no job runs: no series
+        assert "replicas" not in sets[spec["scaleTargetRef"]["name"]]
+    made = helm("--set", "workers.trainer.autoscaling.kind=hpa").stdout
+    assert "record: tunesmith_jobs_wanted" in made
+    assert "selector: {matchLabels: {pool: tunesmith-trainer}}" in made
 
 
 def test_the_chart_is_of_this_version() -> None:

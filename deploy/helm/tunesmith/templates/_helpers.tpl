@@ -242,6 +242,12 @@ runtimeClassName: {{ . }}
 {{- end -}}
 {{- range $name, $pool := .Values.workers -}}
 {{- $worker := include "tunesmith.pool" (dict "root" $ "pool" $pool) | fromYaml -}}
+{{- if and $worker.enabled (eq $worker.service "inference") (ne $worker.autoscaling.kind "none") (not $worker.autoscaling.query) -}}
+{{- fail (printf "workers.%s.autoscaling.query: replicas wait in no queue, so it must say how many inference workers are wanted" $name) -}}
+{{- end -}}
+{{- if and $worker.enabled $worker.ray (not $.Values.ray.enabled) -}}
+{{- fail (printf "workers.%s.ray: there is no cluster for it, ray.enabled is false" $name) -}}
+{{- end -}}
 {{- if and $worker.enabled (eq $worker.autoscaling.kind "keda") (not $.Values.metrics.prometheusAddress) -}}
 {{- fail (printf "metrics.prometheusAddress: workers.%s.autoscaling.kind is keda, which asks a Prometheus, e.g. http://prometheus-operated.monitoring:9090" $name) -}}
 {{- end -}}
