@@ -1,6 +1,6 @@
 # Thin: what it takes to run is in deploy/setup, gateway/demo and tests.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference images images-test compose-test cluster-test stages formats docs locks clean
+.PHONY: help setup demo up test test-services test-children test-slow lint bench bench-export bench-inference images images-test compose-test test-containers cluster-test stages formats docs locks clean
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 export PYTHON
@@ -52,6 +52,9 @@ images: ## Build the images and print their sizes (GPU=1: on CUDA; ARGS=gateway:
 
 images-test: setup ## Build the images, run each as an orchestrator does (IMAGES=gateway,trainer: only those)
 	$(BIN)/python -m pytest tests/engine --timeout 3600
+
+test-containers: setup ## compose.yaml without vLLM: builds the gateway's image only, the trainer borrows .venvs/trainer
+	$(BIN)/python -m pytest tests/compose
 
 compose-test: setup ## Build all images, run the main job on compose.yaml, kill each container once (about 20 minutes)
 	$(BIN)/python -m pytest tests/compose -m "slow or not slow"
