@@ -88,7 +88,7 @@ def test_a_training_runs_in_pods_and_its_adapter_is_merged(cluster: Cluster) -> 
         merged = client.get(f"/v1/models/{until(client, exported, 'succeeded')['model']}")
 
     assert trained["progress"]["step"] == 40
-    assert (merged["kind"], merged["base_model"]) == ("merged", adapter)
+    assert (merged["kind"], merged["base_model"]) == ("merged", "tiny")
 
 
 @pytest.mark.usefixtures("release")
@@ -107,7 +107,9 @@ def test_an_upgrade_lets_a_running_training_write_its_checkpoint_and_go_on(clust
     again = min(event["data"]["step"] for event in losses if event["attempt"] == 2)
     # It paused: what it wrote on SIGTERM is newer than the last checkpoint by save_steps.
     assert again > reached
-    assert [event["data"]["step"] for event in losses] == list(range(10, 1501, 10))
+    # Beside every tenth step that at which it stopped.
+    steps = [event["data"]["step"] for event in losses]
+    assert steps == sorted(set(steps)) and set(steps) >= set(range(10, 1501, 10))
 
 
 @pytest.mark.usefixtures("release")
@@ -121,7 +123,7 @@ def test_a_training_whose_pod_is_lost_goes_on_from_its_last_checkpoint(cluster: 
 
     assert max(event["attempt"] for event in losses) == 2
     assert min(event["data"]["step"] for event in losses if event["attempt"] == 2) > 100
-    assert {event["data"]["step"] for event in losses} == set(range(10, 601, 10))
+    assert {event["data"]["step"] for event in losses} >= set(range(10, 601, 10))
 
 
 @pytest.mark.usefixtures("release")
