@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shared.attempt import Attempt
 
 #: Libraries that tell of every message or request that they carry.
-_TALKATIVE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "httpx")
+_TALKATIVE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "httpx", "alembic", "fsspec", "botocore")
 #: What every log record has; the rest came through `extra=`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: First message of a child's log: whose it is, which says nothing of how it ended (shared/crash.py).

@@ -7,12 +7,11 @@ anything that reads weights or data (trainer_worker/child/evaluation).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from shared import catalog, ids, interpreters, schema
+from shared import catalog, cores, ids, interpreters, schema
 from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed, NotFound
 from shared.job import Kind
@@ -32,19 +31,19 @@ class EvaluateWork:
     kind = Kind.EVALUATE
 
     def phases(self, run: Run) -> Sequence[Phase]:
-        python, cores, at = interpreters.trainer(run.settings), len(os.sched_getaffinity(0)), str(run.folder)
+        python, num_cores, at = interpreters.trainer(run.settings), cores.available(), str(run.folder)
         child = "trainer_worker.child.evaluation"
         return [
             Phase(
                 name="prepare",
                 argv=[python, "-m", f"{child}.prepare", at],
-                env=torchrun.environment(run.settings, num_cores=cores),
+                env=torchrun.environment(run.settings, num_cores=num_cores),
                 needs_devices=False,
             ),
             Phase(
                 name="evaluate",
                 argv=[python, "-m", child, at],
-                env=torchrun.environment(run.settings, devices=run.devices, num_cores=cores),
+                env=torchrun.environment(run.settings, devices=run.devices, num_cores=num_cores),
             ),
         ]
 

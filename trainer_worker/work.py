@@ -6,14 +6,25 @@ Not here: anything that reads weights or data (trainer_worker/child).
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import adapterfiles, catalog, fingerprint, folder, interpreters, methods, nodes, schema, templates, tracking
+from shared import (
+    adapterfiles,
+    catalog,
+    cores,
+    fingerprint,
+    folder,
+    interpreters,
+    methods,
+    nodes,
+    schema,
+    templates,
+    tracking,
+)
 from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
@@ -51,9 +62,9 @@ class TrainWork:
 
     def phases(self, run: Run) -> Sequence[Phase]:
         python = interpreters.trainer(run.settings)
-        at, cores = str(run.folder), len(os.sched_getaffinity(0))
+        at, num_cores = str(run.folder), cores.available()
         count, node = folder.num_processes(run), run.node
-        env = torchrun.environment(run.settings, devices=run.devices, num_processes=count, num_cores=cores)
+        env = torchrun.environment(run.settings, devices=run.devices, num_processes=count, num_cores=num_cores)
         argv = torchrun.train_argv(
             python,
             at,
@@ -74,7 +85,7 @@ class TrainWork:
             Phase(
                 name="prepare",
                 argv=torchrun.prepare_argv(python, at),
-                env=torchrun.environment(run.settings, num_cores=cores),
+                env=torchrun.environment(run.settings, num_cores=num_cores),
                 needs_devices=False,
             ),
             Phase(name="train", argv=argv, env=env | network | tracker_keys(run), waits=torchrun.is_single(argv)),

@@ -8,7 +8,7 @@ FROM ${BASE_IMAGE} AS python
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates tini \
  && if ! command -v python3; then apt-get install -y --no-install-recommends python3; fi \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /usr/lib/python3.*/lib2to3 /usr/lib/python3.*/pydoc_data \
  && useradd --uid 10001 --no-create-home --home-dir /var/lib/tunesmith tunesmith \
  && install -d -o tunesmith -g tunesmith /var/lib/tunesmith
 
@@ -27,7 +27,7 @@ RUN apt-get update \
 FROM build AS light
 COPY deploy/locks/tunesmith.txt /src/
 # Without what services never load: the Hub's client (children have their own), symbols, source maps, other services of
-# AWS than S3, other databases, tests, languages to colour. What is left is then loaded: that proves it whole and writes its
+# AWS than S3 and of Google than OpenTelemetry's, other databases, tests, languages to colour. What is left is then loaded: that proves it whole and writes its
 # bytecode, for which a read-only root has no place later.
 RUN python3 -m venv /opt/tunesmith \
  && grep -vE '^(huggingface_hub|hf-xet|httpx2|httpcore2|truststore|filelock|tqdm)==' /src/tunesmith.txt >/src/light.txt \
@@ -39,6 +39,7 @@ RUN python3 -m venv /opt/tunesmith \
  && find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d -not -name s3 -not -name sts -not -name 'sso*' -exec rm -r {} + \
  && find "$site" -type d \( -name tests -o -name sboms -o -path '*/dialects/my*' -o -path '*/dialects/mssql' -o -path '*/dialects/oracle' \) \
       -prune -exec rm -r {} + \
+ && find "$site/google" -mindepth 1 -maxdepth 1 -type d -not -name protobuf -not -name rpc -not -name _upb -exec rm -r {} + \
  && find "$site/pygments/lexers" -type f -not -name '__init__.py' -not -name _mapping.py -not -name python.py -delete \
  && find "$site" -name __pycache__ -prune -exec rm -r {} + \
  && /opt/tunesmith/bin/python3 -c "import alembic.command, arro3.io, celery.apps.worker, celery.bin.celery, celery.bin.worker, \

@@ -7,13 +7,13 @@ the number of rows. What a sample is, is the encoder's.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 
+from shared import cores
 from shared.conversation import Encoder, Sample
 from shared.errors import ChildFailed, TunesmithError
 from shared.rows import Row
@@ -33,7 +33,7 @@ class Encoded:
 
 
 def encoded(rows: Iterator[Row], encoder: Encoder, kind: str, num_workers: int) -> Iterator[Encoded]:
-    count = min(num_workers, len(os.sched_getaffinity(0)))
+    count = min(num_workers, cores.available())
     alone = NUM_ALONE if count > 1 else None
     yield from (one(encoder, row, kind) for row in islice(rows, alone))
     ahead = list(islice(rows, 1)) if alone else []
