@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from training import Attempt, make_attempt, train, train_here, train_with_ray
 
+pytestmark = pytest.mark.timeout(600)
 #: Halves of the batch of four that make_attempt's spec has.
 TWO = {"num_processes": 2, "per_device_train_batch_size": 2}
 RELATIVE = 1e-4

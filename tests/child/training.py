@@ -30,7 +30,8 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-TIMEOUT_SECONDS = 280
+#: A first process of DeepSpeed compiles its op, which takes minutes on a busy machine.
+TIMEOUT_SECONDS = 560
 #: Where run.json says that a reward model lies.
 REWARD = ("model_path", "adapter_path")
 QUESTIONS = ("Who are you?", "What is two plus two?", "Name a colour that is not red.", "Say it again, please.", "Why?")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from export_worker.work import ExportWork
 from inference_worker.files import bring
@@ -18,6 +19,7 @@ from shared.artifact import ArtifactStore
 from shared.checkpoints import Checkpoints
 from shared.job import Kind
 from shared.lease import Lease
+from shared.metrics.counted import Metrics
 from shared.records import Checkpoint, NewModel
 from shared.settings import Settings
 from shared.spec import DeploySpec, ExportSpec, TrainSpec
@@ -58,7 +60,7 @@ class Training:
             (place / "weights").write_text(f"{part} {step}" * 100)
             (place / "adapter_config.json").write_text('{"r": 4}')
             told[part] = str(place)
-        publisher = Checkpoints(self.run, self.lease)
+        publisher = Checkpoints(self.run, self.lease, Metrics(CollectorRegistry()))
         publisher.add({"step": step, "metrics": metrics, **told})
         while not publisher.is_idle:
             if problems := publisher.collect():

@@ -44,8 +44,10 @@ def test_workers_are_started_as_the_containers_start_them() -> None:
     ports = dict.fromkeys(WITH_METRICS, 1)
     embedded = {service.name: service.argv for service in services(Settings(), ports)}
     for name in ("beat", "generate"):
-        for word in contained[name]["command"][1:]:
-            assert word in embedded[name], (name, word)
+        # Flags as words, those with a value as --name=value there and as -n value here.
+        _, *words = contained[name]["command"]
+        assert {word.partition("=")[2] or word for word in words} <= {*embedded[name], "--beat"}, name
+        assert ("--beat" in words) == ("-B" in embedded[name])
 
 
 def test_metrics_ports_follow_the_gateways_and_avoid_taken_ones() -> None:

@@ -45,4 +45,4 @@ class CountWork:
 
 settings = Settings.from_env()
 app = queue.make_app(settings)
-service.serve(app, settings, "counting", lambda: [CountWork()])
+service.serve(app, settings, "trainer", lambda: [CountWork()])
