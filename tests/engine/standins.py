@@ -67,6 +67,7 @@ def _make_base(docker: Docker, folder: Path) -> None:
             "mmdebstrap",
             "--quiet",
             "--variant=minbase",
+            *MERGED,
             *excludes,
             f"--customize-hook={FINISH}",
             "bookworm",
