@@ -52,7 +52,8 @@ def make(
     store: Store, artifacts: ArtifactStore, place: Place, folder: Path, say: Say, *, with_secrets: bool = True
 ) -> Backup:
     """One backup, every new file read again after it was written. Raises Conflict, CorruptArtifact"""
-    id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.urandom(2).hex()}"
+    # Microseconds: the newest of several within a second is the one that --keep keeps.
+    id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{os.urandom(2).hex()}"
     ledger = folder / LEDGER
     new: list[SealedFile] = []
     for _ in range(TRIES):
