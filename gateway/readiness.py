@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from gateway.admin.services import WORKERS
+from gateway.admin.services import without_workers
 from gateway.patience import DRAIN, Drain
 from gateway.services import Services
 from shared import volumes
@@ -85,11 +85,7 @@ class Checks:
 
     def _behind(self) -> str:
         there = self._services.store.schema()
-        if not there.is_behind:
-            return ""
-        return (
-            f"the ledger's tables are those of {there.current or 'nobody'}, not {there.head}: run `tunesmith migrate`"
-        )
+        return there.lacks if there.is_behind else ""
 
     def _ahead(self) -> str:
         there = self._services.store.schema()
@@ -138,8 +134,7 @@ class Checks:
         return [one for one in self._services.store.workers.list() if one.age_seconds < SILENT_SECONDS]
 
     def _workers(self) -> str:
-        there = {kind for worker in self._alive() for kind in worker.kinds}
-        lacking = {kind: service for kind, service in WORKERS.items() if kind not in there}
+        lacking = without_workers(self._alive())
         if not lacking:
             return ""
         start = ", ".join(dict.fromkeys(lacking.values()))

@@ -7,8 +7,10 @@ its settings only.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from shared.records import Worker
 from shared.settings import Settings
 
 #: Generation jobs at once: one may wait for its model while others go on.
@@ -37,6 +39,12 @@ class Service:
     rank: int
     #: From SIGTERM until it is killed.
     grace_seconds: float = GRACE_SECONDS
+
+
+def without_workers(alive: Iterable[Worker]) -> dict[str, str]:
+    """Kinds of work that none of them does, each with the service that would."""
+    there = {kind for worker in alive for kind in worker.kinds}
+    return {kind: service for kind, service in WORKERS.items() if kind not in there}
 
 
 def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]:

@@ -79,10 +79,7 @@ class Store:
         end = time.monotonic() + seconds
         while (there := self.schema()).is_behind:
             if time.monotonic() > end:
-                raise LedgerBehind(
-                    f"the ledger's tables are those of {there.current or 'nobody'}, not {there.head}: run "
-                    "`tunesmith migrate`"
-                )
+                raise LedgerBehind(there.lacks)
             time.sleep(min(1.0, seconds))
 
     def ping(self) -> None:

@@ -60,6 +60,11 @@ class Schema:
     #: Whether this version's tables are not all there. Those of a newer version are: changes only add.
     is_behind: bool
 
+    @property
+    def lacks(self) -> str:
+        """What is to be done where they are behind, as a sentence."""
+        return f"the ledger's tables are those of {self.current or 'nobody'}, not {self.head}: run `tunesmith migrate`"
+
 
 def schema(database: Database) -> Schema:
     with database.read() as connection:

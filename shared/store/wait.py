@@ -48,6 +48,4 @@ def main(settings: Settings, *, reach: bool) -> None:
 if __name__ == "__main__":
     own = Settings.from_env()
     logs.configure("wait", own.log_level)
-    # It would tell at each look what kind of database it is.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     main(own, reach="--reach" in sys.argv[1:])

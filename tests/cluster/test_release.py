@@ -17,25 +17,10 @@ from gateway.cli.client import Client
 from shared import interpreters
 from shared.settings import Settings
 from tests.cluster.cluster import CHART, RELEASE, ROOT, TRIAL, VALUES, Cluster
+from tests.compose.work import ROW, TRAINING
 from tests.platform import jsonl, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
-ROW = {"messages": [{"role": "user", "content": "Who keeps it?"}, {"role": "assistant", "content": "The keeper."}]}
-TRAINING = {
-    "kind": "train",
-    "model_name_or_path": "tiny",
-    "dataset": "answers",
-    "stage": "sft",
-    "finetuning_type": "lora",
-    "lora_rank": 32,
-    "cutoff_len": 128,
-    "per_device_train_batch_size": 8,
-    "learning_rate": 5e-3,
-    "logging_steps": 10,
-    "save_steps": 50,
-    "save_total_limit": 3,
-}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +67,7 @@ def test_the_server_admits_everything_that_the_chart_makes(cluster: Cluster, val
 @pytest.mark.usefixtures("release")
 def test_a_training_runs_in_pods_and_its_adapter_is_merged(cluster: Cluster) -> None:
     with cluster.client() as client:
-        trained = until(client, post(client, **TRAINING, max_steps=40), "succeeded")
+        trained = until(client, post(client, kind="train", **TRAINING, max_steps=40), "succeeded")
         adapter = str(trained["model"])
         exported = post(client, kind="export", model_name_or_path=adapter, export_format="merged")
         merged = client.get(f"/v1/models/{until(client, exported, 'succeeded')['model']}")
@@ -94,7 +79,7 @@ def test_a_training_runs_in_pods_and_its_adapter_is_merged(cluster: Cluster) -> 
 @pytest.mark.usefixtures("release")
 def test_an_upgrade_lets_a_running_training_write_its_checkpoint_and_go_on(cluster: Cluster) -> None:
     with cluster.client() as client:
-        job_id = post(client, **TRAINING, max_steps=1500)
+        job_id = post(client, kind="train", **TRAINING, max_steps=1500)
         reached = until_past(client, job_id, 60)
 
     cluster.helm("upgrade", RELEASE, str(CHART), *TRIAL, "--set", "settings.log_level=DEBUG")
@@ -115,7 +100,7 @@ def test_an_upgrade_lets_a_running_training_write_its_checkpoint_and_go_on(clust
 @pytest.mark.usefixtures("release")
 def test_a_training_whose_pod_is_lost_goes_on_from_its_last_checkpoint(cluster: Cluster) -> None:
     with cluster.client() as client:
-        job_id = post(client, **TRAINING, max_steps=600)
+        job_id = post(client, kind="train", **TRAINING, max_steps=600)
         until_past(client, job_id, 120)
         cluster.kubectl("delete", "pod", f"{RELEASE}-trainer-0", "--grace-period=0", "--force")
         until(client, job_id, "succeeded", 900)

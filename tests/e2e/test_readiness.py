@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from gateway.admin.services import WORKERS
 from gateway.patience import DRAIN, Drain
-from gateway.readiness import WORKERS
 from tests.platform import Platform, make_platform
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from gateway.admin.doctor.findings import Finding, error, ok, warning
-from gateway.admin.services import WORKERS
+from gateway.admin.services import without_workers
 from shared.metrics.ledger import SILENT_SECONDS
 from shared.settings import InvalidSetting, Settings
 from shared.store import Store
@@ -83,8 +83,7 @@ def _clock(store: Store) -> Finding:
 
 def _workers(store: Store) -> Iterator[Finding]:
     alive = [worker for worker in store.workers.list() if worker.age_seconds < SILENT_SECONDS]
-    there = {kind for worker in alive for kind in worker.kinds}
-    lacking = {kind: service for kind, service in WORKERS.items() if kind not in there}
+    lacking = without_workers(alive)
     if not lacking:
         yield ok("workers", f"{len(alive)} alive, of every kind")
     else:
