@@ -131,6 +131,28 @@ def test_rows_with_adapters_are_beside_rows_without_as_peft_computes_each(server
     assert list(server.ask([bodies[0]])[0][0].token_ids) == list(found[0][0].token_ids)
 
 
+def test_an_answer_keeps_an_adapter_that_is_unloaded_until_it_ends(server: Server, tmp_path: Path) -> None:
+    server.adapters.load("short", lora(server.folder, tmp_path / "short", r=16))
+    body = {"prompt": PROMPTS[0], "max_tokens": 200}
+    [[expected]] = server.ask([body | {"model": "short"}])
+    asked = asking.completion({"ignore_eos": True, "temperature": 0} | body, server.served, "short")
+    told: queue.Queue[Any] = queue.Queue()
+    [task], [late] = (asked.tasks(server.served, random.Random(0), told.put) for _ in range(2))
+    server.together.submit(task)
+    first = told.get(timeout=60)
+
+    server.adapters.unload("short")
+
+    assert "short" not in server.adapters and server.adapters.are_on("short")
+    with pytest.raises(Refusal, match="load it later"):
+        server.adapters.load("short", tmp_path / "short")
+    [found] = joined([first, *collect(told, 1)])
+    assert found.token_ids == expected.token_ids != server.ask([body])[0][0].token_ids
+    assert not server.adapters.are_on("short")
+    server.together.submit(late)
+    assert told.get(timeout=60).status == 404
+
+
 def test_adapters_that_cannot_share_a_batch_are_refused(server: Server, tmp_path: Path) -> None:
     for options, why in (({"use_dora": True}, "DoRA"), ({"modules_to_save": ["lm_head"]}, "modules_to_save")):
         folder = lora(server.folder, tmp_path / why, **options)

@@ -60,7 +60,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving.worker(platform) as worker, serve(platform) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=platform.keys["user"], max_retries=0)
         running = Running(platform=platform, worker=worker, client=client)
-        assert running.post(BASE, vllm_max_lora_rank=64).status_code == 201
+        # In bfloat16 what else is in a batch decides between tokens that are nearly as likely.
+        assert running.post(BASE, vllm_max_lora_rank=64, infer_dtype="float32").status_code == 201
         running.ready(BASE)
         yield running
 

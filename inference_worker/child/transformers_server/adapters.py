@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ class Adapters:
         #: peft's name by ours: modules cannot be called by names with a dot.
         self._names: dict[str, str] = {}
         self._folders: dict[str, Path] = {}
+        #: Like `_names`: those that were unloaded while answers have them, which end with them.
+        self._leaving: dict[str, str] = {}
+        #: Names that answers have or wait with; of who computes.
+        self.in_use: Callable[[], Collection[str]] = tuple
         self._num_loaded = 0
         self._hooked: set[int] = set()
         self._rows = threading.local()
@@ -45,6 +49,8 @@ class Adapters:
         """Raises Refusal when it cannot be served beside others."""
         if name in self._names:
             raise Refusal(f"the adapter {name!r} is loaded already", "lora_name")
+        if name in self._leaving:
+            raise Refusal(f"the adapter {name!r} was unloaded, and an answer still has it: load it later", "lora_name")
         check(folder, self._max_rank)
         self._num_loaded += 1
         inner = f"adapter{self._num_loaded}"
@@ -59,22 +65,42 @@ class Adapters:
             self._names[name], self._folders[name] = inner, folder
 
     def unload(self, name: str) -> None:
-        inner = self._names.pop(name, None)
-        if inner is None:
+        """Nobody gets it from now on; it goes when no answer has it any more."""
+        if name not in self._names:
             raise Refusal(f"the adapter {name!r} is not loaded", "lora_name", 404)
         del self._folders[name]
+        self._leaving[name] = self._names[name]
+        del self._names[name]
+        self.drop_unused()
+
+    def drop_unused(self) -> None:
+        """Those that were unloaded and that no answer has."""
+        if not self._leaving:
+            return
         with self.lock:
-            take_off(self._model, inner)
+            for name in [name for name in self._leaving if name not in self.in_use()]:
+                take_off(self._model, self._leaving.pop(name))
+
+    def are_on(self, name: str | None) -> bool:
+        """Whether rows can have it: also one that is leaving."""
+        return name is None or name in self._names or name in self._leaving
 
     @contextmanager
     def rows(self, names: Sequence[str | None]) -> Iterator[None]:
-        """While it holds, row i of what this thread computes has adapter `names[i]`."""
+        """While it holds, row i of what this thread computes has adapter `names[i]`. Raises Refusal: without its
+        adapter a row would get the base's answer."""
         with self.lock:
-            self._rows.names = [BASE if name is None else self._names.get(name, BASE) for name in names]
+            self._rows.names = [BASE if name is None else self._inner(name) for name in names]
             try:
                 yield
             finally:
                 self._rows.names = None
+
+    def _inner(self, name: str) -> str:
+        inner = self._names.get(name) or self._leaving.get(name)
+        if inner is None:
+            raise gone(name)
+        return inner
 
     def _hook(self) -> None:
         from peft.tuners.lora import LoraLayer
@@ -87,6 +113,10 @@ class Adapters:
     def _tell(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         names = getattr(self._rows, "names", None) or [BASE] * len(args[0])
         return args, kwargs | {"adapter_names": names}
+
+
+def gone(name: str | None) -> Refusal:
+    return Refusal(f"The model `{name}` does not exist: its adapter was unloaded.", "model", 404)
 
 
 def put_on(model: Any, folder: Path, inner: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from inference_worker.child.transformers_server.adapters import Adapters
+from inference_worker.child.transformers_server.adapters import Adapters, gone
 from inference_worker.child.transformers_server.batch import Batch
 from inference_worker.child.transformers_server.sampling import draw
 from inference_worker.child.transformers_server.sequence import Answer, Task
@@ -69,6 +69,7 @@ class Scheduler:
         self._stopping = False
         self._num_failures = 0
         self.counts = Counts()
+        adapters.in_use = self._adapters_in_use
 
     def submit(self, task: Task) -> None:
         with self._changed:
@@ -83,6 +84,14 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         return sum(len(task.answers) for task in list(self._waiting))
+
+    def _adapters_in_use(self) -> set[str]:
+        """Asked by other threads: in the order in which tasks move, so that none is missed."""
+        tasks = list(self._waiting)
+        if (beginning := self._beginning) is not None:
+            tasks.append(beginning[0])
+        tasks += [row.task for row in self._rows]
+        return {task.adapter for task in tasks if task.adapter is not None}
 
     def stop(self) -> None:
         with self._changed:
@@ -122,15 +131,22 @@ class Scheduler:
             self._batch = None
         elif self._batch is not None:
             self._batch.keep(kept)
+        self._adapters.drop_unused()
 
     def _admit(self) -> None:
         with self._changed:
-            while self._waiting and self._waiting[0].cancelled:
+            while self._waiting and not self._is_wanted(self._waiting[0]):
                 self._waiting.popleft()
             if self._beginning is not None or not self._waiting or not self._has_room(self._waiting[0]):
                 return
-            task = self._waiting.popleft()
-            self._beginning = (task, Batch(self._model, self._device), 0)
+            self._beginning = (self._waiting[0], Batch(self._model, self._device), 0)
+            self._waiting.popleft()
+
+    def _is_wanted(self, task: Task) -> bool:
+        if not task.cancelled and not self._adapters.are_on(task.adapter):
+            task.cancelled = True
+            task.sink(gone(task.adapter))
+        return not task.cancelled
 
     def _has_room(self, task: Task) -> bool:
         """An answer whose cache alone is too large begins when it is alone."""
@@ -152,11 +168,11 @@ class Scheduler:
         if start + len(part) < len(task.prompt_ids):
             self._beginning = (task, batch, start + len(part))
             return
-        self._beginning = None
         for answer in task.answers:
             _extend(task, answer, logits[0])
         self.counts.generated_tokens += len(task.answers)
         self._join(task, batch)
+        self._beginning = None
 
     def _join(self, task: Task, batch: Batch) -> None:
         unfinished = [answer for answer in task.answers if not answer.is_finished]
