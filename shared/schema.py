@@ -194,10 +194,10 @@ def _foreign(spec_type: type, name: Any, value: Any, *, hint: bool) -> list[Comp
 
 def is_unread(spec_type: type, name: str, value: Any) -> bool:
     """Whether it asks for something of a training that this kind of job, as LF, takes and does not read."""
-    if spec_type is not SPECS["export"]:
+    if spec_type is not SPECS["export"] or name not in _names(SPECS["train"]):
         return False
-    found = next((param for param in params(SPECS["train"]) if name in param.names), None)
-    return found is not None and unread.by_export(found, value) and not _asks_for_nothing(SPECS["train"], name, value)
+    found = next(param for param in params(SPECS["train"]) if name in param.names)
+    return unread.by_export(found, value) and not _asks_for_nothing(SPECS["train"], name, value)
 
 
 def _asks_for_nothing(owner: type, name: str, value: Any) -> bool:

@@ -28,6 +28,7 @@ from shared.runner import Runner, Worker
 from shared.settings import process_environment
 from shared.spec import DeploySpec
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
+from tests.processes import command
 from tests.unit.upstream import Upstream, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,7 +196,7 @@ def the_child_of(worker: psutil.Process) -> psutil.Process:
 
 
 def _is_child(process: psutil.Process) -> bool:
-    return list(process.cmdline())[1:] == ["-m", "inference_worker.child"]
+    return command(process)[1:] == ["-m", "inference_worker.child"]
 
 
 def test_a_cancelled_batch_keeps_what_is_answered(bulk: Bulk) -> None:

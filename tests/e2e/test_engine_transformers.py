@@ -22,6 +22,7 @@ from shared.asking import CHAT
 from shared.runner import Runner, Worker
 from tests import serving
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
+from tests.processes import command
 
 BASE, OTHER = "tiny", "ft:tiny:local::00000001"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
@@ -42,7 +43,7 @@ class Running:
 
     def engine(self, name: str) -> psutil.Process:
         found = serving.processes(self.platform, self.worker, name)
-        return next(process for process in found if "transformers_server" in " ".join(process.cmdline()[:4]))
+        return next(process for process in found if "transformers_server" in " ".join(command(process)[:4]))
 
 
 @pytest.fixture(scope="module")

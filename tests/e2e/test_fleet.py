@@ -22,6 +22,7 @@ from shared.queue import Queue
 from shared.sweep import Sweep
 from tests import serving
 from tests.platform import Platform, make_platform, serve, wait_until
+from tests.processes import command
 
 NAME = "tiny"
 #: Never within a test that passes.
@@ -179,4 +180,4 @@ def test_one_that_nobody_asks_stops_and_the_next_request_waits_for_it_to_be_ther
 
 def _keepers(running: Running) -> list[psutil.Process]:
     below = [process for worker in running.workers.values() for process in worker.children(recursive=True)]
-    return [process for process in below if "keeper.py" in " ".join(process.cmdline())]
+    return [process for process in below if "keeper.py" in " ".join(command(process))]

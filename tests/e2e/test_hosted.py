@@ -21,6 +21,7 @@ from inference_worker.engine import Engine
 from shared.records import Deployment
 from tests import serving
 from tests.platform import Platform, make_platform, serve, wait_until
+from tests.processes import command
 
 BASE, FIRST, SECOND = "tiny", "ft:tiny:local::00000001", "ft:tiny:local::00000002"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
@@ -118,7 +119,7 @@ def test_another_version_takes_over_without_a_failed_request(running: Running) -
 def test_adapters_are_loaded_again_after_a_crash(running: Running) -> None:
     expected = running.ask("bot")
     found = serving.processes(running.platform, running.worker, BASE)
-    next(process for process in found if "transformers_server" in " ".join(process.cmdline()[:4])).kill()
+    next(process for process in found if "transformers_server" in " ".join(command(process)[:4])).kill()
 
     wait_until(lambda: serving.deployment(running.platform, "bot").status != "ready", 30, "it is noticed")
     running.ready("bot")

@@ -27,6 +27,7 @@ from shared.runner import Runner, Worker
 from shared.spec import GenerateSpec
 from tests import serving
 from tests.platform import Platform, jsonl, make_platform, serve, wait_until
+from tests.processes import command
 
 BASE, TUNED, TAUGHT = "tiny", "ft:tiny:local::00000001", "taught"
 #: On a busy machine vLLM takes minutes to import.
@@ -172,7 +173,7 @@ def test_what_is_too_long_for_the_model_is_told_with_its_context(served: Serving
 def test_the_replicas_key_is_not_on_the_command_line_and_is_needed(served: Serving) -> None:
     [replica] = served.deployment(BASE).replicas
     assert replica.api_key and replica.url
-    assert not any(replica.api_key in " ".join(process.cmdline()) for process in served.processes(BASE))
+    assert not any(replica.api_key in " ".join(command(process)) for process in served.processes(BASE))
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{replica.url}/v1", api_key="guess", max_retries=0).models.list()
 
@@ -214,7 +215,7 @@ def test_an_adapter_that_is_deleted_is_unloaded_and_the_others_answer_on(served:
 @pytest.mark.slow
 def test_a_killed_engine_ends_the_stream_with_an_error_and_is_replaced_with_its_adapters(served: Serving) -> None:
     expected, before = served.chat(TUNED), served.processes(BASE)
-    engine = next(process for process in before if "EngineCore" in " ".join(process.cmdline()))
+    engine = next(process for process in before if "EngineCore" in " ".join(command(process)))
     # Sixteen answers at once take longer than it takes to kill.
     stream = served.client.completions.create(
         model=BASE, prompt="x", n=16, max_tokens=490, stream=True, extra_body={"ignore_eos": True}

@@ -27,6 +27,7 @@ from shared.settings import Settings
 from tests import monitoring
 from tests.otlp import Collector, Span, collecting
 from tests.platform import jsonl, wait_until
+from tests.processes import command
 
 #: On a busy machine vLLM takes minutes to start.
 pytestmark = pytest.mark.timeout(600)
@@ -128,8 +129,7 @@ class Running:
 
     def service(self, *words: str) -> psutil.Process:
         """The process of one service, by words of its command line; not its keeper."""
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        lines = {process: process.cmdline() for process in below}
+        lines = {process: command(process) for process in psutil.Process(self.process.pid).children(recursive=True)}
         return next(p for p, line in lines.items() if set(words) <= set(line) and "keeper.py" not in " ".join(line))
 
 

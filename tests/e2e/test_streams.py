@@ -18,6 +18,7 @@ import openai
 import psutil
 import pytest
 
+from gateway.replicas import CACHE_SECONDS
 from shared import schema
 from shared.records import NewModel
 from shared.spec import DeploySpec
@@ -248,6 +249,7 @@ def test_a_request_wakes_a_deployment_that_rests_and_is_answered_when_it_is_read
     assert store.deployments.rescale(deployment.id, before=None, num_wanted=0, type="idle", why=text)
     [before] = store.deployments.get(project, "resting").replicas
     store.replicas.release(before.id, before.attempt)
+    time.sleep(CACHE_SECONDS)  # so old may be what the gateway knows of ready replicas
     assert store.deployments.get(project, "resting").status == "idle"
 
     with ThreadPoolExecutor(1) as pool:
@@ -267,6 +269,7 @@ def test_a_request_to_a_deployment_that_does_not_wake_up_in_time_is_told_to_come
     store.deployments.rescale(deployment.id, before=None, num_wanted=0, type="idle", why=Text("nobody asks"))
     [before] = store.deployments.get(project, "dozing").replicas
     store.replicas.release(before.id, before.attempt)
+    time.sleep(CACHE_SECONDS)
     with pytest.raises(openai.InternalServerError) as caught:
         served.client.chat.completions.create(model="dozing", messages=HELLO)
     assert caught.value.status_code == 503

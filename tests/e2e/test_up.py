@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.processes import command
+
 PORT = 18710
 URL = f"http://127.0.0.1:{PORT}"
 UP = [sys.executable, "-m", "gateway.cli", "up"]
@@ -173,4 +175,4 @@ def gunicorn(pid: int) -> psutil.Process:
     """The arbiter: the service itself, right below its keeper."""
     keepers = {one.pid for one in psutil.Process(pid).children()}
     below = psutil.Process(pid).children(recursive=True)
-    return next(one for one in below if one.ppid() in keepers and "gateway.wsgi:app" in one.cmdline())
+    return next(one for one in below if one.ppid() in keepers and "gateway.wsgi:app" in command(one))

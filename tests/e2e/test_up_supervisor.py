@@ -16,6 +16,7 @@ import pytest
 
 from gateway.admin.services import Service
 from gateway.admin.supervisor import MAX_EARLY_FAILURES, ServiceFailed, Supervisor
+from tests.processes import command
 
 #: Writes its name when told to end, after a moment; leaves a child in a session of its own.
 OBEDIENT = """
@@ -99,7 +100,7 @@ def test_a_killed_service_starts_again_and_that_is_said(
     supervisor.start(program(tmp_path, "victim"))
     until(lambda: (tmp_path / "ended.victim").exists())
     (tmp_path / "ended.victim").unlink()
-    victim = next(one for one in ours() if one.cmdline()[-2:-1] == ["victim"] and "-c" in one.cmdline()[:2])
+    victim = next(one for one in ours() if command(one)[-2:-1] == ["victim"] and "-c" in command(one)[:2])
     victim.kill()
 
     def restarted() -> bool:
