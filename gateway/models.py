@@ -1,4 +1,8 @@
-"""Models, one resource for both worlds: OpenAI's members and ours. Files below them are gateway/downloads.py's."""
+"""Models, one resource for both worlds: OpenAI's members and ours. Files below them are gateway/downloads.py's.
+
+Names that clients ask beside those of the catalog (deployments, routes, aliases) are listed and looked at here, and
+changed where they are made.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ from gateway import body, evaluations, lineage, marks, modeluploads, openapi, pu
 from gateway.admission import user_of
 from gateway.auth import project_id, require_admin
 from gateway.downloads import find
+from gateway.servednames import Named, Names, named_json
 from gateway.services import services
 from shared import catalog
-from shared.errors import Conflict
+from shared.errors import Conflict, ModelNotFound
 from shared.records import Model
 from shared.store.checkpoints import MARK
 
@@ -25,6 +30,14 @@ FILTERS: list[dict[str, Any]] = [
     {"in": "query", "name": name, "schema": {"type": "string"}, "description": f"Only models with this {name}."}
     for name in (*MEMBERS, "tag")
 ]
+#: True or false of a name, by which models are listed too.
+FLAGS = {"answers": "Only names that are answered now, or only others.",
+         "in_catalog": "Only models of the catalog, or only other names."}  # fmt: skip
+FILTERS += [
+    {"in": "query", "name": name, "schema": {"type": "boolean"}, "description": text} for name, text in FLAGS.items()
+]
+#: Members of a name that stands for no single model of the catalog.
+NO_MODEL = dict.fromkeys(("parent", "base_model", "job_id", "format", "size_bytes", "digest", "version"))
 
 
 @blueprint.route("", methods=["POST"])
@@ -45,7 +58,7 @@ def register() -> Response:
                 model, created = registering.uploaded(wanted, folder)
         else:
             model, created = registering.register(wanted)
-    answer = jsonify(model_json(model))
+    answer = jsonify(_of_catalog(model))
     answer.status_code = 201 if created else 200
     return answer
 
@@ -53,12 +66,20 @@ def register() -> Response:
 @blueprint.route("", methods=["GET"])
 @blueprint.doc(parameters=FILTERS, responses=openapi.ok("ModelList"))
 def list_models() -> Response:
-    """List models: base models, adapters, merged and quantized ones, oldest first"""
-    wanted = {name: value for name in MEMBERS if (value := request.args.get(name)) is not None}
-    found = services().store.models.list(project_id(), **wanted)
+    """List models: the catalog, oldest first, then other names of deployments, routes and deployed aliases
+
+    Each name once: what a request may send as `model`. `kind` says what it is (`deployment`, `route` and `alias` beside
+    the kinds of models), `served_by` which deployments answer to it, `status` how far they are, and `answers` whether a
+    request is answered now. One that rests answers too: the request wakes it.
+    """
+    wanted: dict[str, Any] = {name: text for name in MEMBERS if (text := request.args.get(name)) is not None}
+    wanted |= {name: value == "true" for name in FLAGS if (value := body.one_of(name, ("true", "false"))) is not None}
+    names, every = Names(services(), project_id()), services().store.models.list(project_id())
+    entries = [_entry(named) for named in (*names.of_models(every), *names.others(every))]
+    chosen = [entry for entry in entries if all(entry[name] == value for name, value in wanted.items())]
     if (tag := request.args.get("tag")) is not None:
-        found = [model for model in found if tag in model.tags]
-    return jsonify({"object": "list", "data": [model_json(model) for model in found]})
+        chosen = [entry for entry in chosen if tag in entry["tags"]]
+    return jsonify({"object": "list", "data": chosen})
 
 
 @blueprint.route("/<path:name>", methods=["GET"])
@@ -66,15 +87,18 @@ def list_models() -> Response:
 def retrieve(name: str) -> Response:
     """Look at a model: where it comes from, what came of it, where it was pushed to, and what was measured of it
 
-    By its name, or as a version of its family: `name@3`, `name@latest`, `name@<alias>`.
+    By its name, or as a version of its family: `name@3`, `name@latest`, `name@<alias>`. Other names that requests may
+    ask (deployments, routes, `base@adapter`) tell the same of the model that answers to them, where it is one.
     """
-    model = find(name)
+    named = _named(name)
+    model = named.model
     told: dict[str, Any] = {
-        "lineage": lineage.lineage(services(), model),
-        "derived": lineage.derived(services(), model),
+        "lineage": lineage.lineage(services(), model) if model else [],
+        "derived": lineage.derived(services(), model) if model else [],
+        "pushes": pushing.of_model(services(), model) if model else [],
+        "evaluations": evaluations.of_model(model) if model else [],
     }
-    told |= {"pushes": pushing.of_model(services(), model), "evaluations": evaluations.of_model(model)}
-    return jsonify(model_json(model) | told | {"config": model.config})
+    return jsonify(_entry(named) | told | {"config": model.config if model else {}})
 
 
 @blueprint.route("/<path:name>", methods=["PATCH"])
@@ -90,7 +114,7 @@ def change(name: str) -> Response:
         text = "{name!r} is a checkpoint, which has no aliases, tags and metadata: export it first"
         raise Conflict(text, name=name)
     changes = marks.load(body.json_object())
-    return jsonify(model_json(services().store.models.update(project_id(), model.name, **changes)))
+    return jsonify(_of_catalog(services().store.models.update(project_id(), model.name, **changes)))
 
 
 @blueprint.route("/<path:name>", methods=["DELETE"])
@@ -117,6 +141,29 @@ def delete(name: str) -> Response:
         services().artifacts.delete(model.uri)
         services().store.discarded.forget(model.uri)
     return jsonify({"id": name, "object": "model", "deleted": True})
+
+
+def _of_catalog(model: Model) -> dict[str, Any]:
+    return _entry(next(Names(services(), project_id()).of_models([model])))
+
+
+def _named(name: str) -> Named:
+    names = Names(services(), project_id())
+    try:
+        return next(names.of_models([find(name)]))
+    except ModelNotFound:
+        if (other := names.other(name)) is None:
+            raise
+        return other
+
+
+def _entry(named: Named) -> dict[str, Any]:
+    if named.in_catalog and named.model is not None:
+        return model_json(named.model) | named_json(named)
+    own = {"id": named.name, "created": int(named.created_at.timestamp()), "kind": named.kind}
+    own |= {"object": "model", "owned_by": "tunesmith", "family": None, "aliases": [], "tags": [], "metadata": {}}
+    behind = model_json(named.model) if named.model else {"root": None}
+    return NO_MODEL | behind | own | named_json(named)
 
 
 def model_json(model: Model) -> dict[str, Any]:

@@ -229,6 +229,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Model": _record(
         created=_NUMBER, owned_by=_TEXT, kind=_TEXT, base_model=_TEXT, job_id=_TEXT, size_bytes=_NUMBER, digest=_TEXT,
         format=_TEXT, family=_TEXT, version=_NUMBER, aliases=_TEXTS, tags=_TEXTS, metadata=_OBJECT, parent=_TEXT,
+        root=_TEXT, in_catalog=_SWITCH, served_by=_TEXTS, status=_TEXT, answers=_SWITCH,
         config=_OBJECT, derived=_TEXTS, lineage={"type": "array", "items": _OBJECT},
         pushes={"type": "array", "items": _OBJECT},
         evaluations={"type": "array", "items": _OBJECT},

@@ -350,7 +350,7 @@ const size = (bytes) => (bytes ? `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 27 ? 
 
 const showModels = guarded(async () => {
   const [models, deployments, evaluations] =
-    await Promise.all([get("v1/models"), get("v1/deployments"), get("v1/evaluations?limit=100")]);
+    await Promise.all([get("v1/models?in_catalog=true"), get("v1/deployments"), get("v1/evaluations?limit=100")]);
   const served = new Map(deployments.data.map((item) => [item.model, item]));
   $("model-rows").replaceChildren(...models.data.map((model) => modelRow(
     model, served.get(model.id), evaluations.data.filter((found) => found.model === model.id))));

@@ -131,7 +131,7 @@ $("deployment-save").addEventListener("click", guarded(async () => {
 async function makeDeployForm() {
   const parameters = (await parametersOf("deploy")).filter((one) => !OF_THE_MODEL.includes(one.name));
   serving.deploy = parameterForm($("deploy-parameters"), parameters, FIRST_OF_DEPLOY);
-  const { data } = await get("v1/models");
+  const { data } = await get("v1/models?in_catalog=true");
   $("deploy-names").replaceChildren(...data.map((model) => element("option", { value: model.id }, model.kind || "")));
 }
 

@@ -68,3 +68,28 @@ def test_a_route_does_not_take_the_name_of_a_deployment_nor_a_deployment_that_of
     platform.post("/v1/routes", {"name": "live", "targets": [{"model": "green"}]})
     refused = platform.post("/v1/deployments", {"model": "tiny", "name": "live"})
     assert (refused.status_code, refused.get_json()["error"]["param"]) == (409, "name")
+
+
+def test_every_name_that_may_be_asked_is_a_model_to_clients_and_is_listed_once(platform: Platform) -> None:
+    platform.client.patch("/v1/models/tiny", json={"aliases": ["live"]}, headers=platform.headers())
+    platform.post("/v1/routes", {"name": "shared", "targets": [{"model": "blue"}, {"model": "green", "weight": 2}]})
+    data = platform.get("/v1/models", role="viewer").get_json()["data"]
+    listed = {model["id"]: model for model in data}
+
+    assert len(listed) == len(data)
+    told = {name: (listed[name]["kind"], listed[name]["root"], listed[name]["in_catalog"]) for name in listed}
+    assert told | {
+        "tiny": ("base", "tiny", True), "blue": ("deployment", "tiny", False), "green": ("deployment", "tiny", False),
+        "shared": ("route", "tiny", False), "tiny@live": ("alias", "tiny", False),
+    } == told  # fmt: skip
+    assert listed["shared"]["served_by"] == ["blue", "green"]
+    # No worker runs: nothing answers, and it is said.
+    assert {(listed[name]["status"], listed[name]["answers"]) for name in ("blue", "shared")} == {("pending", False)}
+    assert platform.get("/v1/models?answers=true").get_json()["data"] == []
+    assert [model["id"] for model in platform.get("/v1/models?in_catalog=true").get_json()["data"]] == ["tiny"]
+    for name, entry in listed.items():
+        # An alias is looked at as the version that it means.
+        expected = listed["tiny"] if entry["kind"] == "alias" else entry
+        assert platform.get(f"/v1/models/{name}", role="viewer").get_json().items() >= expected.items()
+    assert platform.get("/v1/models/blu").status_code == 404
+    assert platform.get("/v1/models?answers=maybe").status_code == 422

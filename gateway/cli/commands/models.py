@@ -56,16 +56,16 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _list(client: Client, console: Console, args: Namespace) -> None:
-    models = client.get("/v1/models", family=args.name, tag=args.tags)["data"]
+    models = client.get("/v1/models", family=args.name, tag=args.tags, in_catalog="true")["data"]
     if args.json:
         show.as_json(console, models)
         return
     rows = [
         (model["id"], model["kind"], model["base_model"], show.size(model["size_bytes"]), model["version"],
-         ", ".join([*model["aliases"], *model["tags"]]), model["job_id"])
+         ", ".join([*model["aliases"], *model["tags"]]), model["status"], model["job_id"])
         for model in models
     ]  # fmt: skip
-    show.table(console, ("name", "kind", "base", "size", "version", "marks", "made by"), rows, "no models")
+    show.table(console, ("name", "kind", "base", "size", "version", "marks", "serving", "made by"), rows, "no models")
 
 
 def _show(client: Client, console: Console, args: Namespace) -> None:
@@ -73,9 +73,10 @@ def _show(client: Client, console: Console, args: Namespace) -> None:
     if args.json:
         show.as_json(console, model)
         return
-    told = {name: model.get(name) for name in ("id", "kind", "base_model", "format", "digest")}
-    told |= {"size": show.size(model.get("size_bytes")), "version": f"{model['version']} of {model['family']}"}
-    told |= {name: ", ".join(model[name]) for name in ("aliases", "tags", "derived") if model[name]}
+    told = {name: model.get(name) for name in ("id", "kind", "root", "base_model", "format", "digest", "status")}
+    told["size"] = show.size(model.get("size_bytes"))
+    told["version"] = f"{model['version']} of {model['family']}" if model["family"] else None
+    told |= {name: ", ".join(model[name]) for name in ("aliases", "tags", "served_by", "derived") if model[name]}
     told |= model["metadata"]
     show.table(console, ("", ""), list(told.items()), "")
     console.print("\n[bold]made from[/]")
