@@ -21,6 +21,7 @@ PUBLIC = frozenset(
         "health.readyz",
         "console.index",
         "console.static",
+        "runbook.page",
         "swagger.static",
         "api-docs.openapi_json",
         "api-docs.openapi_swagger_ui",

@@ -27,6 +27,7 @@ from gateway import (
     presets,
     previews,
     routes,
+    runbook,
     templates,
     workers,
 )
@@ -64,6 +65,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     api.register_blueprint(inference.blueprint(built, proxy))
     api.register_blueprint(compare.blueprint(built, proxy))
     app.register_blueprint(console.blueprint)
+    app.register_blueprint(runbook.blueprint)
     return app
 
 

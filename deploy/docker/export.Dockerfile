@@ -58,6 +58,8 @@ COPY gateway gateway
 COPY trainer_worker trainer_worker
 COPY export_worker export_worker
 COPY inference_worker inference_worker
+# What the page /runbook shows.
+COPY docs/runbook.md gateway/web/
 RUN /opt/build/bin/pip install --no-cache-dir --no-build-isolation --no-deps --target /opt/code . \
  && sed -i "1s|.*|#!/opt/tunesmith/bin/python3|" /opt/code/bin/tunesmith
 

@@ -62,4 +62,5 @@ def local(config: dict[str, Any], settings: Settings, ports: dict[str, int], key
             kept["authorization"] = {"credentials_file": str(key_file.resolve())}
         scrapes.append(kept)
     rules = [str(DEPLOYED / Path(file).relative_to("/etc/prometheus")) for file in config.get("rule_files", [])]
-    return {**config, "rule_files": rules, "scrape_configs": scrapes}
+    shared = config["global"] | {"external_labels": {"tunesmith_runbook": f"{home.public_url(settings)}/runbook"}}
+    return {**config, "global": shared, "rule_files": rules, "scrape_configs": scrapes}

@@ -41,7 +41,9 @@ def test_every_process_is_scraped_and_nothing_else_differs_from_the_containers(t
     ]
     targets = [target for s in local["scrape_configs"] for group in s["static_configs"] for target in group["targets"]]
     assert sorted(targets) == sorted(["127.0.0.1:8000", *(f"127.0.0.1:{port}" for port in PORTS.values())])
-    assert local["global"] == deployed["global"]
+    assert local["global"]["external_labels"] == {"tunesmith_runbook": "http://127.0.0.1:8000/runbook"}
+    assert local["global"].keys() == deployed["global"].keys()
+    assert local["global"]["evaluation_interval"] == deployed["global"]["evaluation_interval"]
     assert all(Path(file).is_file() for file in local["rule_files"]) and local["rule_files"]
 
 
