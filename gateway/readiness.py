@@ -21,6 +21,7 @@ from shared import volumes
 from shared.metrics.ledger import SILENT_SECONDS
 from shared.queue import HOUSEKEEPING
 from shared.records import Worker
+from shared.settings import InvalidSetting
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Checks:
     def _ledger(self) -> str:
         try:
             self._services.store.ping()
+        except InvalidSetting as error:
+            return error.message
         except Exception as error:  # as above
             log.warning("The ledger does not answer: %s", error)
             return f"the ledger does not answer ({type(error).__name__}): is its database up, its address right?"

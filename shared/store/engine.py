@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
+from shared.settings import InvalidSetting
 from shared.store.columns import now, to_json
 
 #: How long a writer waits for another one, seconds.
@@ -27,6 +28,9 @@ BUSY_SECONDS = 30
 #: A worker that is frozen inside a transaction keeps the job's row locked; PostgreSQL ends it after this long, so that
 #: the sweep can take the job from it. Milliseconds.
 IDLE_TRANSACTION_MS = 15_000
+ENCODING = "UTF8"
+#: The client's encoding may be set otherwise for a role or in PGCLIENTENCODING.
+POSTGRES = {"connect_timeout": 10, "application_name": "tunesmith", "client_encoding": ENCODING}
 
 
 #: Told of each transaction: its "read" or "write", how long it held a connection, what the database failed it with.
@@ -106,13 +110,14 @@ def normalized(database_url: str) -> URL:
 
 def make_engine(url: URL) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
-    arguments = {"timeout": BUSY_SECONDS} if is_sqlite else {"connect_timeout": 10, "application_name": "tunesmith"}
+    arguments = {"timeout": BUSY_SECONDS} if is_sqlite else POSTGRES
     engine = create_engine(url, connect_args=arguments, pool_pre_ping=not is_sqlite, json_serializer=to_json)
     if is_sqlite:
         event.listen(engine, "do_connect", _make_private)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
+        event.listen(engine, "do_connect", _connect_postgres)
         event.listen(engine, "connect", _prepare_postgres)
     return engine
 
@@ -133,6 +138,21 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _connect_postgres(dialect: Any, record: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Raises InvalidSetting: another encoding than UTF8 cannot keep what users write, and SQL_ASCII reads as bytes."""
+    connection = dialect.connect(*args, **kwargs)
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in (ENCODING, None):
+        name = connection.info.dbname
+        connection.close()
+        raise InvalidSetting(
+            f"The database {name!r} of TUNESMITH_DATABASE_URL has the encoding {encoding}, and the ledger wants "
+            f"{ENCODING}: make another (CREATE DATABASE tunesmith ENCODING '{ENCODING}' TEMPLATE template0) and name it "
+            "there"
+        )
+    return connection
 
 
 def _prepare_postgres(connection: Any, record: Any) -> None:

@@ -8,12 +8,14 @@ import stat
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, make_url, text
 
+from gateway.admin.doctor import ledger
 from shared.ids import new_id
 from shared.job import Kind
 from shared.settings import InvalidSetting, Settings
@@ -156,3 +158,23 @@ def test_ids_sort_by_age_and_never_repeat() -> None:
     assert {len(made) for made in ids} == {len("ftjob-") + 26}
     assert ids[0][:16] <= ids[-1][:16]
     assert all(made == made.lower() and made.startswith("ftjob-") for made in ids)
+
+
+def test_a_database_of_another_encoding_is_refused_by_name_and_a_clients_own_is_overruled(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = make_url(postgres_url)
+    with psycopg.connect(host=url.query["host"], user="postgres", autocommit=True) as server:  # type: ignore[arg-type]
+        server.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
+        try:
+            ascii = url.set(database="ascii").render_as_string(hide_password=False)
+            with Store(ascii) as store, pytest.raises(InvalidSetting, match=r"'ascii'.*SQL_ASCII.*ENCODING 'UTF8'"):
+                store.migrate()
+            [found] = ledger.look(Settings(home=tmp_path, database_url=ascii))
+            assert found.state == "error" and "SQL_ASCII" in found.told
+        finally:
+            server.execute("DROP DATABASE ascii WITH (FORCE)")
+
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+    with Store(postgres_url) as store, store.database.read() as connection:
+        assert connection.execute(text("SELECT '\u00fc'")).scalar_one() == "\u00fc"

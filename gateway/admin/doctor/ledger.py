@@ -35,6 +35,8 @@ def look(settings: Settings) -> Iterator[Finding]:
             return
         try:
             yield from _opened(store)
+        except InvalidSetting as wrong:
+            yield error("ledger", wrong.message, "`tunesmith migrate` then makes its tables")
         except DBAPIError as refused:
             yield error(
                 "ledger", f"it cannot be used: {_first_line(refused.orig)}",
