@@ -148,9 +148,9 @@ def _connect_postgres(dialect: Any, record: Any, args: list[Any], kwargs: dict[s
         name = connection.info.dbname
         connection.close()
         raise InvalidSetting(
-            f"The database {name!r} of TUNESMITH_DATABASE_URL has the encoding {encoding}, and the ledger wants "
-            f"{ENCODING}: make another (CREATE DATABASE tunesmith ENCODING '{ENCODING}' TEMPLATE template0) and name it "
-            "there"
+            f"The database {name!r} of TUNESMITH_DATABASE_URL has the encoding {encoding}, and the ledger "
+            f"wants {ENCODING}: make another (CREATE DATABASE tunesmith ENCODING '{ENCODING}' TEMPLATE template0) and "
+            "name it there"
         )
     return connection
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.admin.backup import make, restore
+from gateway.admin.backup.hold import Pace
 from gateway.admin.backup.place import Backup, Place
 from shared.artifact import ArtifactStore, CorruptArtifact
 from shared.errors import Conflict, NotFound
@@ -173,6 +175,42 @@ def test_a_place_may_be_an_object_store(
             restore.restore(other, there, place, made, scratch, lambda text: None)
             assert len(other.models.list(other.projects.default().id)) == 1
         assert there.verify("store://models/smol").digest == artifacts.sealed("store://models/smol").digest
+
+
+def test_two_backups_at_once_are_one_and_the_second_is_told_who_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    with s3.serve(monkeypatch) as bucket:
+        for url in (str(tmp_path / "place"), f"{bucket}/place"):
+            with (
+                Place(url).held(told.append),
+                pytest.raises(Conflict, match=f"{url} .*process {os.getpid()}, since 20"),
+            ):
+                Place(url).held(told.append).__enter__()
+            with Place(url).held(told.append):
+                pass  # it was let go
+    assert told == []
+
+
+def test_a_lock_whose_holder_was_killed_is_taken_over_and_one_that_only_seemed_dead_gives_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    never, quick = Pace(renew=3600), Pace(renew=0.2, silent=0, watch=0.8)
+    with s3.serve(monkeypatch) as bucket:
+        gone, next = Place(f"{bucket}/place"), Place(f"{bucket}/place")
+        with gone.held(told.append, never):
+            with next.held(told.append, quick):
+                assert "taken over from" in told[-1]
+                # By whatever clock: who renews its lock is not dead.
+                with pytest.raises(Conflict, match="being written"):
+                    Place(f"{bucket}/place").held(told.append, quick).__enter__()
+                with pytest.raises(Conflict, match="taken over by"):
+                    gone.delete_objects_beside(set())
+                assert next.delete_objects_beside(set()) == 0
+            with pytest.raises(Conflict, match="taken over"):
+                gone.delete_objects_beside(set())
 
 
 @ON_SQLITE

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from gateway.admin import home, keys
 from gateway.admin.backup import make, restore
+from gateway.admin.backup.hold import Say
 from gateway.admin.backup.place import Backup, Place
 from gateway.cli import show
 from shared.artifact import ArtifactStore
@@ -40,10 +41,9 @@ def back_up(
     settings: Settings, console: Console, url: str, *, keep: int | None, with_secrets: bool, as_json: bool
 ) -> int:
     """1 when files that records name are not there: the rest is saved."""
-    with opened(settings, url) as at, at.place.held():
-        made = make.make(
-            at.store, at.artifacts, at.place, at.scratch, _sayer(console, as_json), with_secrets=with_secrets
-        )
+    say = _sayer(console, as_json)
+    with opened(settings, url) as at, at.place.held(say):
+        made = make.make(at.store, at.artifacts, at.place, at.scratch, say, with_secrets=with_secrets)
         gone = make.prune(at.place, keep, at.scratch) if keep else (0, 0)
     if as_json:
         show.as_json(console, asdict(made))
@@ -105,7 +105,7 @@ def _tell(console: Console, made: Backup, gone: tuple[int, int]) -> None:
         console.print(f"[red]missing[/] {escape(uri)}: a record names it, and its files are gone or damaged")
 
 
-def _sayer(console: Console, is_quiet: bool) -> make.Say:
+def _sayer(console: Console, is_quiet: bool) -> Say:
     def say(text: str) -> None:
         if not is_quiet:
             console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)

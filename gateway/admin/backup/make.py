@@ -6,7 +6,7 @@ import gzip
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gateway.admin.backup import files, rows
+from gateway.admin.backup.hold import Say
 from gateway.admin.backup.place import ARTIFACTS, LEDGER, Backup, Place
 from gateway.admin.backup.rows import Dump
 from shared.artifact import ArtifactStore, CorruptArtifact, Sealed, SealedFile
@@ -23,8 +24,6 @@ from shared.store import Store
 
 #: What was deleted while it was copied is not named any more by rows that are read anew.
 TRIES = 3
-
-Say = Callable[[str], None]
 
 
 @dataclass(kw_only=True)

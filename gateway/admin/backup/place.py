@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gzip
 import hashlib
 import json
@@ -15,11 +14,14 @@ from typing import IO, Any
 
 import fsspec
 
+from gateway.admin.backup import hold
+from gateway.admin.backup.hold import Hold, Pace, Say
 from shared.artifact import CHUNK_BYTES, CorruptArtifact, SealedFile
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import InvalidRequest, NotFound
 
 FORMAT = 1
 MANIFEST = "backup.json"
+DEFAULT_PACE = Pace()
 LEDGER, ARTIFACTS = "ledger.jsonl.gz", "artifacts.jsonl.gz"
 
 
@@ -55,20 +57,20 @@ class Place:
         self.url = url
         self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self._is_local = isinstance(self._fs, fsspec.get_filesystem_class("file"))
+        self._hold: Hold | None = None
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """For one writer at a time where the place is a folder. Raises Conflict."""
-        if not self._is_local:
-            yield
+    def held(self, say: Say, pace: Pace = DEFAULT_PACE) -> Iterator[None]:
+        """For one writer at a time. Raises Conflict."""
+        if self._is_local:
+            with hold.of_folder(Path(self._root), self.url):
+                yield
             return
-        Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(Path(self._root) / "lock", "w") as file:
+        with hold.of_store(self._fs, self._at(hold.NAME), self.url, pace, say) as self._hold:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Conflict(f"another backup is being written to {self.url}: wait until it is done") from None
-            yield
+                yield
+            finally:
+                self._hold = None
 
     def has(self, file: SealedFile) -> bool:
         """Whether an object of this digest and size lies here."""
@@ -114,6 +116,8 @@ class Place:
             local.unlink()
 
     def finish(self, backup: Backup) -> None:
+        """Raises Conflict where another writer took the place over: it may have deleted what this one wrote."""
+        self._check_hold()
         self._write(f"backups/{backup.id}/{MANIFEST}", [json.dumps(asdict(backup), indent=1).encode()])
 
     def backups(self) -> list[Backup]:
@@ -133,16 +137,22 @@ class Place:
         return found
 
     def delete(self, backup: Backup) -> None:
-        """Its manifest first: half a backup is none."""
+        """Its manifest first: half a backup is none. Raises Conflict, as `finish`."""
+        self._check_hold()
         self._fs.rm_file(self._at(f"backups/{backup.id}/{MANIFEST}"))
         self._fs.rm(self._at(f"backups/{backup.id}"), recursive=True)
 
     def delete_objects_beside(self, named: set[str]) -> int:
-        """Objects of other digests than these; how many."""
+        """Objects of other digests than these; how many. Raises Conflict, as `finish`."""
+        self._check_hold()
         gone = [path for path in self._fs.find(self._at("objects")) if path.rpartition("/")[2] not in named]
         for path in gone:
             self._fs.rm_file(path)
         return len(gone)
+
+    def _check_hold(self) -> None:
+        if self._hold is not None:
+            self._hold.check()
 
     def _at(self, name: str) -> str:
         return f"{str(self._root).rstrip('/')}/{name}"

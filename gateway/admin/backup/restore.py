@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gateway.admin.backup import files, rows
-from gateway.admin.backup.make import Say
+from gateway.admin.backup.hold import Say
 from gateway.admin.backup.place import ARTIFACTS, LEDGER, Backup, Place
 from shared.artifact import ArtifactStore
 from shared.errors import Conflict
