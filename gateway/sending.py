@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from typing import IO, cast
+from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
@@ -43,7 +44,7 @@ def send(
     answer.content_length = size_bytes
     answer.set_etag(tag)
     # Attachment: a drawing must not run scripts in a browser under our address.
-    answer.headers.set("Content-Disposition", "attachment", **({"filename": filename} if filename else {}))
+    answer.headers.set("Content-Disposition", "attachment", **_named(filename))
     if sha256 is not None:  # RFC 9530: of the whole file, also beside a range of it
         answer.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
     try:
@@ -54,6 +55,14 @@ def send(
         given = request.headers.get("Range", "")[:100]
         raise RangeNotSatisfiable(text, field="Range", given=given, size=size_bytes) from error
     return answer
+
+
+def _named(filename: str | None) -> dict[str, str]:
+    """RFC 6266: headers are ASCII, so another name is said encoded, beside one for clients that cannot read that."""
+    if not filename or filename.isascii():
+        return {"filename": filename} if filename else {}
+    plain = filename.encode("ascii", "replace").decode().replace("?", "_")
+    return {"filename": plain, "filename*": f"UTF-8''{quote(filename, safe='')}"}
 
 
 def _asked() -> dict[str, object]:

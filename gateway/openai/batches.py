@@ -16,7 +16,7 @@ from gateway import askable, openapi, queueing
 from gateway import body as bodies
 from gateway.auth import current_key, project_id
 from gateway.door import create_job
-from gateway.jobs import cancelled, find_jobs, list_json
+from gateway.jobs import cancelled, error_json, find_jobs, list_json
 from gateway.services import services
 from shared import catalog, schema
 from shared.bulk import ENDPOINTS
@@ -208,4 +208,5 @@ def _errors(job: Job) -> dict[str, Any] | None:
     if status(job) != "failed" or job.error is None:
         return None
     error = {"code": job.error["code"], "message": job.error["message"], "param": job.error.get("field"), "line": None}
-    return {"object": "list", "data": [error]}
+    chinese = (error_json(job.error) or {}).get("message_zh")
+    return {"object": "list", "data": [{**error, **({"message_zh": chinese} if chinese else {})}]}

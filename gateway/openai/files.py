@@ -56,7 +56,8 @@ def content(file_id: str) -> Response:
     """Download a file"""
     record = services().store.datasets.get(project_id(), file_id)
     opened = services().artifacts.open(record.uri)
-    return sending.send(opened, size_bytes=record.size_bytes, tag=record.digest.partition(":")[2])
+    tag = record.digest.partition(":")[2]
+    return sending.send(opened, size_bytes=record.size_bytes, tag=tag, filename=record.filename)
 
 
 @blueprint.route("/<file_id>", methods=["DELETE"])

@@ -406,7 +406,7 @@ function deviceLine(device) {
 // The other scripts are loaded by the time a tab is shown.
 const tabs = {
   jobs: showJobs, train: showDatasets, models: showModels, deployments: () => showDeployments(), workers: showWorkers,
-  chat: () => showChat(), compare: () => showCompare(),
+  chat: () => showChat(), compare: () => showCompare(), bulk: () => showBulk(), files: () => showFileList(),
 };
 
 function show(name) {
@@ -424,7 +424,7 @@ $("key-form").addEventListener("submit", (event) => {
   show("jobs");
 });
 $("key").value = state.key;
-const lively = { jobs: showJobs, models: showModels, deployments: () => showDeployments(), workers: showWorkers };
+const lively = { jobs: showJobs, models: showModels, deployments: () => showDeployments(), workers: showWorkers, bulk: () => showBulk() };
 setInterval(() => {
   for (const [tab, refresh] of Object.entries(lively)) if (state.key && !$(tab).hidden) refresh();
 }, 3000);

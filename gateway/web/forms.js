@@ -61,7 +61,7 @@ function parameterValue(one, text) {
 
 // Under each form the complaints about it.
 const listComplaints = (list, error) => list.replaceChildren(...(error?.issues || []).map((issue) =>
-  element("li", {}, `${issue.field || ""} ${both(issue.message, issue.message_zh)}`)));
+  element("li", {}, `${issue.line ? `line ${issue.line}: ` : ""}${issue.field || ""} ${both(issue.message, issue.message_zh)}`)));
 
 // What may be asked: deployments, and routes, which stand for them.
 async function namesToAsk() {

@@ -144,10 +144,10 @@ def test_uploads_are_written_on_the_disk_of_the_platform_only(
 
 def test_content_comes_back_byte_by_byte(platform: Platform) -> None:
     rows = ROWS * 5000
-    file = upload(platform, rows, "large.jsonl", path="/v1/files", purpose="fine-tune").get_json()
+    file = upload(platform, rows, "gro\u00df.jsonl", path="/v1/files", purpose="fine-tune").get_json()
     answer = platform.get(f"/v1/files/{file['id']}/content")
     assert answer.get_data() == jsonl(rows)
-    assert answer.headers["Content-Disposition"] == "attachment"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=gro_.jsonl; filename*=UTF-8''gro%C3%9F.jsonl"
 
 
 def test_a_model_of_the_hub_is_registered_without_its_files_and_can_be_deployed(tmp_path: Path) -> None:

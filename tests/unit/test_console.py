@@ -13,7 +13,7 @@ def test_every_element_that_a_script_names_is_on_the_page() -> None:
     named = {name for script in scripts for name in re.findall(r'\$\("([\w-]+)"\)', (WEB / script).read_text())}
 
     assert scripts == [
-        "console.js", "export.js", "registry.js", "forms.js", "deployments.js", "chat.js", "compare.js",
+        "console.js", "export.js", "registry.js", "forms.js", "deployments.js", "chat.js", "compare.js", "bulk.js",
     ]  # fmt: skip
     assert len(named) > 40
     assert not named - set(re.findall(r'id="([\w-]+)"', page))
