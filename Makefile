@@ -54,7 +54,7 @@ images-test: setup ## Build the images, run each as an orchestrator does (IMAGES
 	$(BIN)/python -m pytest tests/engine --timeout 3600
 
 test-containers: setup ## compose.yaml without vLLM: builds the gateway's image only, the trainer borrows .venvs/trainer
-	$(BIN)/python -m pytest tests/compose
+	$(BIN)/python -m pytest -rs --durations 12 tests/compose
 
 compose-test: setup ## Build all images, run the main job on compose.yaml, kill each container once (about 20 minutes)
 	$(BIN)/python -m pytest tests/compose -m "slow or not slow"

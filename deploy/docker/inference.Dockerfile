@@ -8,7 +8,8 @@ FROM ${BASE_IMAGE} AS python
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates tini \
  && if ! command -v python3; then apt-get install -y --no-install-recommends python3; fi \
- && rm -rf /var/lib/apt/lists/* /usr/lib/python3.*/lib2to3 /usr/lib/python3.*/pydoc_data \
+ && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/apt/* /var/log/dpkg.log \
+      /usr/bin/tini-static /usr/lib/python3.*/lib2to3 /usr/lib/python3.*/pydoc_data /usr/lib/python3.*/test \
  && useradd --uid 10001 --no-create-home --home-dir /var/lib/tunesmith tunesmith \
  && install -d -o tunesmith -g tunesmith /var/lib/tunesmith
 
@@ -16,28 +17,31 @@ FROM python AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
+ARG PIP_NO_INDEX
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN apt-get update \
  && apt-get install -y --no-install-recommends binutils \
  && if ! python3 -c 'import ensurepip'; then apt-get install -y --no-install-recommends python3-venv; fi \
  && rm -rf /var/lib/apt/lists/* \
  && python3 -m venv /opt/build \
- && /opt/build/bin/pip install --no-cache-dir setuptools==84.2.1
+ && /opt/build/bin/pip install setuptools==84.2.1
 
 FROM build AS light
 COPY deploy/locks/tunesmith.txt /src/
 # Without what services never load: the Hub's client (children have their own), symbols, source maps, other services of
-# AWS than S3 and of Google than OpenTelemetry's, other databases, tests, languages to colour. What is left is then loaded: that proves it whole and writes its
-# bytecode, for which a read-only root has no place later.
-RUN python3 -m venv /opt/tunesmith \
+# AWS than S3 and of Google than OpenTelemetry's, other databases, objects mapped to tables, tests, languages to colour,
+# a faster measure of what is typed into Celery's shell. What is left is then loaded: that proves it whole and writes
+# its bytecode, for which a read-only root has no place later.
+RUN python3 -m venv --without-pip /opt/tunesmith \
  && grep -vE '^(huggingface_hub|hf-xet|httpx2|httpcore2|truststore|filelock|tqdm)==' /src/tunesmith.txt >/src/light.txt \
- && /opt/tunesmith/bin/pip install --no-cache-dir --no-compile --no-deps -r /src/light.txt \
- && /opt/tunesmith/bin/pip uninstall --yes --quiet setuptools pip \
+ && /opt/build/bin/pip --python /opt/tunesmith/bin/python3 install --no-compile --no-deps -r /src/light.txt \
  && site=$(echo /opt/tunesmith/lib/python3.*/site-packages) \
  && find "$site" -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
- && find "$site" \( -name '*.js.map' -o -name '*.css.map' -o -name 'swagger-ui-es-*' -o -name '*.py[xi]' -o -name '*.pxd' \) -delete \
+ && find "$site" \( -name '*.js.map' -o -name '*.css.map' -o -name 'swagger-ui-es-*' -o -name swagger-ui.js \
+      -o -name '*.py[xi]' -o -name '*.pxd' -o -name '_wcwidth_c.*' -o -path '*.dist-info/RECORD' \) -delete \
  && find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d -not -name s3 -not -name sts -not -name 'sso*' -exec rm -r {} + \
- && find "$site" -type d \( -name tests -o -name sboms -o -path '*/dialects/my*' -o -path '*/dialects/mssql' -o -path '*/dialects/oracle' \) \
+ && find "$site" -type d \( -name tests -o -name testing -o -name sboms -o -path '*/sqlalchemy/orm' -o -path '*/sqlalchemy/ext/*' \
+      -o -path '*/dialects/my*' -o -path '*/dialects/mssql' -o -path '*/dialects/oracle' \) \
       -prune -exec rm -r {} + \
  && find "$site/google" -mindepth 1 -maxdepth 1 -type d -not -name protobuf -not -name rpc -not -name _upb -exec rm -r {} + \
  && find "$site/pygments/lexers" -type f -not -name '__init__.py' -not -name _mapping.py -not -name python.py -delete \
@@ -60,7 +64,7 @@ COPY export_worker export_worker
 COPY inference_worker inference_worker
 # What the page /runbook shows.
 COPY docs/runbook.md gateway/web/
-RUN /opt/build/bin/pip install --no-cache-dir --no-build-isolation --no-deps --target /opt/code . \
+RUN /opt/build/bin/pip install --no-build-isolation --no-deps --target /opt/code . \
  && sed -i "1s|.*|#!/opt/tunesmith/bin/python3|" /opt/code/bin/tunesmith
 
 FROM build AS heavy
@@ -69,13 +73,13 @@ COPY deploy/locks/inference.txt deploy/locks/inference-gpu.txt /src/
 # System site packages let a base's own vLLM be seen. Without dependencies, as the CPU lock names them all: torchvision,
 # torchaudio and torchcodec of the CPU wheel are CUDA builds that cannot load beside a CPU torch, and the reader of
 # bitsandbytes files would bring another vLLM.
-RUN python3 -m venv --system-site-packages /opt/inference \
+RUN python3 -m venv --without-pip --system-site-packages /opt/inference \
+ && pip='/opt/build/bin/pip --python /opt/inference/bin/python3' \
  && { grep '^torch==' "/src/${LOCK}" >/src/torch.txt || true; } \
  && grep -vE '^vllm==' "/src/${LOCK}" >/src/rest.txt \
- && /opt/inference/bin/pip install --no-cache-dir -r /src/torch.txt \
- && /opt/inference/bin/pip install --no-cache-dir --no-deps -r /src/rest.txt \
- && echo /opt/code >"$(echo /opt/inference/lib/python3.*/site-packages)/tunesmith.pth" \
- && /opt/inference/bin/pip uninstall --yes --quiet pip
+ && $pip install -r /src/torch.txt \
+ && $pip install --no-deps -r /src/rest.txt \
+ && echo /opt/code >"$(echo /opt/inference/lib/python3.*/site-packages)/tunesmith.pth"
 
 FROM python
 COPY --from=light /opt/tunesmith /opt/tunesmith

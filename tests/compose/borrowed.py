@@ -7,15 +7,20 @@ The gateway's image has the worker's code; what only the child needs (torch and 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from tests.engine import wheels
 from tests.engine.engine import ROOT
 
 IMAGE = "tunesmith-gateway:0.1.0"
+GATEWAY = ROOT / "deploy" / "docker" / "gateway.Dockerfile"
+LIGHT = ROOT / "deploy" / "locks" / "tunesmith.txt"
 #: Of the base image: what is compiled for another one cannot be loaded.
 PYTHON = "python3.11"
 PACKAGES = ROOT / ".venvs" / "trainer" / "lib" / PYTHON / "site-packages"
+SITES = (ROOT / ".venvs" / "tunesmith" / "lib" / PYTHON / "site-packages", PACKAGES)
 #: Makes the environment of both, then becomes the worker.
 START = (
     "python3 -m venv --without-pip /tmp/trainer"
@@ -26,6 +31,14 @@ START = (
 
 def is_possible() -> bool:
     return PACKAGES.is_dir()
+
+
+def packages(folder: Path) -> Path:
+    """What the gateway's image installs, as wheels of what is installed in this checkout."""
+    builder = re.findall(r"pip install (setuptools==\S+)", GATEWAY.read_text())
+    locked = [line for line in LIGHT.read_text().splitlines() if "==" in line]
+    wheels.provide(SITES, [*builder, *locked], folder)
+    return folder
 
 
 def override() -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,13 +29,19 @@ FEW = (*UPSTREAM, "migrate", "gateway", "beat", "trainer")
 ALL = (*FEW, "generate", "export", "inference")
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+@contextmanager
+def or_skipped() -> Iterator[None]:
     try:
-        with opened() as engine:
-            yield engine
+        yield
     except EngineMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    with or_skipped(), opened() as engine:
+        engine.check()
+        yield engine
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +56,17 @@ def stack(
         pytest.skip(
             f"{borrowed.PACKAGES} is not there (`make setup` with Python 3.11): `make compose-test` builds images"
         )
-    engine.provide(*UPSTREAM.values())
-    engine.build(*(("gateway", "trainer", "export", "inference") if is_whole else ("gateway",)))
+    with ThreadPoolExecutor() as pool:
+        upstream = pool.submit(engine.provide, *UPSTREAM.values())
+        if is_whole:
+            engine.build("gateway", "trainer", "export", "inference")
+        else:
+            engine.build("gateway", wheels=borrowed.packages(engine.folder / "wheels"))
+        upstream.result()
     stack = Stack(engine, tmp_path_factory.mktemp("compose"), ALL if is_whole else FEW)
     stack.prepare("" if is_whole else borrowed.override())
-    engine.enter("run")
+    with or_skipped():
+        engine.enter("run")
     with engine.entered():
         try:
             stack.up()

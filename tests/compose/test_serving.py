@@ -15,7 +15,8 @@ from tests.compose.stack import Stack
 from tests.compose.work import ANSWER, QUESTION, Work
 from tests.platform import jsonl, wait_until
 
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.slow]
+# The first test waits for all images to be built.
+pytestmark = [pytest.mark.timeout(7200), pytest.mark.slow]
 SERVING = {"max_model_len": 256, "enforce_eager": True}
 NUM_ROWS = 600
 

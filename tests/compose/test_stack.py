@@ -39,7 +39,7 @@ def test_all_services_are_healthy_and_seen_by_prometheus(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    "service", ["redis", "gateway", "postgres", *further("prometheus", "beat", "generate", "export")]
+    "service", ["redis", *further("gateway", "postgres", "prometheus", "beat", "generate", "export")]
 )
 def test_a_training_goes_on_while_another_container_dies(stack: Stack, work: Work, long: str, service: str) -> None:
     before = work.step(long)
@@ -60,6 +60,7 @@ def test_a_training_whose_container_dies_goes_on_from_its_checkpoint(
     assert work.job(waiting)["status"] in ("queued", "running", "succeeded")
 
 
+@pytest.mark.slow
 def test_after_down_and_up_everything_is_there_and_goes_on(stack: Stack, work: Work, long: str, waiting: str) -> None:
     before, models = work.step(long), stack.client.get("/v1/models")
     samples = stack.number("sum(count_over_time(up[1h]))")

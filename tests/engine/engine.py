@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.engine import standins
 from tests.engine.client import with_builder, with_compose
-from tests.engine.daemon import Daemon, Phase, answers, check_startable
+from tests.engine.daemon import Daemon, EngineMissing, Phase, answers, check_startable
 from tests.engine.packages import Packages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,19 +61,26 @@ class Engine:
         self.origins |= standins.provide(self.docker, images, self.folder)
         return self.origins
 
+    def check(self) -> None:
+        """Raises EngineMissing where the engine answers but cannot run a container."""
+        self.provide(standins.BASE)
+        done = self.docker("run", "--rm", "--network", "host", standins.BASE, "true", check=False)
+        if done.returncode != 0:
+            raise EngineMissing(f"the Docker engine here cannot run a container:\n{done.stderr}")
+
     @contextmanager
-    def building(self) -> Iterator[dict[str, str]]:
+    def building(self, wheels: Path | None = None) -> Iterator[dict[str, str]]:
         """What deploy/images wants in its environment, on a base that is there."""
         self.provide(standins.BASE)
         if self.origins[standins.BASE] != "stand-in":
             yield {}
             return
-        with Packages() as packages:
+        with Packages(wheels) as packages:
             yield {"BUILD_NETWORK": "host", **packages.arguments}
 
-    def build(self, *names: str, **settings: str) -> str:
-        """Images of this project through deploy/images; what it printed."""
-        with self.building() as told:
+    def build(self, *names: str, wheels: Path | None = None, **settings: str) -> str:
+        """Images of this project through deploy/images, on a stand-in from `wheels` alone; what it printed."""
+        with self.building(wheels) as told:
             environment = {**os.environ, **self.environment, **told, **settings}
             argv = [str(ROOT / "deploy" / "images"), *names]
             return _checked(subprocess.run(argv, env=environment, capture_output=True, text=True)).stdout

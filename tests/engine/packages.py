@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 #: pip's option, and the build argument of that meaning.
 OPTIONS = {"index-url": "PIP_INDEX_URL", "extra-index-url": "PIP_EXTRA_INDEX_URL", "find-links": "PIP_FIND_LINKS"}
+#: Of builds from indexes, and of those from wheels alone.
+PORTS = (18723, 18724)
 #: How long another build on this machine may take.
 PATIENCE_SECONDS = 1800
 
@@ -28,17 +30,22 @@ PATIENCE_SECONDS = 1800
 class Packages(AbstractContextManager["Packages"]):
     """Serves local folders of wheels while it is open.
 
-    On one port of its own: the addresses are arguments of the build, and another one would be another build.
+    On a port that is always the same: addresses are arguments of the build, and others would be another build.
     """
 
-    def __init__(self, port: int = 18723) -> None:
+    def __init__(self, wheels: Path | None = None) -> None:
+        #: A folder that has everything: no index is asked.
+        self.wheels = wheels
         self.folders: list[Path] = []
-        self.server = _bound(port, partial(Shelf, self.folders))
+        self.server = _bound(PORTS[wheels is not None], partial(Shelf, self.folders))
         #: Build arguments by name.
         self.arguments: dict[str, str] = {}
 
     def __enter__(self) -> Packages:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        if self.wheels is not None:
+            self.arguments |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": self._reachable(str(self.wheels))}
+            return self
         for option, places in configured().items():
             self.arguments[OPTIONS[option]] = " ".join(self._reachable(place) for place in places)
         return self
