@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.backup import make, restore
+from gateway.admin.backup import commands, make, restore
 from gateway.admin.backup.hold import Pace
 from gateway.admin.backup.place import Backup, Place
+from gateway.cli import main
 from shared.artifact import ArtifactStore, CorruptArtifact
 from shared.errors import Conflict, NotFound
 from shared.job import Job, Kind
@@ -211,6 +213,23 @@ def test_a_lock_whose_holder_was_killed_is_taken_over_and_one_that_only_seemed_d
                 assert next.delete_objects_beside(set()) == 0
             with pytest.raises(Conflict, match="taken over"):
                 gone.delete_objects_beside(set())
+
+
+@pytest.mark.parametrize(
+    ("place", "told"), [("/proc/none", "backup broke off (FileNotFoundError"), ("nope://x/y", "PLACE is 'nope://x/y'")]
+)
+def test_a_place_that_cannot_be_used_is_told_in_a_sentence(
+    place: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    assert main(["backup", place]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_disk_that_is_full_is_told_with_where_to_make_room() -> None:
+    full = pytest.raises(commands.BrokenOff, match=r"No space left.*make room in /mnt/backup")
+    with full, commands._telling("backup", "/mnt/backup"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @ON_SQLITE

@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gateway.admin.services import WITH_METRICS, services
+from gateway.cli import parser
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,8 @@ def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]
             yield from (
                 (f"{name}-{group['groupName']}", group["template"]["spec"]) for group in spec["workerGroupSpecs"]
             )
+        elif found["kind"] == "CronJob":
+            yield name, spec["jobTemplate"]["spec"]["template"]["spec"]
         elif "template" in spec:
             yield name, spec["template"]["spec"]
 
@@ -127,6 +130,8 @@ def test_checkov_has_nothing_to_say_but_what_is_skipped_with_a_reason(rendered: 
         ("workers.trainer.ray=true", "workers.trainer.ray"),
         ("workers.trainer.servise=trainer", "servise"),
         ("gateway.replicas=two", "gateway.replicas"),
+        ("backup.enabled=true", "backup.s3.url"),
+        ("backup.schedule=daily", "backup.schedule"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(wrong: str, named: str) -> None:
@@ -249,6 +254,25 @@ def test_pools_follow_the_queue_by_one_count_of_it(manifests: dict[str, list[dic
     made = helm("--set", "workers.trainer.autoscaling.kind=hpa").stdout
     assert "record: tunesmith_jobs_wanted" in made
     assert "selector: {matchLabels: {pool: tunesmith-trainer}}" in made
+
+
+def test_a_backup_by_the_clock_reaches_the_artifacts_and_its_place(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    for values, place in (("many-nodes", "s3://backups/tunesmith"), ("one-gpu-node", "/backup")):
+        [spec] = [found["spec"] for found in manifests[values] if found["kind"] == "CronJob"]
+        pod = spec["jobTemplate"]["spec"]["template"]
+        [one] = pod["spec"]["containers"]
+        parsed = parser(one["command"][1:]).parse_args(one["command"][1:])
+        assert (parsed.place, parsed.keep, parsed.without_secrets) == (place, 7, False)
+        mounted = {mount["mountPath"] for mount in one["volumeMounts"]}
+        assert {"/shared", "/etc/tunesmith/secrets"} < mounted and ("/backup" in mounted) == (place == "/backup")
+        env = {variable["name"]: variable["value"] for variable in one["env"]}
+        assert (env.get("AWS_SHARED_CREDENTIALS_FILE") == "/etc/tunesmith/backup/credentials") == (place[0] == "s")
+        # The ledger takes connections of the release's pods, and no two backups are written at once.
+        assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "backup"
+        assert spec["concurrencyPolicy"] == "Forbid"
+    other = ["backup.enabled=true", "backup.s3.url=s3://b/f", "backup.s3.endpoint=https://x", "storage.kind=s3"]
+    done = helm("--set", ",".join([*other, "storage.s3.url=s3://a/f"]))
+    assert done.returncode != 0 and "those of storage.s3" in done.stderr
 
 
 def test_the_chart_is_of_this_version() -> None:

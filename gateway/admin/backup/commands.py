@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.markup import escape
 
@@ -16,10 +18,16 @@ from gateway.admin.backup.hold import Say
 from gateway.admin.backup.place import Backup, Place
 from gateway.cli import show
 from shared.artifact import ArtifactStore
+from shared.errors import TunesmithError
 from shared.settings import Settings
 from shared.store import Store
 
 INCOMPLETE = 1
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class BrokenOff(TunesmithError):
+    """A disk or an object store refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +39,23 @@ class Opened:
 
 
 @contextmanager
-def opened(settings: Settings, url: str) -> Iterator[Opened]:
-    with keys.opened(settings) as store, make.scratch(settings) as scratch:
+def _telling(what: str, url: str) -> Iterator[None]:
+    """What to do about a full disk, wrong keys, a server that is away. Raises BrokenOff"""
+    try:
+        yield
+    except (OSError, BotoCoreError) as refused:
+        if isinstance(refused, OSError) and refused.errno in FULL:
+            advice = f"make room in {url}, and in TUNESMITH_RUN_DIR and TUNESMITH_STORAGE_URL"
+        else:
+            advice = f"see that {url} is there and may be used, for S3 with the keys and AWS_ENDPOINT_URL given here"
+        raise BrokenOff(
+            f"the {what} broke off ({type(refused).__name__}: {refused}): {advice}; done again, it goes on from there"
+        ) from refused
+
+
+@contextmanager
+def opened(settings: Settings, url: str, what: str) -> Iterator[Opened]:
+    with _telling(what, url), keys.opened(settings) as store, make.scratch(settings) as scratch:
         artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
         yield Opened(store=store, artifacts=artifacts, place=Place(url), scratch=scratch)
 
@@ -42,7 +65,7 @@ def back_up(
 ) -> int:
     """1 when files that records name are not there: the rest is saved."""
     say = _sayer(console, as_json)
-    with opened(settings, url) as at, at.place.held(say):
+    with opened(settings, url, "backup") as at, at.place.held(say):
         made = make.make(at.store, at.artifacts, at.place, at.scratch, say, with_secrets=with_secrets)
         gone = make.prune(at.place, keep, at.scratch) if keep else (0, 0)
     if as_json:
@@ -53,7 +76,8 @@ def back_up(
 
 
 def show_all(console: Console, url: str, *, as_json: bool) -> int:
-    backups = Place(url).backups()
+    with _telling("list", url):
+        backups = Place(url).backups()
     if as_json:
         show.as_json(console, [asdict(backup) for backup in backups])
         return 0
@@ -68,16 +92,16 @@ def show_all(console: Console, url: str, *, as_json: bool) -> int:
 
 
 def check(settings: Settings, console: Console, url: str, id: str | None) -> int:
-    place = Place(url)
-    backup = place.backup(id)
-    with make.scratch(settings) as scratch:
+    with _telling("check", url), make.scratch(settings) as scratch:
+        place = Place(url)
+        backup = place.backup(id)
         size = make.check(place, backup, scratch)
     console.print(f"backup {backup.id} is whole: {sum(backup.tables.values())} rows, {show.size(size)} of files read")
     return 0
 
 
 def bring_back(settings: Settings, console: Console, url: str, id: str | None, *, as_json: bool) -> int:
-    with opened(settings, url) as at, ExitStack() as stack:
+    with opened(settings, url, "restore") as at, ExitStack() as stack:
         if at.store.database.is_sqlite:
             stack.enter_context(home.hold(settings.home))  # no platform runs on this file meanwhile
         backup = at.place.backup(id)

@@ -54,8 +54,12 @@ class Backup:
 
 class Place:
     def __init__(self, url: str) -> None:
+        """Raises InvalidRequest"""
         self.url = url
-        self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as unknown:
+            raise InvalidRequest(f"PLACE is {url!r} ({unknown}): name a folder, or s3://bucket/folder") from unknown
         self._is_local = isinstance(self._fs, fsspec.get_filesystem_class("file"))
         self._hold: Hold | None = None
 

@@ -240,6 +240,13 @@ runtimeClassName: {{ . }}
 {{- if and (eq .Values.storage.kind "s3") (not .Values.storage.s3.url) -}}
 {{- fail "storage.s3.url: storage.kind is s3, so it must name a bucket, e.g. s3://models/tunesmith" -}}
 {{- end -}}
+{{- $s3 := .Values.backup.s3 -}}
+{{- if and .Values.backup.enabled (eq (empty $s3.url) (empty .Values.backup.existingClaim)) -}}
+{{- fail "backup.s3.url or backup.existingClaim: backup.enabled is true, so one of them must say where backups lie, e.g. s3://backups/tunesmith" -}}
+{{- end -}}
+{{- if and .Values.backup.enabled (eq .Values.storage.kind "s3") (or $s3.endpoint $s3.region $s3.existingSecret) -}}
+{{- fail "backup.s3: artifacts and backups are reached with the same keys and endpoint, those of storage.s3: only url may stand here" -}}
+{{- end -}}
 {{- range $name, $pool := .Values.workers -}}
 {{- $worker := include "tunesmith.pool" (dict "root" $ "pool" $pool) | fromYaml -}}
 {{- if and $worker.enabled (eq $worker.service "inference") (ne $worker.autoscaling.kind "none") (not $worker.autoscaling.query) -}}
