@@ -1,22 +1,19 @@
-"""One request to one replica and its answer, over a socket of its own: HTTP/1.1 as h11 reads it.
+"""One request to one replica and its answer, over a connection that is kept for the next (gateway/connections.py).
 
-A connection is opened for each: on our own network that takes a fraction of a millisecond, and none that its server has
-just closed is ever used. What waits does so in gateway/patience.py, or not at all (`receive`), for a selector.
+What waits does so in gateway/patience.py, or not at all (`receive`), for a selector. Closing an answer before its end
+closes its connection, which is how a replica learns that nobody wants the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
-import h11
-
+from gateway import connections
+from gateway.connections import Connections
+from gateway.http1 import Malformed, Reader
 from gateway.patience import Client
 
-#: A replica is on our own network: one that takes longer to accept is gone.
-CONNECT_SECONDS = 2.0
 #: One that takes longer to read what it is sent hangs.
 SEND_SECONDS = 30.0
 PIECE_BYTES = 1 << 16
@@ -29,48 +26,66 @@ class Lost(Exception):
 class Exchange:
     """`status` and `content_type` are there after `head`; the body follows piece by piece."""
 
-    def __init__(self, url: str, path: str, body: bytes, headers: Mapping[str, str], client: Client, seconds: float):
-        """Sends the request. `seconds`: the longest silence of the replica. Raises Lost."""
-        place = urlsplit(url)
-        self.status = 0
-        self.content_type = ""
-        #: Whether the whole answer was read.
-        self.ended = False
+    def __init__(
+        self,
+        url: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        client: Client,
+        seconds: float,
+        kept: Connections | None = None,
+    ):
+        """Sends the request. `seconds`: the longest silence of the replica. `kept`: where connections come from and go
+        to; None: one of its own. Raises Lost."""
+        self._url = url
         self._client = client
         self._seconds = seconds
-        self._http = h11.Connection(h11.CLIENT)
+        self._kept = Connections() if kept is None else kept
+        self._reader = Reader()
         self._unread: list[bytes] = []
-        fields = {"Host": place.netloc, "Content-Length": str(len(body)), "Connection": "close", **headers}
-        head = self._http.send(h11.Request(method="POST", target=path, headers=list(fields.items())))
-        self._http.send_with_data_passthrough(h11.Data(data=body))
-        self._http.send(h11.EndOfMessage())
+        self._is_closed = False
+        fields = {"Host": connections.place(url)[2], "Content-Length": str(len(body)), **headers}
+        self._request = _head(path, fields) + body
+        #: None: it was made for this request.
+        self._used = self._kept.take(url)
         try:
-            self._socket = socket.create_connection((str(place.hostname), place.port or 80), CONNECT_SECONDS)
-            # An answer that is there before all is sent is read below; a broken connection shows there as well.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._socket.settimeout(SEND_SECONDS)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._socket.sendall((head or b"") + body)
-            # Waits are for two sockets at once, or none.
-            self._socket.setblocking(False)
+            self._socket = self._used or connections.connect(url)
+            self._send()
         except OSError as error:
             self.close()
-            raise Lost(f"{type(error).__name__}: {error}") from error
+            raise Lost(_told(error)) from error
+
+    @property
+    def status(self) -> int:
+        return self._reader.status
+
+    @property
+    def content_type(self) -> str:
+        return self._reader.content_type
+
+    @property
+    def ended(self) -> bool:
+        """Whether the whole answer was read."""
+        return self._reader.ended
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def close(self) -> None:
         """Ends the generation if it is still running."""
-        if hasattr(self, "_socket"):
+        if self._is_closed or not hasattr(self, "_socket"):
+            return
+        self._is_closed = True
+        if self.ended and self._reader.keeps_alive:
+            self._kept.give_back(self._url, self._socket)
+        else:
             self._socket.close()
 
     def head(self) -> None:
         """Waits for the status. Raises Lost, and what `Client.wait` raises."""
-        while not self.status and not self.ended:
+        while not self.status:
             self._wait()
-        if not self.status:
-            raise Lost("it closed the connection")
 
     def read(self) -> bytes:
         """Waits for the next piece of the body; empty at its end. Raises as `head`."""
@@ -89,6 +104,17 @@ class Exchange:
         taken, self._unread = b"".join(self._unread), []
         return taken
 
+    def _send(self) -> None:
+        """Raises OSError. A connection that breaks meanwhile shows when the answer is read, which may be there."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            num_sent = 0
+            with contextlib.suppress(BlockingIOError):
+                num_sent = self._socket.send(self._request)
+            if num_sent < len(self._request):
+                self._socket.settimeout(SEND_SECONDS)
+                self._socket.sendall(memoryview(self._request)[num_sent:])
+                self._socket.setblocking(False)
+
     def _wait(self) -> None:
         self._client.wait(self._socket, self._seconds)
         with contextlib.suppress(BlockingIOError):
@@ -97,19 +123,36 @@ class Exchange:
     def _take(self) -> None:
         """One piece off the socket. Raises Lost, BlockingIOError."""
         try:
-            self._http.receive_data(self._socket.recv(PIECE_BYTES))
-            while (event := self._http.next_event()) is not h11.NEED_DATA:
-                if isinstance(event, h11.Response):
-                    self.status = event.status_code
-                    self.content_type = dict(event.headers).get(b"content-type", b"application/json").decode()
-                elif isinstance(event, h11.Data):
-                    self._unread.append(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    self.ended = True
-                    return
-                elif not isinstance(event, h11.InformationalResponse):
-                    raise Lost("it closed the connection")
+            data = self._socket.recv(PIECE_BYTES)
+            if not data and self._used and not self.status:
+                raise ConnectionResetError("it closed the idle connection")
+            if body := self._reader.feed(data):
+                self._unread.append(body)
         except BlockingIOError:
             raise
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise Lost(f"{type(error).__name__}: {error}") from error
+        except (OSError, Malformed) as error:
+            if not (isinstance(error, OSError) and self._used and not self.status):
+                raise Lost(str(error) if isinstance(error, Malformed) else _told(error)) from error
+            self._again()
+
+    def _again(self) -> None:
+        """Its server had closed the idle connection before the request came: once more over a new one."""
+        self._socket.close()
+        self._used = None
+        try:
+            self._socket = connections.connect(self._url)
+            self._send()
+        except OSError as error:
+            raise Lost(_told(error)) from error
+
+
+def _head(path: str, fields: Mapping[str, str]) -> bytes:
+    """Raises Lost where a value would end its line."""
+    if not (told := "".join(fields.values())).isascii() or not told.isprintable():
+        raise Lost("a header of the request has characters that no header may have")
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def _told(error: OSError) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -85,6 +85,6 @@ def build_services(settings: Settings, store: Store | None = None) -> Services:
         queue=queue,
         metrics=metrics,
         tailer=Tailer(store.events.since),
-        keyring=Keyring(store.keys.authenticate),
+        keyring=Keyring(store.keys.authenticate, store.keys.valid),
         tracer=tracing.make(settings, "gateway"),
     )

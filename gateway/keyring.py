@@ -1,5 +1,8 @@
-"""Keys of requests that a model answers, remembered for a moment: the ledger is asked once a second for each, and a
-revoked key opens these routes for no longer. All other routes ask the ledger each time.
+"""Keys of requests that a model answers, remembered for a moment: a revoked key opens these routes for no longer than a
+second. All other routes ask the ledger each time.
+
+While keys are used, all of them are looked for in the ledger again in the background, so that a request waits for it
+only after a pause: reading took several milliseconds, which were before the first token.
 """
 
 from __future__ import annotations
@@ -7,35 +10,83 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
+from shared.lease import LEDGER_AWAY
 from shared.records import ApiKey
 
 REMEMBER_SECONDS = 1.0
+#: For how long after its last request a key is looked for before anybody waits for it.
+USED_SECONDS = 30.0
 #: Keys in use at once; beyond it all are forgotten.
 MOST = 1024
 
 
 class Keyring:
-    def __init__(self, read: Callable[[str], ApiKey | None], clock: Callable[[], float] = time.monotonic):
-        """`read`: the key of a secret, from the ledger."""
+    def __init__(
+        self,
+        read: Callable[[str], ApiKey | None],
+        valid: Callable[[Collection[str]], Mapping[str, ApiKey]],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`read`: the key of a secret, from the ledger. `valid`: by id, those of these keys that open something."""
         self._read = read
+        self._valid = valid
         self._clock = clock
         self._lock = threading.Lock()
-        #: By the secret's sha256: a secret is not kept.
+        #: By the secret's sha256: a secret is not kept. When it was read, and the key.
         self._known: dict[bytes, tuple[float, ApiKey]] = {}
+        #: When each was last used, by id.
+        self._used: dict[str, float] = {}
+        self._is_kept_fresh = False
 
     def authenticate(self, secret: str) -> ApiKey | None:
-        name = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+        name, now = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest(), self._clock()
         known = self._known.get(name)
-        if known is not None and self._clock() - known[0] < REMEMBER_SECONDS:
+        if known is not None and now - known[0] < REMEMBER_SECONDS:
+            self._used[known[1].id] = now
             return known[1]
-        read_at, key = self._clock(), self._read(secret)
+        key = self._read(secret)
         with self._lock:
             if len(self._known) >= MOST:
-                self._known.clear()
+                self._known, self._used = {}, {}
             if key is None:
                 self._known.pop(name, None)
             else:
-                self._known[name] = read_at, key
+                self._known[name] = now, key
+                self._used[key.id] = now
+                self._begin()
         return key
+
+    def freshen(self) -> bool:
+        """Read again what was used lately, and forget the rest; whether there is anything of that kind."""
+        with self._lock:
+            now = self._clock()
+            # A copy: who uses a key that is known takes no lock.
+            used = {id for id, at in list(self._used.items()) if now - at < USED_SECONDS}
+        valid = self._valid(used) if used else {}
+        with self._lock:
+            known = list(self._known.items())
+            self._known = {name: one for name, one in known if one[0] > now}  # read since
+            fresh = {name: (now, valid[key.id]) for name, (at, key) in known if at <= now and key.id in valid}
+            self._known |= fresh
+            self._used = {id: at for id, at in list(self._used.items()) if id in valid or at > now}
+            return bool(self._known)
+
+    def _begin(self) -> None:
+        """The caller holds the lock."""
+        if not self._is_kept_fresh:
+            self._is_kept_fresh = True
+            threading.Thread(target=self._keep_fresh, name="keyring", daemon=True).start()
+
+    def _keep_fresh(self) -> None:
+        """Until no key is used any more."""
+        try:
+            is_used = True
+            while is_used:
+                time.sleep(REMEMBER_SECONDS / 2)
+                with suppress(*LEDGER_AWAY):  # who asks is told
+                    is_used = self.freshen()
+        finally:
+            self._is_kept_fresh = False

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from gateway.congestion import Congestion, Limits, limits
+from gateway.connections import Connections
 from gateway.eventstream import DONE, EventStream, TooSlow, Usage, usage
 from gateway.exchange import Exchange, Lost
 from gateway.patience import Client, ClientGone, TooLong
@@ -151,6 +152,7 @@ class Proxy:
         self._asked = asked
         self.balancer = balancer or Balancer()
         self.congestion = Congestion()
+        self._connections = Connections()
 
     def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
         """The deployment that answers to `name` this time."""
@@ -258,8 +260,8 @@ class Proxy:
         handed_on = False
         exchange: Exchange | None = None
         try:
-            body = call.body_for(replica) if call.room.max_length is None else _limited(replica, call, seconds)
-            exchange = Exchange(replica.url, call.path, body, _headers(replica, call), call.client, seconds)
+            body = call.body_for(replica) if call.room.max_length is None else self._limited(replica, call, seconds)
+            exchange = self._exchange(replica, call, call.path, body, seconds)
             exchange.head()
             _check(exchange, call)
             if call.stream:
@@ -276,6 +278,24 @@ class Proxy:
                 if exchange is not None:
                     exchange.close()
                 self.balancer.give_back(replica)
+
+    def _exchange(self, replica: Endpoint, call: Call, path: str, body: bytes, seconds: float) -> Exchange:
+        return Exchange(replica.url, path, body, _headers(replica, call), call.client, seconds, self._connections)
+
+    def _limited(self, replica: Endpoint, call: Call, seconds: float) -> bytes:
+        """The body with as many tokens for the answer as `max_length` leaves. Raises InvalidSpec, and as a request
+        does."""
+        asked, longest = call.asked(replica), call.room.max_length
+        assert longest is not None
+        if (count := answer_room.num_tokens(asked)) is None:
+            exchange = self._exchange(replica, call, TOKENIZE, answer_room.question(asked), seconds)
+            try:
+                exchange.head()
+                _check(exchange, call)
+                count = int(json.loads(_whole(exchange))["count"])
+            finally:
+                exchange.close()
+        return json.dumps(answer_room.limited(asked, call.path, count, longest)).encode()
 
     def _begin_stream(
         self, exchange: Exchange, replica: Endpoint, call: Call, key: str, seconds: float, span: Span
@@ -308,22 +328,6 @@ def outcome(error: BaseException) -> str:
         return "client_gone"
     status = error.status if isinstance(error, TunesmithError) else 500
     return {429: "refused", 504: "too_slow"}.get(status, "invalid" if status < 500 else "unavailable")
-
-
-def _limited(replica: Endpoint, call: Call, seconds: float) -> bytes:
-    """The body with as many tokens for the answer as `max_length` leaves. Raises InvalidSpec, and as a request does."""
-    asked, longest = call.asked(replica), call.room.max_length
-    assert longest is not None
-    if (count := answer_room.num_tokens(asked)) is None:
-        question = answer_room.question(asked)
-        exchange = Exchange(replica.url, TOKENIZE, question, _headers(replica, call), call.client, seconds)
-        try:
-            exchange.head()
-            _check(exchange, call)
-            count = int(json.loads(_whole(exchange))["count"])
-        finally:
-            exchange.close()
-    return json.dumps(answer_room.limited(asked, call.path, count, longest)).encode()
 
 
 def is_waking(deployment: Deployment) -> bool:

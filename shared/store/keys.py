@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -107,6 +108,12 @@ class Keys:
         given = _hash(secret)
         # compare_digest: how long it takes must not tell how much of a guess was right.
         return next((record(ApiKey, row) for row in rows if hmac.compare_digest(row["hash"], given)), None)
+
+    def valid(self, ids: Collection[str]) -> dict[str, ApiKey]:
+        """By id, those of these keys that open something."""
+        query = select(api_keys).where(api_keys.c.id.in_(ids), api_keys.c.revoked_at.is_(None))
+        with self._database.read() as connection:
+            return {row["id"]: record(ApiKey, row) for row in connection.execute(query).mappings()}
 
     def revoke(self, project_id: str, key_id: str) -> ApiKey:
         """From now on the key opens nothing. A revoked key stays as it is."""

@@ -42,6 +42,7 @@ def test_a_revoked_key_opens_nothing(store: Store, project: str) -> None:
     assert store.keys.authenticate(other_secret) == other
     assert store.keys.revoke(project, key.id) == revoked
     assert store.keys.list(project) == [revoked, other]
+    assert store.keys.valid([key.id, other.id]) == {other.id: other} and store.keys.valid([]) == {}
 
 
 def test_an_unknown_role_is_refused(store: Store, project: str) -> None:

@@ -14,27 +14,28 @@ EVENT += b'"delta":{"role":"assistant","content":" word"},"logprobs":null,"finis
 LAST = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"smol","choices":[{"index":0,'
 LAST += b'"delta":{"content":""},"logprobs":null,"finish_reason":"stop"}]}\n\n'
 DONE = b"data: [DONE]\n\n"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"
-HEAD += b"Connection: close\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def main(port: int, tokens: int, pace_seconds: float, is_idle: bool) -> None:
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunk(EVENT))
+        if is_idle:
+            await reader.read()
+            raise ConnectionResetError
+        for _ in range(tokens - 1):
+            await writer.drain()
+            if pace_seconds:
+                await asyncio.sleep(pace_seconds)
+            writer.write(chunk(EVENT))
+        writer.write(chunk(LAST) + chunk(DONE) + b"0\r\n\r\n")
+        await writer.drain()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            await reader.readexactly(int(length.split(b":")[1]))
-            writer.write(HEAD + chunk(EVENT))
-            if is_idle:
-                await reader.read()
-                return
-            for _ in range(tokens - 1):
-                await writer.drain()
-                if pace_seconds:
-                    await asyncio.sleep(pace_seconds)
-                writer.write(chunk(EVENT))
-            writer.write(chunk(LAST) + chunk(DONE) + b"0\r\n\r\n")
-            await writer.drain()
+            while not await asked(reader):
+                await stream(reader, writer)
+            await stream(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -43,6 +44,14 @@ async def main(port: int, tokens: int, pace_seconds: float, is_idle: bool) -> No
     server = await asyncio.start_server(answer, "127.0.0.1", port, backlog=4096)
     async with server:
         await server.serve_forever()
+
+
+async def asked(reader: asyncio.StreamReader) -> bool:
+    """Reads one request; whether its connection ends after it."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
+    await reader.readexactly(int(length.split(b":")[1]))
+    return b"\r\nconnection: close\r\n" in head
 
 
 def chunk(event: bytes) -> bytes:
