@@ -155,6 +155,7 @@ _DECLARED = (
     _QUEUE.gauge("broker_messages", "Wake-ups that no worker has fetched yet.", "kind", absent="while it is away"),
     # Platform
     _PLATFORM.gauge("workers", "Workers that beat lately, by kind of job.", "kind"),
+    _PLATFORM.gauge("backup_age_seconds", "Since the last whole backup.", absent="before the first one"),
     _PLATFORM.gauge("worker_info", "Always 1; its labels say who works where.", "worker_id", "host", "version"),
     _PLATFORM.gauge("worker_last_beat_age_seconds", "Since the worker's last beat.", "worker_id"),
     _PLATFORM.gauge(

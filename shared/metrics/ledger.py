@@ -41,7 +41,7 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         try:
-            told = [*self._jobs(), *self._queue(), *self._workers(), *self._deployments()]
+            told = [*self._jobs(), *self._queue(), *self._workers(), *self._deployments(), *self._backups()]
         except LEDGER_AWAY as error:
             log.warning("The ledger cannot be reached: %s", type(error).__name__)
             return single("ledger_up", 0)
@@ -77,6 +77,10 @@ class LedgerCollector(Collector):
             "deployment_replicas_ready",
             ((who, sum(replica.status == "ready" for replica in one.replicas)) for who, one in of),
         )
+
+    def _backups(self) -> Iterator[Metric]:
+        if (age := self._store.backups.age_seconds()) is not None:
+            yield from single("backup_age_seconds", age)
 
 
 class BrokerCollector(Collector):

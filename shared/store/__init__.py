@@ -28,11 +28,11 @@ from shared.store.keys import Keys, Projects
 from shared.store.members import Members
 from shared.store.migrate import LedgerBehind, Schema, migrate, schema
 from shared.store.models import Models
+from shared.store.moments import Moment
 from shared.store.presets import Presets
 from shared.store.queued import Queued
 from shared.store.replicas import Replicas
 from shared.store.routes import Routes
-from shared.store.sweeps import Sweeps
 from shared.store.tables import meta
 from shared.store.workers import Workers
 
@@ -63,7 +63,9 @@ class Store:
         self.presets = Presets(self.database)
         self.queued = Queued(self.database)
         self.workers = Workers(self.database)
-        self.sweeps = Sweeps(self.database)
+        self.sweeps = Moment(self.database, "swept_at")
+        #: Of those without a file missing.
+        self.backups = Moment(self.database, "backed_up_at")
 
     def migrate(self) -> None:
         """Bring the tables up to this version's, from whatever they are, and make the default project."""

@@ -113,6 +113,7 @@ def test_what_is_restored_elsewhere_is_what_was_saved(
     before = contents(store)
     made = back_up(store, artifacts, place, scratch)
     assert made.missing == [] and made.num_artifacts == 4
+    assert (age := store.backups.age_seconds()) is not None and age < 60
 
     for backend in ("sqlite", "postgresql"):
         there = ArtifactStore(str(tmp_path / f"artifacts of {backend}"), tmp_path / "cache")
@@ -267,6 +268,7 @@ def test_files_that_are_gone_are_told_and_the_rest_is_saved(
 
     assert made.missing == ["store://models/adapter", "store://models/smol"]
     assert made.num_artifacts == 2
+    assert store.backups.age_seconds() is None
     make.check(place, made, scratch)
 
 

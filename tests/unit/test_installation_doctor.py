@@ -60,6 +60,12 @@ def test_a_ledger_is_told_that_was_not_migrated_or_is_newer_or_open_to_others(tm
         assert errors(ledger.look, settings) == []
         assert "nobody works on train" in warnings(ledger.look, settings)[0]
 
+        store.backups.note()
+        with store.database.write() as connection:
+            long_ago = "UPDATE meta SET value = '2020-01-01T00:00:00+00:00' WHERE key = 'backed_up_at'"
+            connection.execute(text(long_ago))
+        assert "days old | run `tunesmith backup PLACE`" in warnings(ledger.look, settings)[0]
+
         with store.database.write() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         assert "newer version (9999)" in warnings(ledger.look, settings)[0]

@@ -81,6 +81,8 @@ def make(
         missing=sorted(copied.vanished + copied.damaged),
     )
     place.finish(made)
+    if not made.missing:
+        store.backups.note()
     return made
 
 

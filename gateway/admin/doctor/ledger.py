@@ -17,6 +17,8 @@ from shared.store.engine import ledger_time
 
 #: Estimated starts and ages of workers are off by as much; no lease depends on clocks.
 MAX_SKEW_SECONDS = 5.0
+#: As the alert TunesmithBackupOld has it.
+OLD_DAYS = 2
 
 
 def look(settings: Settings) -> Iterator[Finding]:
@@ -59,6 +61,7 @@ def _opened(store: Store) -> Iterator[Finding]:
     else:
         yield ok("ledger", f"reached, tables of revision {there.current}")
     yield _clock(store)
+    yield from _backup(store)
     try:
         store.check_host()
     except InvalidSetting as wrong:
@@ -81,6 +84,19 @@ def _clock(store: Store) -> Finding:
             "clock", f"the database's clock is {skew:+.0f} s off this machine's", "let both follow a time server"
         )
     return ok("clock", f"{abs(skew):.1f} s off the ledger's")
+
+
+def _backup(store: Store) -> Iterator[Finding]:
+    """Of a ledger that somebody works with."""
+    age = store.backups.age_seconds()
+    days = (age or 0) / 86_400
+    if age is not None and days < OLD_DAYS:
+        yield ok("backup", f"the last whole one is {days:.1f} days old")
+    elif age is not None or store.jobs.counts():
+        yield warning(
+            "backup", "never made" if age is None else f"the last whole one is {days:.0f} days old",
+            "run `tunesmith backup PLACE` by the clock, on other disks than these (README, Backup)",
+        )  # fmt: skip
 
 
 def _workers(store: Store) -> Iterator[Finding]:
