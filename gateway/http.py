@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 from flask import Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from gateway import unserved
 from gateway.services import services
 from shared import correlation
 from shared.correlation import Origin
@@ -84,10 +85,11 @@ def handle_own(error: TunesmithError) -> Response:
 def handle_http(error: HTTPException) -> Response:
     """Werkzeug's own refusals (no such route, wrong method, body too large) in our envelope."""
     status = error.code or 500
-    kinds = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
+    if status == NotFound.status:
+        return problem(status, unserved.refusal(request.path).as_dict())
+    kinds = {405: MethodNotAllowed, 413: TooLarge}
     kind: type[TunesmithError] = kinds.get(status, InvalidRequest)
     message = {
-        404: f"There is no route {request.path}; GET /openapi.json lists all",
         405: f"{request.method} is not allowed for {request.path}: use {', '.join(_allowed(error))}",
         413: f"The body is larger than {request.max_content_length} bytes, the most that this route reads",
     }.get(status, error.description or HTTPStatus(status).phrase)

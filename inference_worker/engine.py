@@ -63,8 +63,15 @@ class Engine:
             return False
 
     def warm_up(self, served_name: str) -> None:
-        """One token, through everything that a request goes through. Raises ChildFailed with what vLLM said."""
-        body = {"model": served_name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        """One token, through everything that a request goes through. Raises ChildFailed with what vLLM said.
+
+        With logprobs, of one sequence and of two: on GPUs vLLM compiles a function for each when it is first asked.
+        """
+        for num_sequences in (1, 2):
+            self._warm_up(served_name, num_sequences)
+
+    def _warm_up(self, served_name: str, num_sequences: int) -> None:
+        body = {"model": served_name, "prompt": "Hello", "max_tokens": 1, "logprobs": 1, "n": num_sequences}
         try:
             answer = self._client.post("/v1/completions", json=body, timeout=WARM_UP_SECONDS)
         except httpx.TransportError as error:

@@ -157,6 +157,9 @@ def env(files: Files, machine: Machine, *, api_key: str) -> dict[str, str]:
         variables["HF_HUB_OFFLINE"] = "1"
     if machine.gpus:
         return variables | {"CUDA_VISIBLE_DEVICES": ",".join(machine.gpus)}
+    # Only small functions of the sampler would be compiled, in the middle of an answer: the first request for logprobs
+    # held up all others of the replica for 12 to 54 s, and that with another number of sequences once more.
+    variables["TORCH_COMPILE_DISABLE"] = "1"
     return variables | {"VLLM_CPU_KVCACHE_SPACE": str(machine.cpu_kv_cache_gib)}
 
 

@@ -199,7 +199,7 @@ def _usage(job: Job) -> dict[str, Any] | None:
         "input_tokens": asked,
         "input_tokens_details": {"cached_tokens": 0},
         "output_tokens": answered,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": job.result.get("reasoning_tokens", 0)},
         "total_tokens": asked + answered,
     }
 

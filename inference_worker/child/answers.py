@@ -37,6 +37,8 @@ class Answers:
         self.num_failed = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        #: Of the completion tokens those of thoughts, as far as the engine tells them.
+        self.reasoning_tokens = 0
         #: Of this attempt alone.
         self.num_added = 0
         # Without a buffer: what is written outlives a kill.
@@ -107,6 +109,7 @@ class Answers:
         usage = (body.get("usage") if isinstance(body, dict) else None) or {}
         self.prompt_tokens += usage.get("prompt_tokens") or 0
         self.completion_tokens += usage.get("completion_tokens") or 0
+        self.reasoning_tokens += (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
 
 
 def merge(sources: Iterable[Path], journal: Path) -> tuple[int, int]:

@@ -64,6 +64,7 @@ def generate(attempt: Attempt) -> None:
         num_expired=job.num_expired,
         prompt_tokens=answers.prompt_tokens,
         completion_tokens=answers.completion_tokens,
+        reasoning_tokens=answers.reasoning_tokens,
         **job.pace.overall(),
     )
 

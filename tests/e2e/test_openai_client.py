@@ -209,3 +209,10 @@ def test_a_model_that_is_not_served_says_what_to_do(client: openai.OpenAI) -> No
         client.with_options(max_retries=0).chat.completions.create(model="org/tiny model", messages=[message])
     assert idle.value.status_code == 503
     assert "/v1/deployments" in idle.value.message
+
+
+def test_what_is_not_served_says_so_and_what_there_is_instead(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="make no embeddings"):
+        client.embeddings.create(model="org/tiny model", input="hi")
+    with pytest.raises(openai.NotFoundError, match="send what was said before again"):
+        client.responses.retrieve("resp_1")

@@ -156,6 +156,9 @@ def test_the_environment_names_the_cards_or_the_memory() -> None:
     assert env(FILES, GPU, api_key="k")["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
     assert "VLLM_CPU_KVCACHE_SPACE" not in env(FILES, GPU, api_key="k")
     assert env(FILES, CPU, api_key="k")["VLLM_CPU_KVCACHE_SPACE"] == "3"
+    # A GPU's model is compiled before it answers; on a CPU it would be pieces of the sampler while it does.
+    assert "TORCH_COMPILE_DISABLE" not in env(FILES, GPU, api_key="k")
+    assert env(FILES, CPU, api_key="k")["TORCH_COMPILE_DISABLE"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in env(FILES, CPU, api_key="k")
 
 

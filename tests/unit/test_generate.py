@@ -29,7 +29,11 @@ from tests.unit.test_bulk import write
 from tests.unit.upstream import Upstream, closed_port, serving
 
 SPEC = GenerateSpec(model="smol", dataset="d", sampling=Sampling(drawing=Drawing(max_new_tokens=5, temperature=0.5)))
-ANSWER = {"model": "served", "choices": [{"text": "hi"}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+ANSWER = {
+    "model": "served",
+    "choices": [{"text": "hi"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 1}},
+}
 OK = (200, json.dumps(ANSWER).encode())
 
 
@@ -89,7 +93,8 @@ def test_every_row_is_answered_once_though_a_replica_is_dead(tmp_path: Path) -> 
     assert called == {f"generate-1-{line}" for line in range(1, 41)}
     assert {line["response"]["body"]["model"] for line in journal(attempt)} == {"smol"}
     outcome = events(attempt)[-1]
-    counted = {"num_rows": 40, "num_failed": 0, "num_expired": 0, "prompt_tokens": 120, "completion_tokens": 80}
+    counted = {"num_rows": 40, "num_failed": 0, "num_expired": 0, "prompt_tokens": 120, "completion_tokens": 80,
+               "reasoning_tokens": 40}  # fmt: skip
     assert outcome["type"] == "done" and counted.items() <= outcome["data"].items()
     assert outcome["data"]["tokens_per_second"] == pytest.approx(80 / outcome["data"]["seconds"], rel=0.01)
 
