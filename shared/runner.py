@@ -79,6 +79,9 @@ class Runner:
         self._works = {work.kind: work for work in worker.works}
         self._metrics = metrics or Metrics(CollectorRegistry())
         self._tracer = tracer or NoTracer()
+        #: Nothing new is begun.
+        self._ending = threading.Event()
+        #: What runs has to stop, too.
         self._stopping = threading.Event()
         self._slots = threading.Semaphore(worker.slots)
         #: Threads that look, or run what they have found.
@@ -89,14 +92,23 @@ class Runner:
         with self._slots:
             self._busy.add(threading.get_ident())
             try:
-                while not self._stopping.is_set() and self._do_next():
+                while not self._ending.is_set() and self._do_next():
                     pass
             finally:
                 self._busy.discard(threading.get_ident())
 
     def stop(self) -> None:
-        """The running job is checkpointed and goes back to the queue; nothing new is claimed. Safe in a handler."""
-        self._stopping.set()
+        """Nothing new is claimed; the running job is checkpointed and goes back to the queue, unless it ends in time.
+
+        Safe in a handler.
+        """
+        self._ending.set()
+        if self._settings.finish_seconds <= 0:
+            self._stopping.set()
+            return
+        last = threading.Timer(self._settings.finish_seconds, self._stopping.set)
+        last.daemon = True
+        last.start()
 
     @property
     def is_busy(self) -> bool:

@@ -113,6 +113,9 @@ class Settings:
     cancel_seconds: float = 5.0
     #: How long a child may take to write its checkpoint when paused or when its worker shuts down.
     pause_timeout_seconds: float = 600.0
+    #: How long a worker that shall end lets its job go on, and takes no other; then the job writes its checkpoint. For
+    #: workers that come and go with the queue, and for jobs that would begin anew (exports, evaluations).
+    finish_seconds: float = 0.0
     #: Most memory that each process of a job may take of the host (heap and anonymous mappings), GiB; 0: no limit. One
     #: that wants more fails by itself and its job goes on with less; without a limit the kernel kills somebody. What is
     #: mapped counts, used or not: the libraries alone take 0.5 to 2 GiB, more with many cores.

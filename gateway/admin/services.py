@@ -50,7 +50,7 @@ def without_workers(alive: Iterable[Worker]) -> dict[str, str]:
 def services(settings: Settings, metrics_ports: dict[str, int]) -> list[Service]:
     """All but the broker, in the order in which they start."""
     # A training writes its checkpoint first and may take pause_timeout_seconds for it.
-    job_seconds = settings.pause_timeout_seconds + 30.0
+    job_seconds = settings.finish_seconds + settings.pause_timeout_seconds + 30.0
     celery = [
         ("beat", "shared.beat", "housekeeping", 1, GRACE_SECONDS),
         ("train", "trainer_worker.tasks", "train,evaluate", 0, job_seconds),

@@ -324,6 +324,24 @@ def test_a_worker_that_ends_hands_its_job_on_also_while_the_broker_is_away(
     assert [event.data["step"] for event in platform.events(job, "metrics")] == list(range(1, 121))
 
 
+@pytest.mark.parametrize(("seconds", "attempts"), [("20", 1), pytest.param("0.5", 2, marks=pytest.mark.slow)])
+def test_a_worker_that_ends_may_finish_its_job_and_begins_no_other(
+    platform: Platform, worker: subprocess.Popen[bytes], seconds: str, attempts: int
+) -> None:
+    platform.end(worker)
+    leaving = platform.worker("leaving", finish_seconds=seconds)
+    job, next_one = platform.submit(steps=60, seconds=0.05), platform.submit(steps=1)
+    platform.wait_step(job, 10)
+
+    leaving.terminate()
+    leaving.wait(20)
+
+    assert platform.job(next_one).status == Status.QUEUED
+    platform.worker("staying")
+    assert [platform.wait_end(each).status for each in (job, next_one)] == [Status.SUCCEEDED] * 2
+    assert platform.job(job).attempt == attempts
+
+
 def test_the_broker_comes_back_empty_in_the_middle_of_a_job(
     platform: Platform, worker: subprocess.Popen[bytes]
 ) -> None:

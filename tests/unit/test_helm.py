@@ -32,7 +32,16 @@ WORK = re.compile(r"celery|worker|--(app|beat|queues|concurrency|pool)")
 #: What the chart sets itself: where things lie and listen.
 MANAGED = {
     *("home", "database_url", "broker_url", "storage_url", "run_dir", "import_roots", "host", "port", "replica_host"),
-    *("node_address", "worker_id", "worker_labels", "devices", "metrics_port", "metrics_host", "ray_address"),
+    *(
+        "node_address",
+        "worker_id",
+        "worker_labels",
+        "devices",
+        "metrics_port",
+        "metrics_host",
+        "ray_address",
+        "finish_seconds",
+    ),
 }
 
 pytestmark = pytest.mark.skipif(
@@ -206,6 +215,9 @@ def test_a_worker_has_longer_to_end_than_its_checkpoint_takes(everything: list[d
     assert all(pod["terminationGracePeriodSeconds"] >= needed for pod in ours)
     longer = helm("--set", "settings.pause_timeout_seconds=1800").stdout
     assert "terminationGracePeriodSeconds: 1860" in longer
+    finishing = helm("--set", "workers.export.finishSeconds=3600").stdout
+    assert finishing.count("terminationGracePeriodSeconds: 4260") == 1
+    assert finishing.count('{name: TUNESMITH_FINISH_SECONDS, value: "3600"}') == 1
 
 
 def test_redis_and_postgresql_are_those_of_compose(manifests: dict[str, list[dict[str, Any]]]) -> None:
