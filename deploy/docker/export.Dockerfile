@@ -47,7 +47,7 @@ RUN python3 -m venv --without-pip /opt/tunesmith \
  && find "$site/pygments/lexers" -type f -not -name '__init__.py' -not -name _mapping.py -not -name python.py -delete \
  && find "$site" -name __pycache__ -prune -exec rm -r {} + \
  && /opt/tunesmith/bin/python3 -c "import alembic.command, arro3.io, celery.apps.worker, celery.bin.celery, celery.bin.worker, \
-celery.concurrency.thread, celery.worker.consumer, flask_smorest, gunicorn.app.wsgiapp, h11, httpx, jsonschema, \
+celery.concurrency.thread, celery.worker.consumer, flask_smorest, gunicorn.app.wsgiapp, httptools, httpx, jsonschema, \
 kombu.transport.redis, opentelemetry.exporter.otlp.proto.http.trace_exporter, prometheus_client.multiprocess, psutil, psycopg, \
 rich.console, rich.progress, rich.table, ruamel.yaml, s3fs, sqlalchemy.dialects.sqlite, sqlalchemy.dialects.postgresql.psycopg, \
 swagger_ui_bundle, tokenizers" \

@@ -32,7 +32,7 @@ def read(pieces: list[bytes]) -> tuple[bytes, Reader]:
         (HEAD + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc", 200, b"abc", False),
         (HEAD + b"Content-Length: 0\r\n\r\n", 200, b"", True),
         (b"HTTP/1.0 200\r\nContent-Length: 1\r\n\r\na", 200, b"a", False),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", False),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
     ],
 )
 def test_an_answer_is_the_same_in_whatever_pieces_it_comes(
@@ -68,7 +68,9 @@ def test_what_is_no_answer_is_refused(wrong: bytes) -> None:
 
 
 def test_a_connection_with_more_than_was_asked_for_carries_no_other_request() -> None:
-    assert not read([INFORMED + b"HTTP/1.1 200 OK\r\n"])[1].keeps_alive
+    for more in (b"HTTP/1.1 200 OK\r\n", HEAD + b"Content-Length: 2\r\n\r\nno"):
+        for told, reader in (read([INFORMED + more]), read([INFORMED, more])):
+            assert (told, reader.status, reader.keeps_alive) == (b"{}", 404, False)
 
 
 def ask(url: str, kept: Connections) -> tuple[int, bytes]:
