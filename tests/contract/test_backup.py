@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,8 @@ def test_a_further_backup_writes_what_is_new(
 
     store.models.delete(project, "third")
     fourth = back_up(store, artifacts, place, scratch)
-    assert make.prune(place, 1, scratch) == (3, 1)
+    assert make.prune(place, 1, scratch, like=replace(fourth, storage_id="another installation's")) == (0, 0)
+    assert make.prune(place, 1, scratch, like=fourth) == (3, 1)
     assert [backup.id for backup in place.backups()] == [fourth.id]
     make.check(place, fourth, scratch)
 
@@ -170,7 +172,7 @@ def test_a_place_may_be_an_object_store(
         place = Place(f"{bucket}/backups of ours")
         back_up(store, artifacts, place, scratch)
         made = back_up(store, artifacts, place, scratch)
-        assert make.prune(place, 1, scratch) == (1, 0)
+        assert make.prune(place, 1, scratch, like=made) == (1, 0)
         make.check(place, place.backup(None), scratch)
 
         there = ArtifactStore(f"{bucket}/storage", tmp_path / "cache")

@@ -67,7 +67,7 @@ def back_up(
     say = _sayer(console, as_json)
     with opened(settings, url, "backup") as at, at.place.held(say):
         made = make.make(at.store, at.artifacts, at.place, at.scratch, say, with_secrets=with_secrets)
-        gone = make.prune(at.place, keep, at.scratch) if keep else (0, 0)
+        gone = make.prune(at.place, keep, at.scratch, like=made) if keep else (0, 0)
     if as_json:
         show.as_json(console, asdict(made))
     else:
@@ -114,7 +114,10 @@ def bring_back(settings: Settings, console: Console, url: str, id: str | None, *
         f"[green]restored[/] backup {backup.id} of {show.moment(backup.created_at)}: {sum(backup.tables.values())} "
         f"rows, {backup.num_artifacts} artifacts ({written} written, {backup.num_artifacts - written} were there)"
     )
-    console.print("API keys are those of the backup; jobs that ran go on from their checkpoints once workers start.")
+    console.print("Jobs that ran go on from their checkpoints once workers start. API keys are those of the backup.")
+    console.print(
+        "Those made here before are gone, Prometheus' too: `up`, compose and the chart make it anew at their start."
+    )
     return 0
 
 

@@ -21,6 +21,7 @@ from shared.artifact import ArtifactStore, CorruptArtifact, Sealed, SealedFile
 from shared.errors import InvalidRequest, NotFound
 from shared.settings import Settings
 from shared.store import Store
+from shared.store.engine import ledger_time
 
 #: What was deleted while it was copied is not named any more by rows that are read anew.
 TRIES = 3
@@ -52,7 +53,10 @@ def make(
 ) -> Backup:
     """One backup, every new file read again after it was written. Raises Conflict, CorruptArtifact"""
     # Microseconds: the newest of several within a second is the one that --keep keeps.
-    id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{os.urandom(2).hex()}"
+    # By the ledger's clock, which all machines have in common: a slow one must not make what seems the oldest.
+    with store.database.read() as connection:
+        began = ledger_time(connection).astimezone(UTC)
+    id = f"{began:%Y%m%dT%H%M%S.%fZ}-{os.urandom(2).hex()}"
     ledger = folder / LEDGER
     new: list[SealedFile] = []
     for _ in range(TRIES):
@@ -102,16 +106,16 @@ def check(place: Place, backup: Backup, folder: Path) -> int:
     return sum(seen.values())
 
 
-def prune(place: Place, keep: int, folder: Path) -> tuple[int, int]:
-    """Let all but the newest `keep` go; numbers of backups and objects that went."""
-    made = place.backups()
-    for backup in made[keep:]:
+def prune(place: Place, keep: int, folder: Path, *, like: Backup) -> tuple[int, int]:
+    """Let all but the newest `keep` go of the installation of `like`; numbers of backups and objects that went."""
+    gone = [backup for backup in place.backups() if backup.storage_id == like.storage_id][keep:]
+    for backup in gone:
         place.delete(backup)
     named: set[str] = set()
-    for backup in made[:keep]:
+    for backup in place.backups():
         with place.lines(backup, ARTIFACTS, folder) as lines:
             named.update(file.sha256 for sealed in files.parsed(lines) for file in sealed.files)
-    return len(made[keep:]), place.delete_objects_beside(named)
+    return len(gone), place.delete_objects_beside(named)
 
 
 def _dump(store: Store, path: Path, with_secrets: bool) -> Dump:

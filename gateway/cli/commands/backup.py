@@ -20,7 +20,9 @@ HELP = "back up ledger and artifacts (on the server)"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("place", metavar="PLACE", help="a folder, or s3://bucket/folder")
-    parser.add_argument("--keep", type=positive, metavar="N", help="then let all but the newest N go")
+    parser.add_argument(
+        "--keep", type=positive, metavar="N", help="then let all but the newest N of this installation go"
+    )
     parser.add_argument("--without-secrets", action="store_true", help="leave out secrets of jobs that are not over")
     parser.add_argument("--list", action="store_true", help="only show what is there")
     parser.add_argument(
