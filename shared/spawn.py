@@ -83,7 +83,7 @@ def start(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env=dict(env),
+                env=_with_neighbours(env, argv[0]),
                 pass_fds=tuple(locks),
                 start_new_session=True,
             )
@@ -93,6 +93,13 @@ def start(
     finally:
         os.close(reading)
     return Kept(process, writing)
+
+
+def _with_neighbours(env: Mapping[str, str], program: str) -> dict[str, str]:
+    """What is installed beside the interpreter is found by its name: torch calls ninja to compile, and no system need
+    have one."""
+    folder = os.path.dirname(program)
+    return {**env, "PATH": os.pathsep.join((folder, env.get("PATH", os.defpath)))} if folder else dict(env)
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -68,6 +68,7 @@ def _make_base(docker: Docker, folder: Path) -> None:
             "mmdebstrap",
             "--quiet",
             "--variant=minbase",
+            '--aptopt=Acquire::Languages "none"',
             *MERGED,
             *excludes,
             f"--customize-hook={FINISH}",

@@ -183,6 +183,20 @@ def test_exit_codes(tmp_path: Path, code: str, expected: int) -> None:
     assert start(tmp_path, code).wait(5) == expected
 
 
+def test_a_child_finds_the_programs_beside_its_interpreter(tmp_path: Path) -> None:
+    interpreter = tmp_path / "bin" / "python3"
+    interpreter.parent.mkdir()
+    interpreter.symlink_to(sys.executable)
+    tool = tmp_path / "bin" / "ninja"
+    tool.write_text("#!/bin/sh\nexit 5\n")
+    tool.chmod(0o755)
+    code = "import subprocess; raise SystemExit(subprocess.call(['ninja']))"
+
+    kept = spawn.start([str(interpreter), "-c", code], env={}, folder=tmp_path, log=tmp_path / "log", limit_seconds=5)
+
+    assert kept.wait(5) == 5
+
+
 def test_a_program_that_is_not_there_is_said_in_the_log(tmp_path: Path) -> None:
     kept = spawn.start(["no-such-program"], env={}, folder=tmp_path, log=tmp_path / "log", limit_seconds=5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import httpx
 from gateway.admin import home
 from gateway.admin.doctor.findings import Finding, error, ok, warning
 from gateway.cli.client import CLIENT_FILE
-from shared import volumes
+from shared import interpreters, volumes
 from shared.artifact import ArtifactStore
+from shared.errors import Unavailable
 from shared.gpus import query as query_gpus
 from shared.settings import Settings, process_environment
 
@@ -102,12 +104,20 @@ def _is_ours(url: str) -> bool:
 
 
 def shared_memory(settings: Settings) -> Iterator[Finding]:
+    """Of importance only where children compute: a gateway's container needs none."""
     volume = volumes.fullest([SHARED_MEMORY])
-    if volume is not None and volume.total_bytes < SHARED_MEMORY_BYTES:
+    if _computes(settings) and volume is not None and volume.total_bytes < SHARED_MEMORY_BYTES:
         yield warning(
             "/dev/shm", f"{volume.total_bytes / 2**20:.0f} MiB: trainings on several devices and vLLM may fail",
             "give the container 4 GiB (docker: --shm-size 4g; Kubernetes: an emptyDir of medium Memory)",
         )  # fmt: skip
+
+
+def _computes(settings: Settings) -> bool:
+    for find in (interpreters.trainer, interpreters.inference):
+        with suppress(Unavailable):
+            return bool(find(settings))
+    return False
 
 
 def privacy(settings: Settings) -> Iterator[Finding]:

@@ -1,6 +1,11 @@
 # Debian's packages under the names of the upstream images that compose.yaml asks for: same users, folders and commands.
 FROM debian:bookworm-slim AS packages
-RUN groupadd -g 999 service \
+# Without pages of Prometheus that nobody opens here, and without compiled queries: 618 MB would be 180.
+RUN for path in /usr/share/javascript/ /usr/bin/promtool /usr/lib/postgresql/*/lib/bitcode/ \
+      /usr/lib/postgresql/*/lib/llvmjit /usr/lib/*/libLLVM /usr/lib/*/libz3; do \
+      echo "path-exclude=$path*"; \
+    done >/etc/dpkg/dpkg.cfg.d/smaller \
+ && groupadd -g 999 service \
  && useradd -u 999 -g 999 --no-create-home --home-dir /var/lib/postgresql service \
  && mkdir -p /etc/postgresql-common \
  && echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf \
