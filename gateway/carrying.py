@@ -76,6 +76,11 @@ class Carrier:
         done(ok)
 
 
+def framed(events: bytes, chunked: bool) -> bytes:
+    """As they go to the client."""
+    return b"%x\r\n%b\r\n" % (len(events), events) if chunked and events else events
+
+
 class Carried:
     """One stream between its two sockets."""
 
@@ -135,7 +140,7 @@ class Carried:
 
     def _put(self, events: bytes) -> None:
         self._moved_at = time.monotonic()
-        self._out += b"%x\r\n%b\r\n" % (len(events), events) if self._chunked and events else events
+        self._out += framed(events, self._chunked)
 
     def _flush(self) -> None:
         if self._source.ended and not self._is_sealed:

@@ -7,25 +7,45 @@ the kernel; open streams get until shortly before `graceful_timeout`, and an err
 
 from __future__ import annotations
 
+import contextlib
 import resource
+import socket
 import sys
 import time
-from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from gateway.carrying import Carrier
+from gateway.carrying import Carrier, framed
 from gateway.eventstream import EventStream
 from gateway.patience import DRAIN, Drain
+from gateway.threads import Threads
 
 #: Before gunicorn's own end: for what is said last to reach its client.
 LAST_WORDS_SECONDS = 1.0
 #: Files, ledger, pools; the rest is for connections: a stream has one to its client and one to its replica.
 SPARE_DESCRIPTORS = 256
+#: How often the arbiter is told that the worker lives: it asks once in 60 s, and gunicorn tells it at each event.
+NOTIFY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What became of a connection's request: as much of a future as gunicorn reads."""
+
+    #: Whether the connection can be used for another.
+    is_kept: Any
+
+    def result(self) -> Any:
+        return self.is_kept
+
+    def cancelled(self) -> bool:
+        return False
 
 
 class CarryingWorker(ThreadWorker):
@@ -37,12 +57,29 @@ class CarryingWorker(ThreadWorker):
         #: Answers that were begun in a thread and are to be carried on.
         self._handed: dict[TConn, tuple[EventStream, Any]] = {}
         self._carrier: Carrier | None = None
+        self._notified_at = 0.0
 
     def init_process(self) -> None:
         allowed = (raised_descriptors() - SPARE_DESCRIPTORS) // 2
         self.worker_connections = min(self.cfg.worker_connections, allowed)
         # It serves until its end.
         super().init_process()
+
+    def get_thread_pool(self) -> Threads:
+        return Threads(self.cfg.threads)
+
+    def notify(self) -> None:
+        if (now := time.monotonic()) - self._notified_at >= NOTIFY_SECONDS:
+            self._notified_at = now
+            super().notify()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        self.tpool.run(partial(self._work, conn))
+
+    def _work(self, conn: TConn) -> None:
+        # What came with the connection is not waited for, for which gunicorn makes a selector.
+        conn.data_ready = conn.data_ready or conn.initialized or has_come(conn.sock)
+        self.method_queue.defer(self.finish_request, conn, Ended(is_kept=self.handle(conn)))
 
     def run(self) -> None:
         self._carrier = Carrier(self.poller)
@@ -104,25 +141,33 @@ class CarryingWorker(ThreadWorker):
                 body.close()
 
     def _begin(self, conn: TConn, response: Any, stream: EventStream) -> None:
-        """Its head and first events, from this thread: nobody waits for another to wake up."""
-        response.send_headers()
-        if first := stream.begin():
-            response.write(first)
+        """Its head and first events, from this thread and at once: nobody waits for another to wake up."""
+        head = "".join([*response.default_headers(), *(f"{name}: {value}\r\n" for name, value in response.headers)])
+        first = stream.begin()
+        util.write(conn.sock, f"{head}\r\n".encode("latin-1") + framed(first, response.chunked))
+        response.headers_sent = True
         self._handed[conn] = (stream, response)
 
-    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+    def finish_request(self, conn: TConn, fs: Ended) -> None:
         if conn not in self._handed:
             super().finish_request(conn, fs)
             return
         stream, response = self._handed.pop(conn)
 
         def done(ok: bool) -> None:
-            ended: Future[Any] = Future()
-            ended.set_result(ok and not response.should_close())
+            ended = Ended(is_kept=ok and not response.should_close())
             super(CarryingWorker, self).finish_request(conn, ended)
 
         assert self._carrier is not None
         self._carrier.carry(stream, conn.sock, response.chunked, done)
+
+
+def has_come(connection: socket.socket) -> bool:
+    """Whether there is something to read, be it the end."""
+    with contextlib.suppress(OSError):
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return True
+    return False
 
 
 def raised_descriptors() -> int:
