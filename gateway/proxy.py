@@ -25,11 +25,13 @@ from shared import answer_room, carried, routing
 from shared.answer_room import TOKENIZE, Room
 from shared.errors import InvalidRequest, TunesmithError, Unavailable
 from shared.records import Deployment
-from shared.routing import Endpoint
+from shared.routing import Endpoint, Fleet
 from shared.tracing import NoTracer, Span, Tracer
 
 log = logging.getLogger(__name__)
 
+#: Whose replicas answer for a deployment, and those that are ready.
+Place = tuple[Deployment, Sequence[Endpoint]]
 #: A request that brings replicas down must not get to bring all of them down.
 MAX_TRIES = 3
 #: In vLLM's refusal of tools where it was started without a parser of calls.
@@ -153,6 +155,8 @@ class Proxy:
         self.balancer = balancer or Balancer()
         self.congestion = Congestion()
         self._connections = Connections()
+        #: Of each project what was found in its fleet, which is asked for several times by each request.
+        self._places: dict[str, tuple[Fleet, dict[str, Place]]] = {}
 
     def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
         """The deployment that answers to `name` this time."""
@@ -194,13 +198,15 @@ class Proxy:
             if answer is None or not isinstance(answer.body, EventStream):
                 self.congestion.leave(host.id, answered=answer is not None)
 
-    def _place(self, project_id: str, deployment: Deployment) -> tuple[Deployment, Sequence[Endpoint]]:
+    def _place(self, project_id: str, deployment: Deployment) -> Place:
         """Whose replicas answer for it, and those that are ready, as they are now."""
         fleet = self._directory.fleet(project_id)
-        now = {one.id: one for one in fleet.deployments}
-        if (current := now.get(deployment.id)) is None:
-            return replace(deployment, wanted="stopped"), ()
-        return now.get(current.host_id or "", current), routing.endpoints(fleet, current)
+        seen, places = self._places.get(project_id, (None, {}))
+        if seen is not fleet:
+            self._places[project_id] = fleet, (places := {})
+        if (place := places.get(deployment.id)) is None:
+            place = places[deployment.id] = _placed(fleet, deployment)
+        return place
 
     def _awake(self, call: Call, deployment: Deployment, bounds: Limits) -> None:
         """Waits while the deployment wakes up. Raises NoReplica where that takes too long, or it does not."""
@@ -320,6 +326,13 @@ class Proxy:
             include_usage=call.include_usage, finished=finished, ends=call.ends,
         )  # fmt: skip
         return Answer(status=exchange.status, content_type=exchange.content_type, body=stream)
+
+
+def _placed(fleet: Fleet, deployment: Deployment) -> Place:
+    now = {one.id: one for one in fleet.deployments}
+    if (current := now.get(deployment.id)) is None:
+        return replace(deployment, wanted="stopped"), ()
+    return now.get(current.host_id or "", current), routing.endpoints(fleet, current)
 
 
 def outcome(error: BaseException) -> str:

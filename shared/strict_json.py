@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from shared.errors import InvalidRequest
@@ -35,7 +36,9 @@ def loads(text: str, *, what: str = "body") -> Any:
         raise InvalidJson("The {what} is nested too deep", field=what, what=Text(what)) from error
 
 
+@cache
 def decoder() -> json.JSONDecoder:
+    """One for all: making one takes as long as reading a small request."""
     return json.JSONDecoder(
         object_pairs_hook=_unique,
         parse_constant=_no_constant,

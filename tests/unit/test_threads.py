@@ -35,7 +35,8 @@ def test_work_goes_to_the_thread_that_became_idle_last_and_others_are_started_wh
 
 
 def test_what_all_threads_are_too_busy_for_waits_its_turn_in_order() -> None:
-    threads, seen, blocked = Threads(1), [], threading.Event()
+    seen: list[int] = []
+    threads, blocked = Threads(1), threading.Event()
     threads.run(blocked.wait)
     for number in range(5):
         threads.run(partial(seen.append, number))
