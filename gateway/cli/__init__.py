@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Into a file or a pipe, tables are not squeezed into 80 columns: scripts cut lines, not words.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
     errors = Console(stderr=True, highlight=False)
-    args = parser(arguments).parse_args(arguments)
+    args = read(arguments)
     try:
         return int(args.run(args, console))
     except ApiError as error:
@@ -44,9 +44,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def read(arguments: Sequence[str]) -> Namespace:
+    """What a command line says. Exits with the usage where it says what there is not."""
+    top, command = _parsers(arguments)
+    if command is None or not command.prog.endswith(f" {arguments[0]}"):
+        return top.parse_args(arguments)
+    # Else `chat MODEL --preset short PROMPT` has a word too many: argparse gives an optional word up at the first flag.
+    return command.parse_intermixed_args(arguments[1:])
+
+
 def parser(arguments: Sequence[str]) -> ArgumentParser:
+    return _parsers(arguments)[0]
+
+
+def _parsers(arguments: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser | None]:
     """All commands with their help, but arguments only for the one asked for: some have 100 flags to build."""
-    top = ArgumentParser(prog="tunesmith", description="Fine-tune, export and serve large language models.")
+    top, chosen = (
+        ArgumentParser(prog="tunesmith", description="Fine-tune, export and serve large language models."),
+        None,
+    )
     choices = top.add_subparsers(metavar="COMMAND", required=True)
     asked = next((word for word in arguments if not word.startswith("-")), None)
     for name in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
@@ -56,7 +72,8 @@ def parser(arguments: Sequence[str]) -> ArgumentParser:
         )
         if name == asked:
             _complete(command, module)
-    return top
+            chosen = command
+    return top, chosen
 
 
 def _complete(command: ArgumentParser, module: ModuleType) -> None:

@@ -302,3 +302,11 @@ def test_workers_and_places_in_the_queue_are_shown(server: Any, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "ftjob-1, 12 min left" in shown and "NVIDIA L4  GPU-1" in shown and "22 GiB" in shown
     assert "ftjob-2: priority 5, #2 in the queue" in shown
+
+
+@pytest.mark.parametrize(
+    "line", ["chat smol --system Short Hi", "chat --system Short smol Hi", "chat smol Hi --system Short"]
+)
+def test_flags_may_stand_between_the_words_of_a_command(line: str) -> None:
+    args = cli.read(line.split())
+    assert (args.model, args.message, args.system) == ("smol", "Hi", "Short")
