@@ -330,11 +330,11 @@ def test_a_worker_that_ends_may_finish_its_job_and_begins_no_other(
 ) -> None:
     platform.end(worker)
     leaving = platform.worker("leaving", finish_seconds=seconds)
-    job, next_one = platform.submit(steps=60, seconds=0.05), platform.submit(steps=1)
-    platform.wait_step(job, 10)
+    job, next_one = platform.submit(steps=40, seconds=0.05), platform.submit(steps=1)
+    wait_for(lambda: platform.job(job).progress.get("step"), 40)
 
     leaving.terminate()
-    leaving.wait(20)
+    leaving.wait(40)
 
     assert platform.job(next_one).status == Status.QUEUED
     platform.worker("staying")

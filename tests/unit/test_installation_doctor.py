@@ -157,6 +157,12 @@ def test_secrets_that_others_can_read_and_folders_that_are_not_there_are_told(
     assert warnings(machine.privacy, settings) == []
 
 
+def test_a_limit_of_open_files_that_few_streams_reach_is_told() -> None:
+    [found] = machine._enough_files(1024)
+    assert "fewer than 512 streams" in found.told and "LimitNOFILE" in found.advice
+    assert list(machine._enough_files(65_536)) == list(machine._enough_files(-1)) == []
+
+
 def test_an_environment_of_other_packages_is_told(tmp_path: Path) -> None:
     """An interpreter that has nothing of ours: the bare one of this machine."""
     bare = subprocess.run(

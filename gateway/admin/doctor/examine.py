@@ -24,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "port": machine.port,
     "GPUs": machine.gpus,
     "/dev/shm": machine.shared_memory,
+    "open files": machine.open_files,
     "environments": environments.versions,
     "Hub": machine.hub,
 }

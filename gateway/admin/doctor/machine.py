@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ LITTLE_BYTES = 20 * 1024**3
 #: Between the ranks of a training, and between a vLLM server and its engine.
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_BYTES = 1024**3
+FEW_FILES = 4096
 #: Where an orchestrator mounts what only this container sees.
 MOUNTED_SECRETS = Path("/run/secrets")
 
@@ -118,6 +120,21 @@ def _computes(settings: Settings) -> bool:
         with suppress(Unavailable):
             return bool(find(settings))
     return False
+
+
+def open_files(settings: Settings) -> Iterator[Finding]:
+    """A gateway takes as many as its hard limit allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield from _enough_files(most)
+
+
+def _enough_files(most: int) -> Iterator[Finding]:
+    """A stream has two: the client's connection and the replica's."""
+    if most != resource.RLIM_INFINITY and most < FEW_FILES:
+        yield warning(
+            "open files", f"a process may have {most}: a gateway answers fewer than {most // 2} streams at once",
+            "raise the hard limit (systemd: LimitNOFILE=65536; docker: --ulimit nofile=65536)",
+        )  # fmt: skip
 
 
 def privacy(settings: Settings) -> Iterator[Finding]:
