@@ -161,9 +161,9 @@ def test_ids_sort_by_age_and_never_repeat() -> None:
 
 
 def test_a_database_of_another_encoding_is_refused_by_name_and_a_clients_own_is_overruled(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    url = make_url(postgres_url)
+    url = make_url(migrated_postgres_url)
     with psycopg.connect(host=url.query["host"], user="postgres", autocommit=True) as server:  # type: ignore[arg-type]
         server.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
         try:
@@ -172,9 +172,11 @@ def test_a_database_of_another_encoding_is_refused_by_name_and_a_clients_own_is_
                 store.migrate()
             [found] = ledger.look(Settings(home=tmp_path, database_url=ascii))
             assert found.state == "error" and "SQL_ASCII" in found.told
+            good = Settings(home=tmp_path, database_url=migrated_postgres_url)
+            assert any(one.name == "connections" and " of the 200 " in one.told for one in ledger.look(good))
         finally:
             server.execute("DROP DATABASE ascii WITH (FORCE)")
 
     monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
-    with Store(postgres_url) as store, store.database.read() as connection:
+    with Store(migrated_postgres_url) as store, store.database.read() as connection:
         assert connection.execute(text("SELECT '\u00fc'")).scalar_one() == "\u00fc"

@@ -66,6 +66,10 @@ def test_a_ledger_is_told_that_was_not_migrated_or_is_newer_or_open_to_others(tm
             connection.execute(text(long_ago))
         assert "days old | run `tunesmith backup PLACE`" in warnings(ledger.look, settings)[0]
 
+        for kinds, version in ((["train"], "0.0.9"), (["export"], "0.1.0")):
+            store.workers.beat(version, kinds=kinds, host="h", devices=[], storage_id="s", version=version)
+        assert "0.0.9 (0.0.9)" in warnings(ledger.look, settings)[-1]
+
         with store.database.write() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         assert "newer version (9999)" in warnings(ledger.look, settings)[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 
+from sqlalchemy import text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from gateway.admin.doctor.findings import Finding, error, ok, warning
@@ -17,6 +19,8 @@ from shared.store.engine import ledger_time
 
 #: Estimated starts and ages of workers are off by as much; no lease depends on clocks.
 MAX_SKEW_SECONDS = 5.0
+#: Of PostgreSQL's connections.
+BUSY_SHARE = 0.8
 #: As the alert TunesmithBackupOld has it.
 OLD_DAYS = 2
 
@@ -61,6 +65,7 @@ def _opened(store: Store) -> Iterator[Finding]:
     else:
         yield ok("ledger", f"reached, tables of revision {there.current}")
     yield _clock(store)
+    yield from _connections(store)
     yield from _backup(store)
     try:
         store.check_host()
@@ -86,6 +91,22 @@ def _clock(store: Store) -> Finding:
     return ok("clock", f"{abs(skew):.1f} s off the ledger's")
 
 
+def _connections(store: Store) -> Iterator[Finding]:
+    """PostgreSQL takes so many and refuses the rest: each of our processes may hold up to fifteen."""
+    if store.database.is_sqlite:
+        return
+    with store.database.read() as connection:
+        most = int(connection.execute(text("SHOW max_connections")).scalar_one())
+        used = int(connection.execute(text("SELECT count(*) FROM pg_stat_activity WHERE datname <> ''")).scalar_one())
+    if used > BUSY_SHARE * most:
+        yield warning(
+            "connections", f"{used} of the {most} that PostgreSQL takes are in use: further services are refused",
+            "raise max_connections, or put PgBouncer (pool_mode session) before it",
+        )  # fmt: skip
+    else:
+        yield ok("connections", f"{used} of the {most} that PostgreSQL takes are in use")
+
+
 def _backup(store: Store) -> Iterator[Finding]:
     """Of a ledger that somebody works with."""
     age = store.backups.age_seconds()
@@ -109,6 +130,10 @@ def _workers(store: Store) -> Iterator[Finding]:
         yield warning(
             "workers", f"nobody works on {', '.join(lacking)}", f"start `tunesmith up`, or these services: {services}"
         )
+    ours = version("tunesmith")
+    if others := sorted(f"{worker.id} ({worker.version})" for worker in alive if worker.version != ours):
+        told = f"of another version than {ours}: {', '.join(others)}"
+        yield warning("workers", told, "update them, see docs/upgrading.md")
 
 
 def _first_line(wrong: BaseException | None) -> str:
