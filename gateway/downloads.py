@@ -15,6 +15,7 @@ from gateway import openapi, sending
 from gateway.archive import Archive
 from gateway.auth import project_id
 from gateway.jobs import list_json
+from gateway.servednames import Names
 from gateway.services import services
 from shared import catalog
 from shared.artifact import Sealed
@@ -82,6 +83,9 @@ def find(name: str) -> Model:
     try:
         return services().store.models.get(project_id(), name)
     except NotFound as error:
+        if (other := Names(services(), project_id()).other(name)) is not None:
+            text = "{name!r} is a {kind} and no model of the catalog: see /v1/{kind}s/{name}"
+            raise ModelNotFound(text, field="model", name=other.name, kind=other.kind) from error
         known = [model.name for model in services().store.models.list(project_id())]
         text = "There is no model {name!r} in this project{near}"
         raise ModelNotFound(text, field="model", name=name[:200], near=did_you_mean(name, known)) from error

@@ -11,7 +11,7 @@ from gateway import generation
 from shared import responses, sampling
 from shared.asking import CHAT, COMPLETIONS, RESPONSES
 from shared.errors import Complaint
-from shared.fields import StrictBoolean, StrictObject, StrictString, refuse
+from shared.fields import StrictBoolean, StrictObject, StrictString, refuse, shown
 
 #: Of a request to RESPONSES, what has an older form.
 FORMS = ("tools", "tool_choice", "response_format", "reasoning_effort")
@@ -24,6 +24,8 @@ class Message(StrictObject):
         message = super()._deserialize(value, attr, data, **kwargs)
         if not isinstance(message.get("role"), str):
             raise ValidationError("each message must have a role, e.g. user")
+        if not isinstance(content := message.get("content"), str | list | None):
+            raise refuse("has the content {content}: must be a text, a list of parts, or null", content=shown(content))
         _no_address(message)
         return message
 

@@ -92,4 +92,6 @@ def test_every_name_that_may_be_asked_is_a_model_to_clients_and_is_listed_once(p
         expected = listed["tiny"] if entry["kind"] == "alias" else entry
         assert platform.get(f"/v1/models/{name}", role="viewer").get_json().items() >= expected.items()
     assert platform.get("/v1/models/blu").status_code == 404
+    refused = platform.client.delete("/v1/models/blue", headers=platform.headers())
+    assert refused.status_code == 404 and "/v1/deployments/blue" in refused.get_json()["error"]["message"]
     assert platform.get("/v1/models?answers=maybe").status_code == 422

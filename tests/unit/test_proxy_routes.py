@@ -191,6 +191,7 @@ def test_names_of_llama_factory_are_translated_and_all_others_passed_on(served: 
         ({"stream": "yes"}, "stream"),
         ({"messages": []}, "messages"),
         ({"messages": [{"content": "no role"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_new_tokens": 4, "max_tokens": 5}, "max_new_tokens"),
         ({"stop": 7}, "stop"),
