@@ -12,13 +12,14 @@ import pytest
 
 from gateway.cli.client import wait_deployment
 from tests.compose.stack import Stack
-from tests.compose.work import ANSWER, QUESTION, Work
+from tests.compose.work import ANSWER, QUESTION, ROW, Work
 from tests.platform import jsonl, wait_until
 
 # The first test waits for all images to be built.
 pytestmark = [pytest.mark.timeout(7200), pytest.mark.slow]
 SERVING = {"max_model_len": 256, "enforce_eager": True}
-NUM_ROWS = 600
+#: Enough to be in the middle of when a container is killed.
+NUM_ROWS = 4000
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_bulk_generation_goes_on_after_its_container_died(
     stack: Stack, work: Work, deployment: str, tmp_path: Path
 ) -> None:
     rows = tmp_path / "questions.jsonl"
-    rows.write_bytes(jsonl([{"messages": [QUESTION]}] * NUM_ROWS))
+    rows.write_bytes(jsonl([ROW] * NUM_ROWS))
     stack.client.upload("/v1/datasets", rows, {"name": "questions"})
     job_id = work.post("generate", model="support", dataset="questions", max_new_tokens=16, temperature=0)
     wait_until(lambda: 0 < work.job(job_id)["progress"].get("done", 0) < NUM_ROWS, 600, "some rows are answered")
