@@ -20,7 +20,9 @@ up: setup ## Start the platform; Ctrl-C stops it
 	@$(BIN)/tunesmith up
 
 # Both at once: the services' tests mostly wait, the children's mostly compute.
-test: setup .venvs/checks/.ready lint ## Lint, types, import contracts, all tests
+test: ## Lint, types, import contracts, all tests
+	@$(MAKE) -s -j4 $(READY) .venvs/checks/.ready
+	@$(MAKE) lint
 	@$(MAKE) -k -j2 test-services test-children
 
 test-services:

@@ -58,10 +58,10 @@ def test_what_cannot_be_read_is_refused_with_its_place(text: str, place: str, wh
 
 def test_a_yaml_bomb_costs_nothing() -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(yaml.InvalidYaml):
         yaml.parse("\n".join(lines))
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_a_document_that_is_too_large_is_not_read() -> None:

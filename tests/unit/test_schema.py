@@ -121,10 +121,10 @@ def test_a_wrong_choice_is_refused_with_the_nearest(field: str) -> None:
 
 
 def test_a_flood_of_unknown_fields_is_not_worked_through() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InvalidSpec, match="at most 1000"):
         schema.load(TrainSpec, {f"field_{n}": n for n in range(100_000)})
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_an_unknown_template_is_refused_with_the_nearest() -> None:
