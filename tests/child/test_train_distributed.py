@@ -6,6 +6,7 @@ partitions and clips with its own norm, hence its wider tolerance.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Path, rows: Path) -> d
         pytest.param("best", {"zero_stage": 0}, marks=pytest.mark.slow),
         pytest.param("best", {"zero_stage": 1, "zero_offload": "optimizer"}, marks=pytest.mark.slow),
         pytest.param("merged", {"zero_stage": 2}, marks=pytest.mark.slow),
-        pytest.param("adapter", {"deepspeed": "ds_z3_config.json"}, marks=pytest.mark.slow),
-        ("best", {"zero_stage": 3, "zero_offload": "optimizer+params"}),
+        ("adapter", {"deepspeed": "ds_z3_config.json"}),
+        # DeepSpeed compiles its optimizer for the CPU first.
+        pytest.param("best", {"zero_stage": 3, "zero_offload": "optimizer+params"}, marks=pytest.mark.slow),
         pytest.param("merged", {"use_ray": True, "ray_num_workers": 2}, marks=pytest.mark.slow),
     ],
     ids=["ddp", "zero0", "zero1-offload", "zero2", "zero3", "zero3-offload", "ray"],
@@ -75,10 +77,9 @@ def test_a_rank_that_fails_says_why(tmp_path: Path, tiny: Path, rows: Path) -> N
 
     train(attempt, 2, expect=1)
 
-    assert attempt.outcome["type"] == "failed"
-    assert attempt.outcome["data"]["error"]["field"] == "lora_target"
-    assert "q_proj" in attempt.outcome["data"]["error"]["message"]
-    assert len(list(attempt.folder.glob("error-rank*.json"))) >= 1
+    # Of the rank that failed first; it may have ended the other before that one came so far.
+    told = [json.loads(path.read_text()) for path in attempt.folder.glob("error-rank*.json")]
+    assert any(error["field"] == "lora_target" and "q_proj" in error["message"] for error in told)
 
 
 def best_step(attempt: Attempt) -> int:

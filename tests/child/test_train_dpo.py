@@ -157,7 +157,9 @@ def test_pause_saves_a_checkpoint(tmp_path: Path, tiny: Path, pairs: Path) -> No
     ("spec", "tolerance"),
     [
         pytest.param({"zero_stage": 2}, 1e-4, marks=pytest.mark.slow),
-        ({"finetuning_type": "full", "pref_loss": "kto_pair", "pref_bco_weight": 0.5}, 1e-4),
+        pytest.param(
+            {"finetuning_type": "full", "pref_loss": "kto_pair", "pref_bco_weight": 0.5}, 1e-4, marks=pytest.mark.slow
+        ),
         pytest.param({"finetuning_type": "full", "zero_stage": 3}, 1e-4, marks=pytest.mark.slow),
     ],
     ids=["zero2-lora", "ddp-full", "zero3-full"],
