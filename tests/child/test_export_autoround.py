@@ -79,6 +79,7 @@ def run_as_a_worker_does(folder: Path, format_name: str) -> list[dict[str, Any]]
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_child_reads_blocks_as_they_come_and_proves_the_packed_files(base: Path, tmp_path: Path) -> None:
     folder = attempt_folder(tmp_path, base, spec={"export_format": "gptq", "export_quantization_bit": 8} | QUICK)
     events = run_as_a_worker_does(folder, "gptq")

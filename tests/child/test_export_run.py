@@ -220,6 +220,7 @@ def test_a_cancelled_export_leaves_nothing(moment: str, base: Path, adapter: Pat
     assert begun[-1:] == {"start": [], "bytes": ["merge"], "layer passes": ["quantize"]}.get(moment, [moment])
 
 
+@pytest.mark.slow
 def test_the_child_process_answers_a_cancel_with_stopped(base: Path, adapter: Path, tmp_path: Path) -> None:
     folder = attempt_folder(tmp_path, base, adapter)
     (folder / "control.json").write_text(json.dumps({"wanted": "cancel", "reason": "user"}))

@@ -72,6 +72,7 @@ def test_two_processes_learn_what_one_learns(
         assert measured[0] == pytest.approx(measured[1], rel=RELATIVE)
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_says_why(tmp_path: Path, tiny: Path, rows: Path) -> None:
     attempt = make_attempt(tmp_path / "a", tiny, rows, lora_target="no_such_layer", **TWO)
 

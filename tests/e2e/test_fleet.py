@@ -67,7 +67,7 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     models = serving.make_models(tmp_path_factory.mktemp("models"))
     home = tmp_path_factory.mktemp("home")
-    platform = make_platform(home, renew_seconds=0.5, keeper_seconds=3.0, lease_seconds=4.0)
+    platform = make_platform(home, renew_seconds=0.5, keeper_seconds=8.0, lease_seconds=9.0)
     serving.add_model(platform, models / "base", NAME)
     broken = models / "broken"
     broken.mkdir()
@@ -143,8 +143,8 @@ def test_an_update_that_fails_leaves_the_old_one_answering_and_says_why(running:
 
     assert seen.keys() == {"whole"}, seen
     assert (back["status"], back["model"], back["generation"]) == ("ready", NAME, 2)
-    failed = next(event for event in running.events() if event["type"] == "failed")
-    assert failed["level"] == "error" and "afetensor" in failed["data"]["log_tail"]
+    failed = next(event for event in reversed(running.events()) if event["type"] == "failed")
+    assert failed["level"] == "error" and "afetensor" in failed["data"]["log_tail"], running.events()
     assert back["rollout"]["error"] == failed["data"]["error"]
 
 
