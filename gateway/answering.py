@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.call import Answer
 from gateway.eventstream import DONE
-from gateway.proxy import Answer
 from shared.errors import Unavailable
 
 

@@ -1,4 +1,5 @@
 """Streams carried by one loop instead of a thread each: what a replica sends goes to its client as both are ready.
+Requests whose answers have not begun are awaited in it, too.
 
 A client that reads slowly holds up its own replica's socket and nobody else: while more than `HIGH_BYTES` wait for it
 nothing more is read for it. One that leaves is noticed at once, also between two tokens, and its generation ends. The
@@ -14,13 +15,16 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gateway.patience import ShuttingDown
+from gateway.exchange import Exchange, Lost, Stale
+from gateway.patience import ClientGone, ShuttingDown, TooLong
 from shared.errors import TunesmithError
 
 #: More than this waits for the client: no more is read from the replica, until there is less than the second.
 HIGH_BYTES, LOW_BYTES = 256 * 1024, 64 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+Come = Callable[[bytes, Exception | None], None]
 
 
 class Source(Protocol):
@@ -44,18 +48,29 @@ class Carrier:
     def __init__(self, selector: selectors.BaseSelector):
         """Whoever selects calls the data of each key with its file object."""
         self._selector = selector
-        self._carried: set[Carried] = set()
+        self._carried: set[Carried | Awaited] = set()
         self._looked_at = 0.0
 
     def __len__(self) -> int:
         return len(self._carried)
 
-    def carry(self, source: Source, client: socket.socket, chunked: bool, done: Callable[[bool], None]) -> None:
-        """`done`: with whether all of it reached the client, whose socket is then left to the caller."""
+    def carry(
+        self, source: Source, client: socket.socket, chunked: bool, done: Callable[[bool], None], said: bytes = b""
+    ) -> None:
+        """`said`: what goes before it. `done`: with whether all of it reached the client, whose socket is then left to
+        the caller."""
         client.setblocking(False)
-        carried = Carried(source, client, chunked, self._selector, lambda ok: self._finish(carried, ok, done))
+        carried = Carried(source, client, chunked, self._selector, lambda ok: self._finish(carried, ok, done), said)
         self._carried.add(carried)
         carried.begin()
+
+    def wait(self, exchange: Exchange, client: socket.socket, seconds: float, come: Come) -> None:
+        """`come`: with the first bytes of the answer, or with none and what happened instead: an error to tell, None
+        where the request may be sent once more. Both sockets are then the caller's. `seconds`: the longest silence."""
+        client.setblocking(False)
+        awaited = Awaited(exchange, client, seconds, self._selector, lambda *what: self._come(awaited, what, come))
+        self._carried.add(awaited)
+        awaited.begin()
 
     def look(self) -> None:
         """Ends streams that have been silent for too long, and those of clients that do not read; cheap to call."""
@@ -70,6 +85,10 @@ class Carrier:
         """Ends all streams in good order."""
         for carried in list(self._carried):
             carried.end(ShuttingDown())
+
+    def _come(self, awaited: Awaited, what: tuple[bytes, Exception | None], come: Come) -> None:
+        self._carried.discard(awaited)
+        come(*what)
 
     def _finish(self, carried: Carried, ok: bool, done: Callable[[bool], None]) -> None:
         self._carried.discard(carried)
@@ -91,13 +110,14 @@ class Carried:
         chunked: bool,
         selector: selectors.BaseSelector,
         done: Callable[[bool], None],
+        said: bytes,
     ):
         self._source = source
         self._client = client
         self._chunked = chunked
         self._selector = selector
         self._done = done
-        self._out = bytearray()
+        self._out = bytearray(said)
         #: Its last chunk is among `_out`.
         self._is_sealed = False
         self._is_over = False
@@ -206,3 +226,74 @@ class Carried:
         self._want(False, 0)
         self._source.close()
         self._done(ok)
+
+
+class Awaited:
+    """One request that was sent, up to the first bytes of its answer."""
+
+    def __init__(
+        self, exchange: Exchange, client: socket.socket, seconds: float, selector: selectors.BaseSelector, come: Come
+    ):
+        self._exchange = exchange
+        self._client = client
+        self._seconds = seconds
+        self._selector = selector
+        self._come = come
+        self._is_over = False
+        #: Whether the selector looks at the client: not any more when it sent something ahead.
+        self._is_watched = True
+        self._since = time.monotonic()
+
+    def begin(self) -> None:
+        self._selector.register(self._exchange, READ if self._exchange.is_sent else READ | WRITE, self._on_replica)
+        self._selector.register(self._client, READ, self._on_client)
+
+    def look(self, now: float) -> None:
+        if now - self._since > self._seconds:
+            self._end(b"", TooLong())
+
+    def end(self, why: TunesmithError) -> None:
+        self._end(b"", why)
+
+    def _on_replica(self, _: Any) -> None:
+        if self._is_over:
+            return
+        exchange = self._exchange
+        try:
+            if not exchange.is_sent:
+                exchange.push()
+                if exchange.is_sent:
+                    self._selector.modify(exchange, READ, self._on_replica)
+            first = exchange.receive()
+        except (Lost, Stale) as error:
+            self._end(b"", error)
+            return
+        if first and exchange.status == 200:
+            self._end(first, None)
+        elif exchange.ended or exchange.status not in (0, 200):
+            # Whoever asks once more reads what it says.
+            self._end(b"", None)
+
+    def _on_client(self, _: Any) -> None:
+        if self._is_over:
+            return
+        try:
+            sent = self._client.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = b""
+        if not sent:
+            self._end(b"", ClientGone())
+            return
+        self._is_watched = False
+        self._selector.unregister(self._client)
+
+    def _end(self, first: bytes, why: Exception | None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._selector.unregister(self._exchange)
+        if self._is_watched:
+            self._selector.unregister(self._client)
+        self._come(first, why)

@@ -21,11 +21,12 @@ from marshmallow import Schema, fields
 
 from gateway import body, comparing, inference
 from gateway.auth import project_id
+from gateway.call import Answer
 from gateway.comparing import Ask, Column, Plan, Told
 from gateway.http import origin
 from gateway.inference import Services
 from gateway.patience import Client
-from gateway.proxy import Answer, Proxy
+from gateway.proxy import Proxy
 from gateway.requests import MESSAGES
 from shared import asking, sampling, schema
 from shared.asking import CHAT, COMPLETIONS

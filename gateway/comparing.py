@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.answering import Read, Stopped, read
+from gateway.call import Answer
 from gateway.congestion import Overloaded
-from gateway.proxy import Answer
 from gateway.worddiff import difference
 from shared.errors import TunesmithError
 

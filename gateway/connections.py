@@ -7,6 +7,7 @@ connection whose answer was not read to its end never comes back here.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -72,6 +73,34 @@ def connect(url: str) -> socket.socket:
     # Waits are for two sockets at once, or none.
     made.setblocking(False)
     return made
+
+
+def begin(url: str) -> socket.socket | None:
+    """A new one that is perhaps not open yet: what is sent over it waits, or fails. None where its host would have to
+    be looked for by name. Raises OSError."""
+    host, port, _ = place(url)
+    family = _family(host)
+    if family is None:
+        return None
+    made = socket.socket(family)
+    made.setblocking(False)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            made.connect((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+@lru_cache(maxsize=1024)
+def _family(host: str) -> socket.AddressFamily | None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return family
+    return None
 
 
 @lru_cache(maxsize=1024)

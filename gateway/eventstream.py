@@ -111,8 +111,7 @@ class EventStream:
 
     def silence(self) -> TooSlow:
         """What there is to say when nothing came for as long as may be."""
-        text = "the replica of {model!r} did not answer in {seconds:.0f} s (request_timeout_seconds)"
-        return TooSlow(text, model=self._model, seconds=self.seconds)
+        return too_slow(self._model, self.seconds)
 
     def close(self) -> None:
         if self._closed:
@@ -175,6 +174,11 @@ class EventStream:
             for event in events.split(b"\n\n"):
                 if b'"usage":{' in event:
                     self._usage = usage(event.removeprefix(b"data: "))
+
+
+def too_slow(model: str, seconds: float) -> TooSlow:
+    text = "the replica of {model!r} did not answer in {seconds:.0f} s (request_timeout_seconds)"
+    return TooSlow(text, model=model, seconds=seconds)
 
 
 def usage(body: bytes) -> Usage:

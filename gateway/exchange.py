@@ -1,12 +1,13 @@
 """One request to one replica and its answer, over a connection that is kept for the next (gateway/connections.py).
 
-What waits does so in gateway/patience.py, or not at all (`receive`), for a selector. Closing an answer before its end
-closes its connection, which is how a replica learns that nobody wants the rest.
+What waits does so in gateway/patience.py, or not at all (`push`, `receive`), for a selector. Closing an answer before
+its end closes its connection, which is how a replica learns that nobody wants the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Mapping
 
 from gateway import connections
@@ -23,6 +24,10 @@ class Lost(Exception):
     """The connection broke, or what came over it is no answer."""
 
 
+class Stale(Exception):
+    """Over this connection the request did not come to its replica; over a new one it may."""
+
+
 class Exchange:
     """`status` and `content_type` are there after `head`; the body follows piece by piece."""
 
@@ -35,9 +40,11 @@ class Exchange:
         client: Client,
         seconds: float,
         kept: Connections | None = None,
+        waits: bool = True,
     ):
         """Sends the request. `seconds`: the longest silence of the replica. `kept`: where connections come from and go
-        to; None: one of its own. Raises Lost."""
+        to; None: one of its own. `waits`: until it is sent; else `push` sends on. Raises Lost, and Stale where nothing
+        may be waited for."""
         self._url = url
         self._client = client
         self._seconds = seconds
@@ -45,12 +52,14 @@ class Exchange:
         self._reader = Reader()
         self._unread: list[bytes] = []
         self._is_closed = False
+        self._waits = waits
         fields = {"Host": connections.place(url)[2], "Content-Length": str(len(body)), **headers}
         self._request = _head(path, fields) + body
+        self._num_sent = 0
         #: None: it was made for this request.
         self._used = self._kept.take(url)
         try:
-            self._socket = self._used or connections.connect(url)
+            self._socket = self._used or self._opened()
             self._send()
         except OSError as error:
             self.close()
@@ -68,6 +77,10 @@ class Exchange:
     def ended(self) -> bool:
         """Whether the whole answer was read."""
         return self._reader.ended
+
+    @property
+    def is_sent(self) -> bool:
+        return self._num_sent == len(self._request)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -93,8 +106,16 @@ class Exchange:
             self._wait()
         return self._taken()
 
+    def push(self) -> None:
+        """Sends on, without waiting. Raises Lost, Stale."""
+        try:
+            with contextlib.suppress(BlockingIOError):
+                self._num_sent += self._socket.send(memoryview(self._request)[self._num_sent :])
+        except OSError as error:
+            raise (Stale if self._used else Lost)(_told(error)) from error
+
     def receive(self) -> bytes:
-        """What has come of the body, without waiting; empty when that is nothing. Raises Lost."""
+        """What has come of the body, without waiting; empty when that is nothing. Raises Lost, Stale."""
         if not self.ended:
             with contextlib.suppress(BlockingIOError):
                 self._take()
@@ -104,16 +125,25 @@ class Exchange:
         taken, self._unread = b"".join(self._unread), []
         return taken
 
+    def _opened(self) -> socket.socket:
+        """Raises OSError, Stale."""
+        if self._waits:
+            return connections.connect(self._url)
+        if (made := connections.begin(self._url)) is None:
+            raise Stale("its host has to be looked for")
+        return made
+
     def _send(self) -> None:
         """Raises OSError. A connection that breaks meanwhile shows when the answer is read, which may be there."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            num_sent = 0
+            self._num_sent = 0
             with contextlib.suppress(BlockingIOError):
-                num_sent = self._socket.send(self._request)
-            if num_sent < len(self._request):
+                self._num_sent = self._socket.send(self._request)
+            if self._waits and not self.is_sent:
                 self._socket.settimeout(SEND_SECONDS)
-                self._socket.sendall(memoryview(self._request)[num_sent:])
+                self._socket.sendall(memoryview(self._request)[self._num_sent :])
                 self._socket.setblocking(False)
+                self._num_sent = len(self._request)
 
     def _wait(self) -> None:
         self._client.wait(self._socket, self._seconds)
@@ -137,6 +167,8 @@ class Exchange:
 
     def _again(self) -> None:
         """Its server had closed the idle connection before the request came: once more over a new one."""
+        if not self._waits:
+            raise Stale("its server had closed the idle connection")
         self._socket.close()
         self._used = None
         try:

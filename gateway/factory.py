@@ -28,12 +28,14 @@ from gateway import (
     previews,
     routes,
     runbook,
+    shortcut,
     templates,
     workers,
 )
 from gateway.keyring import Keyring
 from gateway.openai import batches, files, fine_tuning
 from gateway.services import NAME, Services
+from gateway.shortcut import Shortcut
 from gateway.tailer import Tailer
 from shared import tracing
 from shared.artifact import ArtifactStore
@@ -62,6 +64,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     ):  # fmt: skip
         api.register_blueprint(module.blueprint)
     proxy = inference.make_proxy(built)
+    app.extensions[shortcut.NAME] = Shortcut(built, built.keyring, proxy)
     api.register_blueprint(inference.blueprint(built, proxy))
     api.register_blueprint(compare.blueprint(built, proxy))
     app.register_blueprint(console.blueprint)

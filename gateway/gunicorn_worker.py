@@ -1,5 +1,6 @@
-"""Gunicorn's threaded worker, whose streams need no thread: a request is answered up to its first event in a thread,
-then the worker's own loop carries it (gateway/carrying.py).
+"""Gunicorn's threaded worker, whose streams need no thread: the worker's own loop carries them (gateway/carrying.py).
+What is to be streamed goes the short way from the start where it can (gateway/shortcut.py); every other request is
+answered by the app in a thread, of a stream up to its first event.
 
 Told to end (SIGTERM), it goes on taking connections, so that new requests are answered with 503 instead of waiting in
 the kernel; open streams get until shortly before `graceful_timeout`, and an error event then.
@@ -10,22 +11,28 @@ from __future__ import annotations
 import contextlib
 import gc
 import resource
+import selectors
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from gunicorn import util
+from gunicorn import SERVER, util
 from gunicorn.http import wsgi
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from gateway.carrying import Carrier, framed
 from gateway.eventstream import EventStream
-from gateway.patience import DRAIN, Drain
+from gateway.http1 import Asked, asked
+from gateway.patience import DRAIN, FAILED, Client, Drain
+from gateway.shortcut import MAX_BODY_BYTES, MAX_HEAD_BYTES, NAME, Begun, Shortcut, may_be_plain
 from gateway.threads import Threads
+from shared.errors import TunesmithError
 
 #: Before gunicorn's own end: for what is said last to reach its client.
 LAST_WORDS_SECONDS = 1.0
@@ -61,6 +68,11 @@ class CarryingWorker(ThreadWorker):
         self._handed: dict[TConn, tuple[EventStream, Any]] = {}
         self._carrier: Carrier | None = None
         self._notified_at = 0.0
+        self._shortcut: Shortcut | None = None
+        #: What has come of requests of which nobody has read anything else. Gunicorn drops connections by itself.
+        self._read: WeakKeyDictionary[TConn, bytes] = WeakKeyDictionary()
+        #: What became of requests on the short way, to be told on the ordinary one.
+        self._failed: WeakKeyDictionary[TConn, TunesmithError] = WeakKeyDictionary()
 
     def init_process(self) -> None:
         allowed = (raised_descriptors() - SPARE_DESCRIPTORS) // 2
@@ -77,6 +89,75 @@ class CarryingWorker(ThreadWorker):
             super().notify()
 
     def enqueue_req(self, conn: TConn) -> None:
+        if not self._is_short(conn):
+            self._long(conn)
+
+    def _is_short(self, conn: TConn) -> bool:
+        """Whether nothing more is to be done for the request on `conn`: it was sent on, or has not come whole."""
+        if self._shortcut is None or not self.alive or (conn.parser and conn.parser.unreader.buf.getvalue()):
+            return False
+        try:
+            piece = conn.sock.recv(MAX_HEAD_BYTES + MAX_BODY_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._wait(conn, b"")
+            return True
+        except OSError:
+            return False
+        self._read[conn] = data = self._read.get(conn, b"") + piece
+        if not piece or (found := asked(data)) is None:
+            return False
+        if found.is_whole:
+            return self._is_sent(conn, found)
+        if may_be_plain(found) if found.has_head else len(data) < MAX_HEAD_BYTES:
+            self._wait(conn, data)
+            return True
+        return False
+
+    def _wait(self, conn: TConn, data: bytes) -> None:
+        """For what is missing; gunicorn's own list of those that wait so, which drops them in time."""
+        self._read[conn] = data
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _is_sent(self, conn: TConn, found: Asked) -> bool:
+        assert self._shortcut is not None and self._carrier is not None
+        client = Client(connection=conn.sock, drain=self._drain)
+        if (begun := self._shortcut.begin(found, client)) is None:
+            return False
+        # What gunicorn needs for the next request on this connection.
+        conn.init()
+        come = partial(self._come, conn, begun, found.keeps_alive)
+        self._carrier.wait(begun.opened.exchange, conn.sock, begun.opened.seconds, come)
+        return True
+
+    def _come(self, conn: TConn, begun: Begun, keeps_alive: bool, first: bytes, why: Exception | None) -> None:
+        if not first:
+            if (failed := begun.ended(why)) is not None:
+                self._failed[conn] = failed
+            self._long(conn)
+            return
+        self._read.pop(conn, None)
+        stream, headers = begun.answered(first)
+        is_kept = keeps_alive and self._may_keep()
+        assert self._carrier is not None
+
+        def done(ok: bool) -> None:
+            self.finish_request(conn, Ended(is_kept=ok and is_kept))
+
+        self._carrier.carry(stream, conn.sock, True, done, head(headers, is_kept) + framed(stream.begin(), True))
+
+    def _may_keep(self) -> bool:
+        """Whether a connection may wait for its next request."""
+        return bool(self.alive and self.cfg.keepalive and len(self.keepalived_conns) < self.max_keepalived)
+
+    def _long(self, conn: TConn) -> None:
+        """The ordinary way: gunicorn reads the request, the app answers it in a thread."""
+        if data := self._read.pop(conn, b""):
+            conn.init()
+            conn.parser.unreader.unread(data)
+            conn.data_ready = True
         self.tpool.run(partial(self._work, conn))
 
     def _work(self, conn: TConn) -> None:
@@ -86,6 +167,8 @@ class CarryingWorker(ThreadWorker):
 
     def run(self) -> None:
         self._carrier = Carrier(self.poller)
+        if not self.cfg.is_ssl:
+            self._shortcut = self.wsgi.extensions[NAME]
         settle()
         super().run()
 
@@ -112,7 +195,9 @@ class CarryingWorker(ThreadWorker):
             response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg)
             environ["wsgi.multithread"] = True
             environ[DRAIN] = self._drain
-            if not self.alive or not self.cfg.keepalive or len(self.keepalived_conns) >= self.max_keepalived:
+            if conn in self._failed:
+                environ[FAILED] = self._failed.pop(conn)
+            if not self._may_keep():
                 response.force_close()
             body = self.wsgi(environ, response.start_response)
             self._answer(conn, response, body, environ)
@@ -164,6 +249,19 @@ class CarryingWorker(ThreadWorker):
 
         assert self._carrier is not None
         self._carrier.carry(stream, conn.sock, response.chunked, done)
+
+
+def head(headers: Mapping[str, str], is_kept: bool) -> bytes:
+    """Of an answer in chunks, as gunicorn writes it."""
+    told = {
+        "Server": SERVER,
+        "Date": util.http_date(),
+        "Connection": "keep-alive" if is_kept else "close",
+        "Transfer-Encoding": "chunked",
+        **headers,
+    }
+    lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in told.items()), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def settle() -> None:

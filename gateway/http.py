@@ -23,6 +23,7 @@ from shared.correlation import Origin
 from shared.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound, TooLarge, TunesmithError, Unavailable
 from shared.ids import new_id
 from shared.lease import LEDGER_AWAY
+from shared.metrics.counted import Metrics
 from shared.tracing import NoSpan, Span, Tracer
 
 log = logging.getLogger(__name__)
@@ -149,10 +150,11 @@ def origin() -> Origin:
 def _begin() -> None:
     # Each look through Flask's proxies takes a microsecond or two, before the first token.
     asked, about, used = request._get_current_object(), g._get_current_object(), services()  # type: ignore[attr-defined]
-    given = asked.headers.get("X-Request-Id", "")
-    usable = given.isascii() and given.isprintable() and 0 < len(given) <= MAX_REQUEST_ID_CHARS
-    about.request_id = given if usable else new_id("req_")
-    about.span = _span(asked, about.request_id, used.tracer)
+    about.request_id = named(asked.headers.get("X-Request-Id", ""))
+    route = asked.url_rule.rule if asked.url_rule else ""
+    about.span = span_of(
+        used.tracer, asked.method, route, asked.path, asked.headers.get("traceparent", ""), about.request_id
+    )
     correlation.clear()
     correlation.bind(**Origin(request_id=about.request_id, traceparent=about.span.traceparent).ids())
     about.started_at = time.monotonic()
@@ -161,16 +163,19 @@ def _begin() -> None:
     asked.max_content_length = used.settings.max_upload_bytes if uploads else used.settings.max_body_bytes
 
 
-def _span(asked: Request, request_id: str, tracer: Tracer) -> Span:
-    """Below that of whoever asks, where there is one."""
-    given = asked.headers.get("traceparent", "")
+def named(given: str) -> str:
+    """The id of a request whose client gave it this one."""
+    usable = given.isascii() and given.isprintable() and 0 < len(given) <= MAX_REQUEST_ID_CHARS
+    return given if usable else new_id("req_")
+
+
+def span_of(tracer: Tracer, method: str, route: str, path: str, given: str, request_id: str) -> Span:
+    """Below that of whoever asks, where there is one. `given`: the request's traceparent."""
     parent = given if correlation.trace_id(given) else ""
-    route = asked.url_rule.rule if asked.url_rule else ""
     if not route.startswith("/v1"):  # probes, scrapes, the page
         return NoSpan(parent)
-    told: dict[str, Any] = {"http__request__method": asked.method, "http__route": route, "url__path": asked.path}
-    name = f"{asked.method} {route}"
-    return tracer.start(name, parent, kind="server", request_id=request_id, **told)
+    told: dict[str, Any] = {"http__request__method": method, "http__route": route, "url__path": path}
+    return tracer.start(f"{method} {route}", parent, kind="server", request_id=request_id, **told)
 
 
 def _whole(value: Any) -> Any:
@@ -202,14 +207,19 @@ def _end(answer: Response) -> Response:
     answer.headers.setdefault("X-Content-Type-Options", "nosniff")
     route = asked.url_rule.rule if asked.url_rule else "unknown"
     seconds = time.monotonic() - g.get("started_at", time.monotonic())
-    metrics.http_requests.labels(asked.method, route, str(answer.status_code)).inc()
-    metrics.http_request_duration.labels(asked.method, route).observe(seconds)
-    extra = {"request_id": id, "status": answer.status_code, "seconds": round(seconds, 4)}
-    extra |= {name: value for name, value in (asked.view_args or {}).items() if name.endswith("_id")}
     _end_span(answer)
-    quiet = route in ("/healthz", "/readyz", "/metrics")
-    log.log(logging.DEBUG if quiet else logging.INFO, "%s %s", asked.method, asked.path, extra=extra)
+    ids = {name: value for name, value in (asked.view_args or {}).items() if name.endswith("_id")}
+    note(metrics, asked.method, route, asked.path, answer.status_code, seconds, request_id=id, **ids)
     return answer
+
+
+def note(metrics: Metrics, method: str, route: str, path: str, status: int, seconds: float, **ids: Any) -> None:
+    """An answer whose head has gone, `seconds` after its request came: counted, and a line of the log."""
+    metrics.http_requests.labels(method, route, str(status)).inc()
+    metrics.http_request_duration.labels(method, route).observe(seconds)
+    quiet = route in ("/healthz", "/readyz", "/metrics")
+    extra = {"status": status, "seconds": round(seconds, 4), **ids}
+    log.log(logging.DEBUG if quiet else logging.INFO, "%s %s", method, path, extra=extra)
 
 
 def _leave(_: BaseException | None) -> None:

@@ -1,12 +1,16 @@
-"""An answer in HTTP/1.1 as its bytes come, piece by piece: status, type, and its body.
+"""HTTP/1.1 as its bytes come: an answer piece by piece (`Reader`: status, type, and its body), and a request that is
+there as a whole (`asked`).
 
 Read by llhttp, Node's parser: it is done for every token, and costs half a microsecond a chunk where h11 takes
-forty. Of replicas only, which are ours; requests of clients are gunicorn's. Knows no sockets (gateway/exchange.py).
+forty. Answers are those of replicas, which are ours; requests only plain ones, all others are read by gunicorn. Knows
+no sockets (gateway/exchange.py).
 """
 
 from __future__ import annotations
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from dataclasses import dataclass, field
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
 
 #: Longest head of an answer.
 MAX_HEAD_BYTES = 1 << 16
@@ -84,3 +88,60 @@ class Reader:
     def on_message_complete(self) -> None:
         if self.status and not self.ended:
             self.ended, self.keeps_alive = True, self._parser.should_keep_alive()
+
+
+@dataclass(kw_only=True)
+class Asked:
+    """What has come of a request."""
+
+    method: str = ""
+    #: As it was sent: nothing in it is decoded.
+    target: str = ""
+    #: By their names in lower case.
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    has_head: bool = False
+    is_whole: bool = False
+    #: Whether the connection may carry another request after it.
+    keeps_alive: bool = False
+
+
+def asked(data: bytes) -> Asked | None:
+    """The one request that `data` is, or begins; None: it is not plain, or more than one."""
+    listener = _Listener()
+    try:
+        listener.parser.feed_data(data)
+    except (HttpParserError, HttpParserUpgrade):
+        return None
+    return listener.found if listener.is_plain else None
+
+
+class _Listener:
+    """What llhttp calls."""
+
+    def __init__(self) -> None:
+        self.found = Asked()
+        self.is_plain = True
+        self.parser = HttpRequestParser(self)
+
+    def on_message_begin(self) -> None:
+        self.is_plain = self.is_plain and not self.found.has_head
+
+    def on_url(self, url: bytes) -> None:
+        self.found.target += url.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lower = name.decode("latin-1").lower()
+        # What is said twice, or in pieces, is for whoever knows what that means.
+        self.is_plain = self.is_plain and lower not in self.found.headers and lower != "transfer-encoding"
+        self.found.headers[lower] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.found.has_head, self.found.method = True, self.parser.get_method().decode()
+        self.is_plain = self.is_plain and self.parser.get_http_version() == "1.1"
+
+    def on_body(self, body: bytes) -> None:
+        self.found.body += body
+
+    def on_message_complete(self) -> None:
+        self.found.is_whole, self.found.keeps_alive = True, self.parser.should_keep_alive()

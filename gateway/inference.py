@@ -16,10 +16,11 @@ from marshmallow import Schema
 
 from gateway import body, generation, requests
 from gateway.auth import project_id
+from gateway.call import Answer, Call
 from gateway.eventstream import DONE, EventStream, Usage
 from gateway.http import origin
-from gateway.patience import Client
-from gateway.proxy import Answer, Call, NoReplica, Proxy
+from gateway.patience import FAILED, Client
+from gateway.proxy import NoReplica, Proxy
 from gateway.replicas import Directory, beginning
 from gateway.wakeups import Asked
 from shared import answer_room, asking, routing
@@ -38,6 +39,8 @@ from shared.tracing import Tracer
 
 #: In the last event of a stream of RESPONSES, which has no [DONE].
 RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
+#: Beside its type; proxies in front must not collect events.
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 #: Longest list of known names in an answer to an unknown one.
 MAX_NAMES = 10
 
@@ -117,6 +120,9 @@ class GatewayMeter:
         if outcome == "answered":
             self._metrics.answer_duration.labels(model).observe(seconds)
 
+    def withdrawn(self, model: str) -> None:
+        self._metrics.answers_in_progress.labels(model).dec()
+
 
 def make_call(
     given: dict[str, Any],
@@ -142,7 +148,7 @@ def make_call(
         include_usage=bool(options.get("include_usage")),
         request_id=origin.request_id,
         traceparent=origin.traceparent,
-        user=_user(given),
+        user=user_of(given),
         prefix=beginning(given),
         ends=RESPONSE_ENDS if path == RESPONSES else (DONE,),
         room=answer_room.of(settled) if settled is not None else Room(),
@@ -205,7 +211,7 @@ def ask(
     whose leaving ends it."""
     check(path, given)
     store, name = services.store, given["model"]
-    if (deployment := proxy.find(project_id, name, _user(given))) is None:
+    if (deployment := proxy.find(project_id, name, user_of(given))) is None:
         raise why_not(store, project_id, name)
     settled = generation.settled(store, project_id, given, deployment, path)
     named: dict[str, Any] = {"path": path, "project_id": project_id, "origin": origin, "client": client}
@@ -217,6 +223,8 @@ def ask(
 
 
 def _answer(services: Services, proxy: Proxy, path: str) -> Response:
+    if (failed := request.environ.get(FAILED)) is not None:
+        raise failed
     # Cached: read once more below, as the object that it is.
     raw = request.get_data(cache=True)
     given = body.json_object()
@@ -225,7 +233,7 @@ def _answer(services: Services, proxy: Proxy, path: str) -> Response:
     return _response(answer)
 
 
-def _user(given: dict[str, Any]) -> str:
+def user_of(given: dict[str, Any]) -> str:
     return user if isinstance(user := given.get("user"), str) else ""
 
 
@@ -234,9 +242,7 @@ def _response(answer: Answer) -> Response:
     carried = isinstance(answer.body, EventStream)
     response = Response(answer.body, status=answer.status, content_type=answer.content_type, direct_passthrough=carried)
     if isinstance(answer.body, EventStream):
-        response.headers["Cache-Control"] = "no-cache"
-        # Proxies in front must not collect events.
-        response.headers["X-Accel-Buffering"] = "no"
+        response.headers.update(STREAM_HEADERS)
     return response
 
 

@@ -41,12 +41,18 @@ class Keyring:
         self._used: dict[str, float] = {}
         self._is_kept_fresh = False
 
+    def known(self, secret: str) -> ApiKey | None:
+        """As it was read lately; None where it would have to be read."""
+        known, now = self._known.get(_name(secret)), self._clock()
+        if known is None or now - known[0] >= REMEMBER_SECONDS:
+            return None
+        self._used[known[1].id] = now
+        return known[1]
+
     def authenticate(self, secret: str) -> ApiKey | None:
-        name, now = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest(), self._clock()
-        known = self._known.get(name)
-        if known is not None and now - known[0] < REMEMBER_SECONDS:
-            self._used[known[1].id] = now
-            return known[1]
+        if (known := self.known(secret)) is not None:
+            return known
+        name, now = _name(secret), self._clock()
         key = self._read(secret)
         with self._lock:
             if len(self._known) >= MOST:
@@ -90,3 +96,7 @@ class Keyring:
                     is_used = self.freshen()
         finally:
             self._is_kept_fresh = False
+
+
+def _name(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -17,6 +17,8 @@ from shared.errors import TunesmithError, Unavailable
 
 #: Where a request's environ has the server's `Drain`, and (gunicorn, werkzeug) its client's socket.
 DRAIN, SOCKETS = "tunesmith.drain", ("gunicorn.socket", "werkzeug.socket")
+#: Where it has what became of the request before it came there, to be told.
+FAILED = "tunesmith.failed"
 #: How often a wait looks whether the server shall end.
 SLICE_SECONDS = 1.0
 #: Poll's word for a peer that sends no more; elsewhere than on Linux only a full hang-up is told.

@@ -11,18 +11,19 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from gateway.call import Answer, Call
 from gateway.congestion import Congestion, Limits, limits
 from gateway.connections import Connections
-from gateway.eventstream import DONE, EventStream, TooSlow, Usage, usage
-from gateway.exchange import Exchange, Lost
-from gateway.patience import Client, ClientGone, TooLong
+from gateway.eventstream import EventStream, Usage, too_slow, usage
+from gateway.exchange import Exchange, Lost, Stale
+from gateway.metering import Meter, outcome
+from gateway.patience import TooLong
 from gateway.replicas import Balancer, Directory
-from shared import answer_room, carried, routing
-from shared.answer_room import TOKENIZE, Room
+from shared import answer_room, routing
+from shared.answer_room import TOKENIZE
 from shared.errors import InvalidRequest, TunesmithError, Unavailable
 from shared.records import Deployment
 from shared.routing import Endpoint, Fleet
@@ -40,100 +41,25 @@ PARSER_OPTION = "--tool-call-parser"
 LOOK_SECONDS = 0.25
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One request as it goes to a replica."""
-
-    project_id: str
-    #: As the request names it.
-    model: str
-    #: `/v1/chat/completions` or `/v1/completions`.
-    path: str
-    #: As it came; it goes on byte for byte where nothing in it has to be said otherwise.
-    body: bytes
-    #: What goes on instead, under the replica's own name of the model; None: nothing has to be said otherwise but that.
-    given: Mapping[str, Any] | None = None
-    stream: bool = False
-    #: Whether the stream will tell its usage at the end (stream_options.include_usage).
-    include_usage: bool = False
-    request_id: str = ""
-    #: Span that it is a part of.
-    traceparent: str = ""
-    #: Whom it is for: a route sends all requests of one user to one target. Empty: not told.
-    user: str = ""
-    #: What it may have in common with earlier ones (`replicas.beginning`).
-    prefix: str = ""
-    #: What is seen to here and not by the replica.
-    room: Room = field(default_factory=Room)
-    #: What the last event of its stream has.
-    ends: tuple[bytes, ...] = (DONE,)
-    client: Client = field(default_factory=Client)
-    #: Monotonic.
-    began_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.monotonic() - self.began_at
-
-    def body_for(self, replica: Endpoint) -> bytes:
-        if self.given is None and replica.served_name == self.model and not replica.carries:
-            return self.body
-        return json.dumps(self.asked(replica)).encode()
-
-    def asked(self, replica: Endpoint) -> dict[str, Any]:
-        """What the replica is asked, in words."""
-        given = json.loads(self.body) if self.given is None else self.given
-        return carried.into(given, replica.carries, self.path) | {"model": replica.served_name}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    status: int
-    content_type: str
-    #: The whole body, or an `EventStream` that must be closed.
-    body: bytes | EventStream
-
-
-class Meter(Protocol):
-    """Where the numbers of one answer go."""
-
-    def began(self, model: str) -> None: ...
-    def first_token(self, model: str, seconds: float) -> None: ...
-    def finished(self, model: str, usage: Usage) -> None: ...
-
-    def streamed(self, model: str, seconds: float, num_tokens: int) -> None:
-        """A stream of so many tokens took so long from the first to the last."""
-
-    def ended(self, model: str, outcome: str, seconds: float) -> None:
-        """How a request that began has ended, and after how long."""
-
-
-class NullMeter:
-    """Counts nothing."""
-
-    def began(self, model: str) -> None:
-        pass
-
-    def first_token(self, model: str, seconds: float) -> None:
-        pass
-
-    def finished(self, model: str, usage: Usage) -> None:
-        pass
-
-    def streamed(self, model: str, seconds: float, num_tokens: int) -> None:
-        pass
-
-    def ended(self, model: str, outcome: str, seconds: float) -> None:
-        pass
-
-
 class NoReplica(Unavailable):
     """No replica of this model is ready."""
 
 
 class NotKnown(Lost):
     """A replica does not know the model by that name (any more): an adapter was unloaded. It answers to others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A call that was sent to a replica without waiting for anything; of its answer nothing is there yet."""
+
+    exchange: Exchange
+    #: Longest silence.
+    seconds: float
+    #: The stream, as its first bytes are there.
+    begun: Callable[[bytes], EventStream]
+    #: It will not be answered: why, or None where it is asked once more.
+    ended: Callable[[Exception | None], None]
 
 
 class Proxy:
@@ -166,6 +92,62 @@ class Proxy:
             self._directory.forget(project_id)
             found = self._directory.find(project_id, name, user)
         return found
+
+    def known(self, project_id: str, name: str, user: str = "") -> tuple[Fleet, Deployment] | None:
+        """As `find`, and what runs, where nothing has to be waited for."""
+        return self._directory.known(project_id, name, user)
+
+    def open(self, call: Call, fleet: Fleet, deployment: Deployment) -> Opened | None:
+        """Sends a call for a stream where nothing has to be waited for; None: `send` it. Raises as `send` does before
+        it waits."""
+        call.client.drain.check()
+        host, there = self._place_in(fleet, call.project_id, deployment)
+        if not there or call.room.max_length is not None:
+            return None
+        self._asked(call.project_id, deployment.id)
+        self.congestion.enter(host.id, bounds := limits(host.spec), there, call.model)
+        seconds = bounds.queue.request_timeout_seconds
+        opened = None
+        try:
+            if (replica := self.balancer.take(there, (), call.prefix)) is not None:
+                opened = self._open(replica, call, host.id, seconds)
+            return opened
+        finally:
+            if opened is None:
+                self.congestion.began()
+                self.congestion.leave(host.id, answered=False)
+
+    def _open(self, replica: Endpoint, call: Call, key: str, seconds: float) -> Opened | None:
+        span = self._span(replica, call)
+        call = replace(call, traceparent=span.traceparent)
+        try:
+            exchange = self._exchange(replica, call, call.path, call.body_for(replica), seconds, waits=False)
+        except (Lost, Stale) as error:
+            self._give_up(replica, call, span, error)
+            return None
+        self._meter.began(call.model)
+
+        def begun(first: bytes) -> EventStream:
+            self.congestion.began()
+            return self._stream(exchange, first, replica, call, key, seconds, span)
+
+        def ended(error: Exception | None) -> None:
+            exchange.close()
+            self.congestion.began()
+            self.congestion.leave(key, answered=False)
+            self._give_up(replica, call, span, error)
+            if isinstance(error, TunesmithError):
+                self._meter.ended(call.model, outcome(error), call.seconds)
+            else:
+                self._meter.withdrawn(call.model)
+
+        return Opened(exchange=exchange, seconds=seconds, begun=begun, ended=ended)
+
+    def _give_up(self, replica: Endpoint, call: Call, span: Span, error: Exception | None) -> None:
+        self.balancer.give_back(replica)
+        span.end(error=type(error).__name__ if error else "asked once more")
+        if isinstance(error, Lost):
+            self._leave_out(replica, call, error)
 
     def send(self, call: Call) -> Answer:
         """Raises NoReplica when none is ready, Overloaded when too many requests are in flight, Unavailable when the
@@ -200,7 +182,9 @@ class Proxy:
 
     def _place(self, project_id: str, deployment: Deployment) -> Place:
         """Whose replicas answer for it, and those that are ready, as they are now."""
-        fleet = self._directory.fleet(project_id)
+        return self._place_in(self._directory.fleet(project_id), project_id, deployment)
+
+    def _place_in(self, fleet: Fleet, project_id: str, deployment: Deployment) -> Place:
         seen, places = self._places.get(project_id, (None, {}))
         if seen is not fleet:
             self._places[project_id] = fleet, (places := {})
@@ -230,9 +214,7 @@ class Proxy:
             try:
                 return self._ask(replica, call, host.id, bounds.queue.request_timeout_seconds)
             except TooLong as error:
-                text = "the replica of {model!r} did not answer in {seconds:.0f} s (request_timeout_seconds)"
-                seconds = bounds.queue.request_timeout_seconds
-                raise TooSlow(text, model=call.model, seconds=seconds) from error
+                raise too_slow(call.model, bounds.queue.request_timeout_seconds) from error
             except Lost as error:
                 self._leave_out(replica, call, error)
         if not tried:
@@ -248,13 +230,7 @@ class Proxy:
         log.warning("Replica %s failed before its first byte: %s", replica.id, error, extra=extra)
 
     def _ask(self, replica: Endpoint, call: Call, key: str, seconds: float) -> Answer:
-        told: dict[str, Any] = {
-            "replica_id": replica.id,
-            "model": call.model,
-            "request_id": call.request_id,
-            "url__path": call.path,
-        }
-        span = self._tracer.start("replica", call.traceparent, kind="client", **told)
+        span = self._span(replica, call)
         try:
             return self._answered(replica, replace(call, traceparent=span.traceparent), key, seconds, span)
         except BaseException as error:
@@ -285,8 +261,15 @@ class Proxy:
                     exchange.close()
                 self.balancer.give_back(replica)
 
-    def _exchange(self, replica: Endpoint, call: Call, path: str, body: bytes, seconds: float) -> Exchange:
-        return Exchange(replica.url, path, body, _headers(replica, call), call.client, seconds, self._connections)
+    def _span(self, replica: Endpoint, call: Call) -> Span:
+        told = {"replica_id": replica.id, "model": call.model, "request_id": call.request_id, "url__path": call.path}
+        return self._tracer.start("replica", call.traceparent, kind="client", **told)
+
+    def _exchange(
+        self, replica: Endpoint, call: Call, path: str, body: bytes, seconds: float, *, waits: bool = True
+    ) -> Exchange:
+        headers, kept = _headers(replica, call), self._connections
+        return Exchange(replica.url, path, body, headers, call.client, seconds, kept, waits)
 
     def _limited(self, replica: Endpoint, call: Call, seconds: float) -> bytes:
         """The body with as many tokens for the answer as `max_length` leaves. Raises InvalidSpec, and as a request
@@ -310,6 +293,12 @@ class Proxy:
         first = exchange.read()
         if not first:
             raise Lost("it ended the stream before its first event")
+        stream = self._stream(exchange, first, replica, call, key, seconds, span)
+        return Answer(status=exchange.status, content_type=exchange.content_type, body=stream)
+
+    def _stream(
+        self, exchange: Exchange, first: bytes, replica: Endpoint, call: Call, key: str, seconds: float, span: Span
+    ) -> EventStream:
         self._meter.first_token(call.model, first_after := call.seconds)
         span.event("first token")
 
@@ -325,7 +314,7 @@ class Proxy:
             exchange, first, model=call.model, request_id=call.request_id, seconds=seconds,
             include_usage=call.include_usage, finished=finished, ends=call.ends,
         )  # fmt: skip
-        return Answer(status=exchange.status, content_type=exchange.content_type, body=stream)
+        return stream
 
 
 def _placed(fleet: Fleet, deployment: Deployment) -> Place:
@@ -333,14 +322,6 @@ def _placed(fleet: Fleet, deployment: Deployment) -> Place:
     if (current := now.get(deployment.id)) is None:
         return replace(deployment, wanted="stopped"), ()
     return now.get(current.host_id or "", current), routing.endpoints(fleet, current)
-
-
-def outcome(error: BaseException) -> str:
-    """What a request that was not answered is counted as."""
-    if isinstance(error, ClientGone):
-        return "client_gone"
-    status = error.status if isinstance(error, TunesmithError) else 500
-    return {429: "refused", 504: "too_slow"}.get(status, "invalid" if status < 500 else "unavailable")
 
 
 def is_waking(deployment: Deployment) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from gateway.call import Answer, Call
 from gateway.eventstream import EventStream, Usage
-from gateway.proxy import Answer, Call, NoReplica, Proxy
+from gateway.proxy import NoReplica, Proxy
 from gateway.replicas import CACHE_SECONDS, EJECT_SECONDS, Balancer, Directory
 from shared.errors import InvalidRequest, Unavailable
 from shared.routing import Endpoint, Fleet
