@@ -180,6 +180,12 @@ class CarryingWorker(ThreadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled or not self.alive)
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Told to end, it waits no longer for requests that have not come whole than for those that may come next."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
     def murder_pending(self) -> None:
         super().murder_pending()
         if self._carrier is not None:

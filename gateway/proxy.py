@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.call import Answer, Call
 from gateway.congestion import Congestion, Limits, limits
@@ -262,7 +263,12 @@ class Proxy:
                 self.balancer.give_back(replica)
 
     def _span(self, replica: Endpoint, call: Call) -> Span:
-        told = {"replica_id": replica.id, "model": call.model, "request_id": call.request_id, "url__path": call.path}
+        told: dict[str, Any] = {
+            "replica_id": replica.id,
+            "model": call.model,
+            "request_id": call.request_id,
+            "url__path": call.path,
+        }
         return self._tracer.start("replica", call.traceparent, kind="client", **told)
 
     def _exchange(

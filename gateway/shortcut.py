@@ -1,5 +1,5 @@
-"""The short way of a stream: the server's loop reads the request, sends it on and carries the answer, without a thread and
-without Flask, as long as nothing has to be waited for but the replica.
+"""The short way of a stream: the server's loop reads the request, sends it on and carries the answer, without a thread
+and without Flask, as long as nothing has to be waited for but the replica.
 
 Before the first token each request costs CPU time, and when many come at once they wait for each other: on this way it
 is a third. It makes no refusal of its own: a request in which anything is wrong, unusual or not yet known here goes
@@ -100,11 +100,9 @@ class Shortcut:
             return None
         fleet, deployment = known
         settled = generation.settled(services.store, project_id, given, deployment, asked.target)
-        request_id, traceparent = (
-            http.named(asked.headers.get("x-request-id", "")),
-            asked.headers.get("traceparent", ""),
-        )
-        span = http.span_of(services.tracer, "POST", asked.target, asked.target, traceparent, request_id)
+        request_id = http.named(asked.headers.get("x-request-id", ""))
+        parent = asked.headers.get("traceparent", "")
+        span = http.span_of(services.tracer, "POST", asked.target, asked.target, parent, request_id)
         origin = Origin(request_id=request_id, traceparent=span.traceparent)
         told: dict[str, Any] = {"path": asked.target, "project_id": project_id, "origin": origin, "client": client}
         call = inference.make_call(given, asked.body, deployment, settled, **told)

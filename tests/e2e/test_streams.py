@@ -3,15 +3,11 @@ that break, and a gateway that is told to end. The replica is a real socket serv
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import openai
@@ -19,61 +15,10 @@ import psutil
 import pytest
 
 from gateway.replicas import CACHE_SECONDS
-from shared import schema
-from shared.records import NewModel
-from shared.spec import DeploySpec
 from shared.tongues import Text
-from tests.platform import Platform, make_platform, serve, wait_until
+from tests.platform import make_platform, serve, wait_until
+from tests.served import ANSWER, DONE, HELLO, Served
 from tests.unit.upstream import Upstream, event, serving
-
-HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
-DONE = b"data: [DONE]\n\n"
-ANSWER = {
-    "id": "c", "object": "chat.completion", "created": 1, "model": "smol",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
-}  # fmt: skip
-
-
-@dataclass
-class Served:
-    platform: Platform
-    url: str
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.platform.keys["admin"], max_retries=0)
-
-    def deploy(self, name: str, upstream: Upstream, **spec: Any) -> None:
-        """A deployment whose one replica is `upstream`."""
-        store, project = self.platform.store, self.platform.store.projects.default().id
-        new = NewModel(name=name, kind="base", uri="store://m", digest="d", size_bytes=1, format="safetensors")
-        store.models.create(project, new)
-        wire = schema.to_wire(schema.load(DeploySpec, {"model": name, **spec}))
-        store.deployments.create(project, name=name, model_name=name, spec=wire)
-        replica = store.replicas.claim_next("worker", None)
-        assert replica is not None
-        store.replicas.renew(replica.id, replica.attempt, status="ready", url=upstream.url, api_key="key")
-
-    @contextlib.contextmanager
-    def asking(self, name: str, *, stream: bool = True) -> Iterator[socket.socket]:
-        """A client that does with its socket what it wants."""
-        body = json.dumps({"model": name, "messages": HELLO, "stream": stream}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: {self.key}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-            connection.connect(("127.0.0.1", self.port))
-            connection.sendall(head.encode() + body)
-            yield connection
-
-    @property
-    def port(self) -> int:
-        return httpx.URL(self.url).port or 0
-
-    @property
-    def key(self) -> str:
-        return self.platform.headers()["Authorization"]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.connections import IDLE_SECONDS, MOST_IDLE, Connections
 from gateway.exchange import Exchange
-from gateway.http1 import Malformed, Reader
+from gateway.http1 import Malformed, Reader, asked
 from gateway.patience import Client
 from tests.unit.upstream import Upstream, serving
 
@@ -117,3 +117,36 @@ def test_idle_connections_are_closed_after_a_while_and_are_not_without_number() 
     for pair in pairs:
         for end in pair:
             end.close()
+
+
+REQUEST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+)
+
+
+def test_a_request_is_whole_when_its_body_is() -> None:
+    for length in range(1, len(REQUEST) + 1):
+        found = asked(REQUEST[:length])
+        assert found is not None and found.is_whole == (length == len(REQUEST))
+        assert found.has_head == (length >= len(REQUEST) - 2)
+    assert (found.method, found.target, found.body) == ("POST", "/v1/completions", b"{}")
+    assert found.headers == {"host": "x", "content-type": "application/json", "content-length": "2"}
+    assert found.keeps_alive
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        REQUEST + REQUEST,
+        REQUEST.replace(b"Host", b"Content-Length: 2\r\nHost"),
+        REQUEST.replace(b"Host: x", b"Host: x\r\nHost: y"),
+        REQUEST.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked"),
+        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        REQUEST.replace(b"Host: x", b"Connection: Upgrade\r\nUpgrade: h2c"),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\n no colon\r\n\r\n",
+    ],
+)
+def test_what_is_not_one_plain_request_is_left_to_others(data: bytes) -> None:
+    assert asked(data) is None
