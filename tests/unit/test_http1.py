@@ -120,8 +120,6 @@ def test_idle_connections_are_closed_after_a_while_and_are_not_without_number() 
 
 
 REQUEST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-)
 
 
 def test_a_request_is_whole_when_its_body_is() -> None:
