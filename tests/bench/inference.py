@@ -2,8 +2,8 @@
 API server, in turn in one run; writes docs/benchmarks-inference.md.
 
 The gateway, LiteLLM and the direct side ask the very same vLLM process. Every round runs all sides, every second round
-backwards. What a gateway takes of its own is measured again before a server that computes nothing, and so is the memory
-of 1,000 streams that say nothing. `--rounds N`, `--tokens N`, `--streams 1,8`, `--only overhead` and
+backwards. What the gateway adds to the first token is also told by answers of one token, asked for in pairs. What a gateway takes of its own is measured again before a server that computes nothing, and so is the memory
+of 1,000 streams that say nothing. `--rounds N`, `--pairs N`, `--tokens N`, `--streams 1,8`, `--only overhead` and
 `--without litellm` make it shorter. A benchmark is not a test: it fails only where a server does.
 """
 
@@ -55,6 +55,15 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """First tokens of vLLM and then of Tunesmith, or the other way round, at once after each other; seconds."""
+
+    streams: int
+    direct: list[float]
+    ours: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Idle:
     side: str
     rss_before_bytes: int
@@ -66,6 +75,7 @@ class Idle:
 def main() -> int:
     parser = ArgumentParser(prog="make bench-inference", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of all sides")
+    parser.add_argument("--pairs", type=int, default=12, help="of answers of one token")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--streams", default="1,8,32", help="at once")
     parser.add_argument("--without", action="append", default=[], choices=("litellm", "llamafactory"), help="a side")
@@ -77,13 +87,13 @@ def main() -> int:
     has_litellm = "litellm" not in args.without and inference_sides.make_litellm()
     with TemporaryDirectory(prefix="tunesmith-bench-") as folder:
         overhead, idle = ([], []) if args.only == "model" else before_nothing(args, Path(folder), has_litellm, console)
-        model = [] if args.only == "overhead" else before_vllm(args, Path(folder), has_litellm, console)
-    args.out.write_text(inference_page.text(model, overhead, idle, tokens=args.tokens))
+        model, pairs = ([], []) if args.only == "overhead" else before_vllm(args, Path(folder), has_litellm, console)
+    args.out.write_text(inference_page.text(model, pairs, overhead, idle, tokens=args.tokens))
     console.print(f"Written: {args.out}")
     return 0
 
 
-def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Console) -> list[Point]:
+def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Console) -> tuple[list[Point], list[Pair]]:
     own = Settings.from_env()
     get_base(own)
     platform = Platform(own)
@@ -91,6 +101,7 @@ def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Conso
         with platform.ensure() as client, ExitStack() as stack:
             direct, ours = deployed(client, own)
             sides = [direct, ours]
+            found = list(pairs(direct, ours, args, console))
             if has_litellm:
                 sides.append(stack.enter_context(inference_sides.litellm(direct.url, direct.key, NAME, folder)))
             if "llamafactory" not in args.without:
@@ -98,7 +109,7 @@ def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Conso
                 sides.append(stack.enter_context(factory))
             points = list(rounds(sides, args, console))
             client.delete(f"/v1/deployments/{NAME}")
-            return points
+            return points, found
     finally:
         if platform.is_ours:
             platform.stop()
@@ -182,6 +193,20 @@ def rounds(sides: list[Side], args: Namespace, console: Console, answers: int = 
                 point = Point(side=side.name, streams=streams, measured=made, cpu_ms_per_token=per_token)
                 console.print(inference_page.line(number, point))
                 yield point
+
+
+def pairs(direct: Side, ours: Side, args: Namespace, console: Console) -> Iterator[Pair]:
+    for side in (direct, ours):
+        run(load(side, 2, 1, 1))
+    for number in range(args.pairs):
+        for streams in args.streams:
+            first = {
+                side.name: run(load(side, streams, max(1, 4 // streams), 1)).first
+                for side in ((direct, ours) if number % 2 else (ours, direct))
+            }
+            pair = Pair(streams=streams, direct=first[direct.name], ours=first[ours.name])
+            console.print(inference_page.pair_line(number, pair))
+            yield pair
 
 
 def load(side: Side, streams: int, answers: int, tokens: int) -> Load:

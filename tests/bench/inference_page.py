@@ -26,6 +26,13 @@ second round backwards; medians of the rounds are shown.
 - **CPU per token** is the CPU time of the gateway's processes, which on a machine that others use, too, says more than
   the clock does.
 """
+FIRST = """## What the gateway adds to the first token
+
+Answers of one token each from the same vLLM, asked for in {count} pairs: directly and through Tunesmith at once after
+each other, every second pair the other way round. Added is the difference between the medians of a pair; shown are the
+median of the pairs and, in brackets, the middle half of them. Where many ask at once vLLM computes one prompt after
+another, and what it takes for that varies by more than any gateway takes.
+"""
 NOTHING = """## What a gateway takes of its own
 
 Before a server that computes nothing and sends an event every 20 ms in each stream; directly, through Tunesmith's
@@ -45,6 +52,15 @@ class Point(Protocol):
     def cpu_ms_per_token(self) -> float: ...
 
 
+class Pair(Protocol):
+    @property
+    def streams(self) -> int: ...
+    @property
+    def direct(self) -> list[float]: ...
+    @property
+    def ours(self) -> list[float]: ...
+
+
 class Idle(Protocol):
     @property
     def rss_before_bytes(self) -> int: ...
@@ -54,10 +70,15 @@ class Idle(Protocol):
     def first(self) -> list[float]: ...
 
 
-def text(model: Sequence[Point], overhead: Sequence[Point], idle: Sequence[Idle], *, tokens: int) -> str:
+def text(
+    model: Sequence[Point], pairs: Sequence[Pair], overhead: Sequence[Point], idle: Sequence[Idle], *, tokens: int
+) -> str:
     parts = [INTRO.format(tokens=tokens), "\n".join(machine())]
     if model:
         parts += ["## Before a model", "\n".join(table(model))]
+    if pairs:
+        counts = [sum(pair.streams == streams for pair in pairs) for streams in {pair.streams for pair in pairs}]
+        parts += [FIRST.format(count=min(counts)), "\n".join(added(pairs))]
     if overhead:
         parts += [NOTHING, "\n".join(table(overhead))]
     parts += [silence(one) for one in idle]
@@ -87,6 +108,30 @@ def table(points: Sequence[Point]) -> Iterator[str]:
         first = next((made for side, made in sides.items() if side in ("vLLM", "direct")), None)
         for side, made in sorted(sides.items(), key=lambda item: item[1] is not first):
             yield row(streams, side, made, first if made is not first else None)
+
+
+def added(pairs: Sequence[Pair]) -> Iterator[str]:
+    yield "| Streams | vLLM, p50 | Tunesmith, p50 | added, p50 | vLLM, p99 | Tunesmith, p99 |"
+    yield "|---|---|---|---|---|---|"
+    for streams in sorted({pair.streams for pair in pairs}):
+        here = [pair for pair in pairs if pair.streams == streams]
+        direct = [seconds for pair in here for seconds in pair.direct]
+        ours = [seconds for pair in here for seconds in pair.ours]
+        yield (
+            f"| {streams} | {at(direct, 0.5):.1f} ms | {at(ours, 0.5):.1f} ms | {difference(here)} | "
+            f"{at(direct, 0.99):.1f} ms | {at(ours, 0.99):.1f} ms |"
+        )
+
+
+def difference(pairs: Sequence[Pair]) -> str:
+    found = sorted(at(pair.ours, 0.5) - at(pair.direct, 0.5) for pair in pairs)
+    low, high = found[len(found) // 4], found[(3 * len(found)) // 4]
+    return f"{statistics.median(found):+.1f} ms ({low:+.1f} to {high:+.1f})"
+
+
+def pair_line(number: int, pair: Pair) -> str:
+    told = f"directly {at(pair.direct, 0.5):.1f}, through Tunesmith {at(pair.ours, 0.5):.1f} ms"
+    return f"{number + 1}: {pair.streams} streams: first token {told}"
 
 
 def row(streams: int, side: str, made: Sequence[Point], direct: Sequence[Point] | None) -> str:
