@@ -2,9 +2,10 @@
 API server, in turn in one run; writes docs/benchmarks-inference.md.
 
 The gateway, LiteLLM and the direct side ask the very same vLLM process. Every round runs all sides, every second round
-backwards. What the gateway adds to the first token is also told by answers of one token, asked for in pairs. What a gateway takes of its own is measured again before a server that computes nothing, and so is the memory
-of 1,000 streams that say nothing. `--rounds N`, `--pairs N`, `--tokens N`, `--streams 1,8`, `--only overhead` and
-`--without litellm` make it shorter. A benchmark is not a test: it fails only where a server does.
+backwards. What the gateway adds to the first token is also told by answers of one token, asked for in pairs. What a
+gateway takes of its own is measured again before a server that computes nothing, and so is the memory of 1,000 streams
+that say nothing. `--rounds N`, `--pairs N`, `--tokens N`, `--streams 1,8`, `--only overhead` and `--without litellm`
+make it shorter. A benchmark is not a test: it fails only where a server does.
 """
 
 from __future__ import annotations
