@@ -8,6 +8,7 @@ the ordinary way (gateway/inference.py) as if it had never been here, and so doe
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from shared.correlation import Origin
 from shared.errors import TunesmithError
 from shared.records import ApiKey
 from shared.tracing import Span
+
+log = logging.getLogger(__name__)
 
 #: Key among the app's extensions.
 NAME = "tunesmith-shortcut"
@@ -87,6 +90,9 @@ class Shortcut:
         try:
             return self._begin(asked, key, client)
         except (TunesmithError, UnicodeDecodeError):
+            return None
+        except Exception:  # the edge of the loop, which all streams hang on; a thread's failure is one client's
+            log.exception("A request could not go the short way")
             return None
 
     def _begin(self, asked: Asked, key: ApiKey, client: Client) -> Begun | None:
