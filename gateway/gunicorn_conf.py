@@ -1,8 +1,9 @@
 """How gunicorn runs the gateway.
 
-One process with many threads. A request holds a thread until its first token is there, a stream of tokens none: the
-worker's loop carries it (gateway/gunicorn_worker.py). One process passes thousands of events per second and keeps one
-tailer, one count of what is in flight and one metrics registry; more gateways are more containers.
+One process with many threads. A request holds a thread until it is answered, a stream until its first token is there,
+and most streams none at all: the worker's loop carries them (gateway/gunicorn_worker.py). One process passes thousands
+of events per second and keeps one tailer, one count of what is in flight and one metrics registry; more gateways are
+more containers.
 """
 
 from __future__ import annotations
