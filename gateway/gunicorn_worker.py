@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -126,8 +126,6 @@ class CarryingWorker(ThreadWorker):
         client = Client(connection=conn.sock, drain=self._drain)
         if (begun := self._shortcut.begin(found, client)) is None:
             return False
-        # What gunicorn needs for the next request on this connection.
-        conn.init()
         come = partial(self._come, conn, begun, found.keeps_alive)
         self._carrier.wait(begun.opened.exchange, conn.sock, begun.opened.seconds, come)
         return True
@@ -144,6 +142,8 @@ class CarryingWorker(ThreadWorker):
         assert self._carrier is not None
 
         def done(ok: bool) -> None:
+            # What gunicorn needs for the next request on this connection.
+            conn.init()
             self.finish_request(conn, Ended(is_kept=ok and is_kept))
 
         self._carrier.carry(stream, conn.sock, True, done, head(headers, is_kept) + framed(stream.begin(), True))
@@ -261,13 +261,18 @@ def head(headers: Mapping[str, str], is_kept: bool) -> bytes:
     """Of an answer in chunks, as gunicorn writes it."""
     told = {
         "Server": SERVER,
-        "Date": util.http_date(),
+        "Date": date(int(time.time())),
         "Connection": "keep-alive" if is_kept else "close",
         "Transfer-Encoding": "chunked",
         **headers,
     }
     lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in told.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def date(seconds: int) -> str:
+    return str(util.http_date(seconds))
 
 
 def settle() -> None:

@@ -215,8 +215,8 @@ def _end(answer: Response) -> Response:
 
 def note(metrics: Metrics, method: str, route: str, path: str, status: int, seconds: float, **ids: Any) -> None:
     """An answer whose head has gone, `seconds` after its request came: counted, and a line of the log."""
-    metrics.http_requests.labels(method, route, str(status)).inc()
-    metrics.http_request_duration.labels(method, route).observe(seconds)
+    metrics.labelled(metrics.http_requests, method, route, str(status)).inc()
+    metrics.labelled(metrics.http_request_duration, method, route).observe(seconds)
     quiet = route in ("/healthz", "/readyz", "/metrics")
     extra = {"status": status, "seconds": round(seconds, 4), **ids}
     log.log(logging.DEBUG if quiet else logging.INFO, "%s %s", method, path, extra=extra)

@@ -100,28 +100,30 @@ class GatewayMeter:
 
     def __init__(self, metrics: Metrics):
         self._metrics = metrics
+        # Prometheus' own way from labels to what counts takes ten times as long, of which each answer has eight.
+        self._of = metrics.labelled
 
     def began(self, model: str) -> None:
-        self._metrics.answers_in_progress.labels(model).inc()
+        self._of(self._metrics.answers_in_progress, model).inc()
 
     def first_token(self, model: str, seconds: float) -> None:
-        self._metrics.time_to_first_token.labels(model).observe(seconds)
+        self._of(self._metrics.time_to_first_token, model).observe(seconds)
 
     def finished(self, model: str, usage: Usage) -> None:
-        self._metrics.answered_tokens.labels(model).inc(usage.completion_tokens)
+        self._of(self._metrics.answered_tokens, model).inc(usage.completion_tokens)
 
     def streamed(self, model: str, seconds: float, num_tokens: int) -> None:
         if num_tokens > 1:
-            self._metrics.time_per_output_token.labels(model).observe(seconds / (num_tokens - 1))
+            self._of(self._metrics.time_per_output_token, model).observe(seconds / (num_tokens - 1))
 
     def ended(self, model: str, outcome: str, seconds: float) -> None:
-        self._metrics.answers_in_progress.labels(model).dec()
-        self._metrics.answers.labels(model, outcome).inc()
+        self._of(self._metrics.answers_in_progress, model).dec()
+        self._of(self._metrics.answers, model, outcome).inc()
         if outcome == "answered":
-            self._metrics.answer_duration.labels(model).observe(seconds)
+            self._of(self._metrics.answer_duration, model).observe(seconds)
 
     def withdrawn(self, model: str) -> None:
-        self._metrics.answers_in_progress.labels(model).dec()
+        self._of(self._metrics.answers_in_progress, model).dec()
 
 
 def make_call(

@@ -74,9 +74,9 @@ class Keyring:
         valid = self._valid(used) if used else {}
         with self._lock:
             known = list(self._known.items())
-            self._known = {name: one for name, one in known if one[0] > now}  # read since
             fresh = {name: (now, valid[key.id]) for name, (at, key) in known if at <= now and key.id in valid}
-            self._known |= fresh
+            # At once, for those who look without the lock; and those that were read since.
+            self._known = fresh | {name: one for name, one in known if one[0] > now}
             self._used = {id: at for id, at in list(self._used.items()) if id in valid or at > now}
             return bool(self._known)
 

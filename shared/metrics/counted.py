@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -30,6 +31,8 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, service: str = ""):
         self.registry = registry
         self._service = service
+        #: What counts for these values of a metric's labels; for metrics that forget none of them.
+        self.labelled: Callable[..., Any] = cache(lambda metric, *labels: metric.labels(*labels))
         self._every()
         self._gateway()
         self._jobs()

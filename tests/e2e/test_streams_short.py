@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 
+from tests.otlp import Collector, collecting
 from tests.platform import make_platform, serve, wait_until
 from tests.served import ANSWER, DONE, HELLO, Served
 from tests.unit.upstream import Upstream, closed_port, event, serving
@@ -23,8 +24,14 @@ STREAM = event("a") + event("b") + DONE
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    platform = make_platform(tmp_path_factory.mktemp("short"), log_level="ERROR")
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Served]:
+    platform = make_platform(tmp_path_factory.mktemp("short"), log_level="ERROR", otlp_endpoint=collector.url)
     with serve(platform) as url:
         yield Served(platform, url)
 
@@ -92,6 +99,44 @@ def test_an_answer_looks_the_same_on_either_way(served: Served, upstream: Upstre
     assert told.items() <= dict(long.headers).items()
     seen = {name for name in upstream.requests[-2]["headers"]} ^ {name for name in upstream.requests[-1]["headers"]}
     assert not seen and json.loads(upstream.requests[-2]["body"]) == body
+
+
+@pytest.mark.parametrize("more", [{}, {"tools": []}], ids=["short", "long"])
+def test_a_stream_is_counted_and_traced_the_same_on_either_way(
+    served: Served, upstream: Upstream, collector: Collector, more: dict[str, Any]
+) -> None:
+    name = f"counted-{bool(more)}"
+    known(served, name, upstream)
+    before, trace = numbers(served, name), f"{time.time_ns():032x}"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "X-Request-Id": "mine"}
+    assert ask(served, {"model": name, "messages": HELLO, "stream": True, **more}, **headers).content == STREAM
+
+    asked, replica = wait_until(lambda: len(found := collector.trace(trace)) == 2 and found, 15, "both spans")
+    assert (asked.name, asked.parent) == ("POST /v1/chat/completions", "00f067aa0ba902b7")
+    told = {"request_id": "mine", "http.response.status_code": 200, "http.route": "/v1/chat/completions"}
+    assert told.items() <= asked.attributes.items() and "project_id" in asked.attributes
+    assert (replica.parent, replica.events, replica.is_error) == (asked.span_id, ("first token",), False)
+    assert upstream.requests[-1]["headers"]["traceparent"] == f"00-{trace}-{replica.span_id}-01"
+    changed = {key: after - before.get(key, 0) for key, after in numbers(served, name).items()}
+    assert changed == {
+        "answers": 1, "answered_tokens": 2, "first_tokens": 1, "in_progress": 0,
+        "requests": 1, "requests_in_progress": 0,
+    }  # fmt: skip
+
+
+def numbers(served: Served, name: str) -> dict[str, float]:
+    """What the gateway has counted."""
+    page = httpx.get(f"{served.url}/metrics", headers=served.platform.headers()).text
+    lines = {
+        "answers": f'answers_total{{model="{name}",outcome="answered"}}',
+        "answered_tokens": f'answered_tokens_total{{model="{name}"}}',
+        "first_tokens": f'time_to_first_token_seconds_count{{model="{name}"}}',
+        "in_progress": f'answers_in_progress{{model="{name}"}}',
+        "requests": 'http_requests_total{method="POST",route="/v1/chat/completions",status="200"}',
+        "requests_in_progress": "http_requests_in_progress",
+    }
+    told = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    return {key: float(told.get(f"tunesmith_{line}", 0)) for key, line in lines.items()}
 
 
 @pytest.mark.parametrize("cut", ["head", "body", "bytes"])
