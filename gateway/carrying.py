@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from gateway.connections import CONNECT_SECONDS
 from gateway.exchange import Exchange, Lost, Stale
 from gateway.patience import ClientGone, ShuttingDown, TooLong
 from shared.errors import TunesmithError
@@ -251,6 +252,8 @@ class Awaited:
     def look(self, now: float) -> None:
         if now - self._since > self._seconds:
             self._end(b"", TooLong())
+        elif now - self._since > CONNECT_SECONDS and not self._exchange.is_begun:
+            self._end(b"", Lost("it accepts no connection"))
 
     def end(self, why: TunesmithError) -> None:
         self._end(b"", why)

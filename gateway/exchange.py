@@ -82,6 +82,11 @@ class Exchange:
     def is_sent(self) -> bool:
         return self._num_sent == len(self._request)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether its replica has accepted the connection."""
+        return self._num_sent > 0
+
     def fileno(self) -> int:
         return self._socket.fileno()
 

@@ -30,7 +30,7 @@ from gateway.carrying import Carrier, framed
 from gateway.eventstream import EventStream
 from gateway.http1 import Asked, asked
 from gateway.patience import DRAIN, FAILED, Client, Drain
-from gateway.shortcut import MAX_BODY_BYTES, MAX_HEAD_BYTES, NAME, Begun, Shortcut, may_be_plain
+from gateway.shortcut import MAX_BODY_BYTES, MAX_HEAD_BYTES, NAME, Begun, Shortcut, is_plain
 from gateway.threads import Threads
 from shared.errors import TunesmithError
 
@@ -108,7 +108,7 @@ class CarryingWorker(ThreadWorker):
             return False
         if found.is_whole:
             return self._is_sent(conn, found)
-        if may_be_plain(found) if found.has_head else len(data) < MAX_HEAD_BYTES:
+        if is_plain(found) if found.has_head else len(data) < MAX_HEAD_BYTES:
             self._wait(conn, data)
             return True
         return False

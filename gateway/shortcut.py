@@ -128,14 +128,12 @@ class Shortcut:
         return key if key is not None and key.role != "viewer" else None
 
 
-def may_be_plain(asked: Asked) -> bool:
-    """Of a request that has not come whole: whether it could go the short way."""
-    return asked.method == "POST" and asked.target in PATHS and _length(asked) <= MAX_BODY_BYTES
-
-
 def is_plain(asked: Asked) -> bool:
+    """Of a request whose head is there: whether it could go the short way."""
+    if asked.method != "POST" or asked.target not in PATHS or _length(asked) > MAX_BODY_BYTES:
+        return False
     kind = asked.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    return may_be_plain(asked) and kind == "application/json" and UNUSUAL.isdisjoint(asked.headers)
+    return kind == "application/json" and UNUSUAL.isdisjoint(asked.headers)
 
 
 def is_simple(given: Any) -> bool:

@@ -197,6 +197,36 @@ def test_another_replica_answers_where_one_is_gone(served: Served, upstream: Ups
     wait_until(lambda: ask(served, again).is_success, 10, "it is back")
 
 
+def test_a_replica_that_accepts_no_connection_is_given_up_soon(served: Served, upstream: Upstream) -> None:
+    known(served, "full", upstream)
+    store, project = served.platform.store, served.platform.store.projects.default().id
+    [replica] = store.deployments.get(project, "full").replicas
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # nobody accepts them, and there is no room for more
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        store.replicas.renew(replica.id, replica.attempt, status="ready", url=url, api_key="key")
+        time.sleep(1.2)  # so old may be what the gateway knows
+        began = time.monotonic()
+        answer = ask(served, {"model": "full", "messages": HELLO, "stream": True})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert 1 < time.monotonic() - began < 8
+
+
+def test_a_client_that_waits_to_be_told_to_go_on_is_told(served: Served, upstream: Upstream) -> None:
+    known(served, "polite", upstream)
+    whole = request(served, "polite", close=True).replace(b"Host: x", b"Host: x\r\nExpect: 100-continue")
+    end = whole.index(b"\r\n\r\n") + 4
+    with socket.create_connection(("127.0.0.1", served.port), 5) as connection:
+        connection.sendall(whole[:end])
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(whole[end:])
+        assert body_of(b"".join(iter(lambda: connection.recv(65536), b""))) == STREAM
+
+
 def test_a_replica_that_breaks_before_its_first_event_is_asked_no_further(served: Served, upstream: Upstream) -> None:
     known(served, "breaking", upstream)
     upstream.pieces, upstream.reply = [], lambda _: None
