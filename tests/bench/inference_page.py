@@ -22,7 +22,8 @@ engine, one answer after another; where it ends an answer early its tokens are f
 second round backwards; medians of the rounds are shown.
 
 - **tokens/s** is of all streams together, from the first request to the last event.
-- **First token** is from opening the connection to the first event, of every answer: median and 99th percentile.
+- **First token** is from opening the connection to the first event, of every answer: median and 99th percentile. LLaMA
+  Factory's server sends its first event, in which there is no token, before it computes.
 - **CPU per token** is the CPU time of the gateway's processes, which on a machine that others use, too, says more than
   the clock does.
 """
