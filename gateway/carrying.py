@@ -8,7 +8,6 @@ loop is the server's own (gateway/gunicorn_worker.py); nothing here waits, and n
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import socket
 import time
@@ -94,6 +93,16 @@ class Carrier:
     def _finish(self, carried: Carried, ok: bool, done: Callable[[bool], None]) -> None:
         self._carried.discard(carried)
         done(ok)
+
+
+def heard(client: socket.socket) -> bytes | None:
+    """The first byte of what a client has sent, which stays there; None: nothing. Empty: it has left."""
+    try:
+        return client.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 def framed(events: bytes, chunked: bool) -> bytes:
@@ -206,17 +215,10 @@ class Carried:
         """Whether the client still listens. What it sent ahead is left for its next request."""
         if self._is_ahead:
             return True
-        with contextlib.suppress(BlockingIOError):
-            try:
-                sent = self._client.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                raise
-            except OSError:
-                sent = b""
-            if not sent:
-                self._finish(False)
-                return False
-            self._is_ahead = True
+        if (sent := heard(self._client)) == b"":
+            self._finish(False)
+            return False
+        self._is_ahead = sent is not None
         return True
 
     def _finish(self, ok: bool) -> None:
@@ -280,17 +282,11 @@ class Awaited:
     def _on_client(self, _: Any) -> None:
         if self._is_over:
             return
-        try:
-            sent = self._client.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return
-        except OSError:
-            sent = b""
-        if not sent:
+        if (sent := heard(self._client)) == b"":
             self._end(b"", ClientGone())
-            return
-        self._is_watched = False
-        self._selector.unregister(self._client)
+        elif sent is not None:
+            self._is_watched = False
+            self._selector.unregister(self._client)
 
     def _end(self, first: bytes, why: Exception | None) -> None:
         if self._is_over:
