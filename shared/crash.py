@@ -64,8 +64,8 @@ def _is_after(left: dict[str, Any], ended: Exit) -> bool:
 
 
 def _code(code: int, num_oom_kills: int, lines: str) -> str:
-    """Of an exit code as a keeper tells it: 128 and the signal."""
-    if code == 128 + signal.SIGKILL:
+    """Of an exit code as a keeper tells it: 128 and the signal; below zero: the signal that ended the keeper itself."""
+    if code in (128 + signal.SIGKILL, -signal.SIGKILL):
         return "host_out_of_memory" if num_oom_kills else "child_killed"
     # An abort is a last word of native code, which says why.
     return (failures.code_in(lines) if code == 128 + signal.SIGABRT else None) or "child_crashed"

@@ -157,6 +157,11 @@ def test_a_crash_is_told_by_the_first_rank_that_left_an_error(tmp_path: Path) ->
     assert (error["message"], error["field"]) == ("the cause", "learning_rate")
 
 
+@pytest.mark.parametrize("code", [128 + 9, -9], ids=["the-child", "its-keeper"])
+def test_whoever_is_killed_from_outside_a_retry_helps(tmp_path: Path, code: int) -> None:
+    assert failures.completed(crash.explain(tmp_path, "train", code))["retryable"]
+
+
 def leave_exits(folder: Path, *exits: tuple[int, int, int]) -> None:
     (folder / EXITS).write_text(json.dumps([dict(zip(("rank", "code", "seen_at"), one, strict=True)) for one in exits]))
 
