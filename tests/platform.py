@@ -22,8 +22,11 @@ from flask.testing import FlaskClient
 
 from gateway.factory import create_app
 from gateway.services import NAME, Services
+from shared import schema
 from shared.artifact import ArtifactStore
+from shared.records import NewModel
 from shared.settings import Settings, process_environment
+from shared.spec import DeploySpec
 from shared.store import Store
 
 ROWS = [
@@ -50,6 +53,17 @@ class Platform:
 
     def headers(self, role: str = "admin") -> dict[str, str]:
         return {"Authorization": f"Bearer {self.keys[role]}"}
+
+    def deploy(self, name: str, url: str, key: str = "key", **spec: Any) -> None:
+        """A deployment whose one ready replica is at `url`."""
+        project = self.store.projects.default().id
+        new = NewModel(name=name, kind="base", uri="store://m", digest="d", size_bytes=1, format="safetensors")
+        self.store.models.create(project, new)
+        wire = schema.to_wire(schema.load(DeploySpec, {"model": name, **spec}))
+        self.store.deployments.create(project, name=name, model_name=name, spec=wire)
+        replica = self.store.replicas.claim_next("worker", None)
+        assert replica is not None
+        self.store.replicas.renew(replica.id, replica.attempt, status="ready", url=url, api_key=key)
 
     def post(self, path: str, body: Any = None, role: str = "admin", **options: Any) -> Any:
         return self.client.post(path, json=body, headers=self.headers(role) | options.pop("headers", {}), **options)

@@ -13,9 +13,6 @@ import httpx
 import openai
 import psutil
 
-from shared import schema
-from shared.records import NewModel
-from shared.spec import DeploySpec
 from tests.platform import Platform
 from tests.unit.upstream import Upstream
 
@@ -39,14 +36,7 @@ class Served:
 
     def deploy(self, name: str, upstream: Upstream, **spec: Any) -> None:
         """A deployment whose one replica is `upstream`."""
-        store, project = self.platform.store, self.platform.store.projects.default().id
-        new = NewModel(name=name, kind="base", uri="store://m", digest="d", size_bytes=1, format="safetensors")
-        store.models.create(project, new)
-        wire = schema.to_wire(schema.load(DeploySpec, {"model": name, **spec}))
-        store.deployments.create(project, name=name, model_name=name, spec=wire)
-        replica = store.replicas.claim_next("worker", None)
-        assert replica is not None
-        store.replicas.renew(replica.id, replica.attempt, status="ready", url=upstream.url, api_key="key")
+        self.platform.deploy(name, upstream.url, **spec)
 
     @contextlib.contextmanager
     def asking(self, name: str, *, stream: bool = True) -> Iterator[socket.socket]:

@@ -2,10 +2,10 @@
 API server, in turn in one run; writes docs/benchmarks-inference.md.
 
 The gateway, LiteLLM and the direct side ask the very same vLLM process. Every round runs all sides, every second round
-backwards. What the gateway adds to the first token is also told by answers of one token, asked for in pairs. What a
-gateway takes of its own is measured again before a server that computes nothing, and so is the memory of 1,000 streams
-that say nothing. `--rounds N`, `--pairs N`, `--tokens N`, `--streams 1,8`, `--only overhead` and `--without litellm`
-make it shorter. A benchmark is not a test: it fails only where a server does.
+backwards. What gateways add to the first token is told by a vLLM that says when it had each request
+(inference_first.py). What a gateway takes of its own is measured again before a server that computes nothing, and so is
+the memory of 1,000 streams that say nothing. `--rounds N`, `--blocks N`, `--tokens N`, `--streams 1,8`, `--only first`
+and `--without litellm` make it shorter. A benchmark is not a test: it fails only where a server does.
 """
 
 from __future__ import annotations
@@ -26,20 +26,18 @@ from rich.console import Console
 from gateway.cli.client import Client, wait_deployment
 from gateway.demo import base
 from gateway.demo.platform import Platform
-from shared import schema
-from shared.records import NewModel
 from shared.settings import Settings
-from shared.spec import DeploySpec
 from shared.store import Store
 from tests import platform as platforms
-from tests.bench import inference_page, inference_sides
+from tests.bench import inference_first, inference_page, inference_sides
 from tests.bench.inference_load import Load, Measured, run
-from tests.bench.inference_sides import ROOT, Side
+from tests.bench.inference_sides import ROOT, Side, of_vllm
 from tests.bench.settings import model_folder
 from tests.bench.trainers import get_base, llama_factory
 
 NAME = "bench-inference"
 NUM_IDLE = 1000
+PARTS = ("overhead", "first", "model")
 #: Events of an answer that costs nothing, and their pace: 32 streams of it are 1,600 events a second.
 INSTANT_TOKENS, INSTANT_PACE_MS = 64, 20.0
 
@@ -56,15 +54,6 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """First tokens of vLLM and then of Tunesmith, or the other way round, at once after each other; seconds."""
-
-    streams: int
-    direct: list[float]
-    ours: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Idle:
     side: str
     rss_before_bytes: int
@@ -76,25 +65,28 @@ class Idle:
 def main() -> int:
     parser = ArgumentParser(prog="make bench-inference", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of all sides")
-    parser.add_argument("--pairs", type=int, default=12, help="of answers of one token")
+    parser.add_argument("--blocks", type=int, default=6, help="of short answers, of all sides")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--streams", default="1,8,32", help="at once")
     parser.add_argument("--without", action="append", default=[], choices=("litellm", "llamafactory"), help="a side")
-    parser.add_argument("--only", choices=("overhead", "model"), help="one of the two parts")
+    parser.add_argument("--only", choices=PARTS, help="one of the parts")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks-inference.md", help="the page")
     args = parser.parse_args()
     args.streams = [int(count) for count in args.streams.split(",")]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     has_litellm = "litellm" not in args.without and inference_sides.make_litellm()
-    with TemporaryDirectory(prefix="tunesmith-bench-") as folder:
-        overhead, idle = ([], []) if args.only == "model" else before_nothing(args, Path(folder), has_litellm, console)
-        model, pairs = ([], []) if args.only == "overhead" else before_vllm(args, Path(folder), has_litellm, console)
-    args.out.write_text(inference_page.text(model, pairs, overhead, idle, tokens=args.tokens))
+    parts = {args.only} if args.only else set(PARTS)
+    with TemporaryDirectory(prefix="tunesmith-bench-") as name:
+        told = args, Path(name), has_litellm, console
+        overhead, idle = before_nothing(*told) if "overhead" in parts else ([], [])
+        first = inference_first.measured(*told) if "first" in parts else []
+        model = before_vllm(*told) if "model" in parts else []
+    args.out.write_text(inference_page.text(model, first, overhead, idle, tokens=args.tokens))
     console.print(f"Written: {args.out}")
     return 0
 
 
-def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Console) -> tuple[list[Point], list[Pair]]:
+def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Console) -> list[Point]:
     own = Settings.from_env()
     get_base(own)
     platform = Platform(own)
@@ -102,7 +94,6 @@ def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Conso
         with platform.ensure() as client, ExitStack() as stack:
             direct, ours = deployed(client, own)
             sides = [direct, ours]
-            found = list(pairs(direct, ours, args, console))
             if has_litellm:
                 sides.append(stack.enter_context(inference_sides.litellm(direct.url, direct.key, NAME, folder)))
             if "llamafactory" not in args.without:
@@ -110,7 +101,7 @@ def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Conso
                 sides.append(stack.enter_context(factory))
             points = list(rounds(sides, args, console))
             client.delete(f"/v1/deployments/{NAME}")
-            return points, found
+            return points
     finally:
         if platform.is_ours:
             platform.stop()
@@ -126,17 +117,22 @@ def deployed(client: Client, own: Settings) -> tuple[Side, Side]:
     [replica] = store.deployments.get(store.projects.default().id, NAME).replicas
     store.close()
     direct = Side(
-        name="vLLM", url=str(replica.url), key=str(replica.api_key), model=replica.served_name, extra=of_vllm()
+        name="vLLM",
+        url=str(replica.url),
+        key=str(replica.api_key),
+        model=replica.served_name,
+        extra=of_vllm(),
     )
     url = f"http://{own.host}:{own.port}"
     ours = Side(
-        name="Tunesmith", url=url, key=str(client.key), model=NAME, processes=listening(own.port), extra=of_vllm()
+        name="Tunesmith",
+        url=url,
+        key=str(client.key),
+        model=NAME,
+        processes=listening(own.port),
+        extra=of_vllm(),
     )
     return direct, ours
-
-
-def of_vllm() -> dict[str, object]:
-    return {"temperature": 0.0, "ignore_eos": True, "stream_options": {"include_usage": True}}
 
 
 def before_nothing(
@@ -148,7 +144,7 @@ def before_nothing(
         paced = stack.enter_context(inference_sides.instant(INSTANT_TOKENS, INSTANT_PACE_MS))
         silent = stack.enter_context(inference_sides.instant(1, 0.0, idle=True))
         for name, address in (("paced", paced), ("silent", silent)):
-            put(made, name, address)
+            made.deploy(name, address, max_concurrent_requests=5000)
         url = stack.enter_context(platforms.serve(made))
         processes = listening(int(url.rpartition(":")[2]))
         ours = Side(name="Tunesmith", url=url, key=made.keys["admin"], model="paced", processes=processes)
@@ -156,20 +152,8 @@ def before_nothing(
         quiet = [replace(ours, model="silent")]
         if has_litellm:
             sides.append(stack.enter_context(inference_sides.litellm(paced, "none", "paced", folder)))
-        points = list(rounds(sides, args, console, answers=4))
+        points = list(rounds(sides, args, console, most=64))
         return points, [idle(side, ours, console) for side in quiet]
-
-
-def put(made: platforms.Platform, name: str, url: str) -> None:
-    """A deployment whose one ready replica is at `url`."""
-    store, project = made.store, made.store.projects.default().id
-    new = NewModel(name=name, kind="base", uri="store://m", digest="d", size_bytes=1, format="safetensors")
-    store.models.create(project, new)
-    spec = schema.to_wire(schema.load(DeploySpec, {"model": name, "max_concurrent_requests": 5000}))
-    store.deployments.create(project, name=name, model_name=name, spec=spec)
-    replica = store.replicas.claim_next("worker", None)
-    assert replica is not None
-    store.replicas.renew(replica.id, replica.attempt, status="ready", url=url, api_key="key")
 
 
 def listening(port: int) -> list[psutil.Process]:
@@ -180,7 +164,8 @@ def listening(port: int) -> list[psutil.Process]:
     return found + [child for one in found for child in one.children() if child not in found]
 
 
-def rounds(sides: list[Side], args: Namespace, console: Console, answers: int = 2) -> Iterator[Point]:
+def rounds(sides: list[Side], args: Namespace, console: Console, most: int = 16) -> Iterator[Point]:
+    """`most`: answers of a side in a round, where two of each stream are no more."""
     for side in sides:
         run(load(side, 2, 1, args.tokens))
     for number in range(args.rounds):
@@ -188,26 +173,14 @@ def rounds(sides: list[Side], args: Namespace, console: Console, answers: int = 
             for side in sides if number % 2 == 0 else reversed(sides):
                 if streams > side.most_streams:
                     continue
+                # Not counted: after the minutes of the other sides nothing is warm.
+                run(load(side, 1, 1, 2))
                 cpu = side.cpu_seconds()
-                made = run(load(side, streams, answers * max(1, 8 // streams), args.tokens))
+                made = run(load(side, streams, max(2, most // streams), args.tokens))
                 per_token = 1e3 * (side.cpu_seconds() - cpu) / max(1, made.tokens)
                 point = Point(side=side.name, streams=streams, measured=made, cpu_ms_per_token=per_token)
                 console.print(inference_page.line(number, point))
                 yield point
-
-
-def pairs(direct: Side, ours: Side, args: Namespace, console: Console) -> Iterator[Pair]:
-    for side in (direct, ours):
-        run(load(side, 2, 1, 1))
-    for number in range(args.pairs):
-        for streams in args.streams:
-            first = {
-                side.name: run(load(side, streams, max(1, 4 // streams), 1)).first
-                for side in ((direct, ours) if number % 2 else (ours, direct))
-            }
-            pair = Pair(streams=streams, direct=first[direct.name], ours=first[ours.name])
-            console.print(inference_page.pair_line(number, pair))
-            yield pair
 
 
 def load(side: Side, streams: int, answers: int, tokens: int) -> Load:

@@ -27,18 +27,21 @@ second round backwards; medians of the rounds are shown.
 - **CPU per token** is the CPU time of the gateway's processes, which on a machine that others use, too, says more than
   the clock does.
 """
-FIRST = """## What the gateway adds to the first token
+FIRST = """## What a gateway adds to the first token
 
-Answers of one token each from the same vLLM, asked for in {count} pairs: directly and through Tunesmith at once after
-each other, every second pair the other way round. Added is the difference between the medians of a pair; shown are the
-median of the pairs and, in brackets, the middle half of them. Where many ask at once vLLM computes one prompt after
-another, and what it takes for that varies by more than any gateway takes.
+Answers of {tokens} tokens from one vLLM, asked for in {blocks} blocks of all sides, every second block backwards. A
+prompt takes vLLM 0.1 to 0.2 s here, and many prompts wait for each other: it tells itself when each request reached it
+and when the first event left it (an ASGI middleware), and what the client waited beyond that is **outside vLLM**. Added
+is what that is more than for clients that ask vLLM directly. Streams ask each at its own time, their answers being of
+different length; "at once": all of them ask at the same instant, and again as all answers end.
 """
 NOTHING = """## What a gateway takes of its own
 
 Before a server that computes nothing and sends an event every 20 ms in each stream; directly, through Tunesmith's
 gateway (a key is checked, the request validated, a replica chosen) and through LiteLLM's proxy.
 """
+#: Of an answer whose first token is told (inference_first.py).
+FIRST_TOKENS = 8
 COLUMNS = ("Streams", "Side", "tokens/s", "first token, p50", "p99", "CPU per token")
 
 
@@ -53,13 +56,17 @@ class Point(Protocol):
     def cpu_ms_per_token(self) -> float: ...
 
 
-class Pair(Protocol):
+class Ways(Protocol):
+    @property
+    def side(self) -> str: ...
     @property
     def streams(self) -> int: ...
     @property
-    def direct(self) -> list[float]: ...
+    def apart(self) -> bool: ...
     @property
-    def ours(self) -> list[float]: ...
+    def whole(self) -> list[float]: ...
+    @property
+    def outside(self) -> list[float]: ...
 
 
 class Idle(Protocol):
@@ -72,14 +79,16 @@ class Idle(Protocol):
 
 
 def text(
-    model: Sequence[Point], pairs: Sequence[Pair], overhead: Sequence[Point], idle: Sequence[Idle], *, tokens: int
+    model: Sequence[Point], first: Sequence[Ways], overhead: Sequence[Point], idle: Sequence[Idle], *, tokens: int
 ) -> str:
     parts = [INTRO.format(tokens=tokens), "\n".join(machine())]
     if model:
         parts += ["## Before a model", "\n".join(table(model))]
-    if pairs:
-        counts = [sum(pair.streams == streams for pair in pairs) for streams in {pair.streams for pair in pairs}]
-        parts += [FIRST.format(count=min(counts)), "\n".join(added(pairs))]
+    if first:
+        blocks = sum(
+            (one.side, one.streams, one.apart) == (first[0].side, first[0].streams, first[0].apart) for one in first
+        )
+        parts += [FIRST.format(blocks=blocks, tokens=FIRST_TOKENS), "\n".join(added(first))]
     if overhead:
         parts += [NOTHING, "\n".join(table(overhead))]
     parts += [silence(one) for one in idle]
@@ -111,28 +120,33 @@ def table(points: Sequence[Point]) -> Iterator[str]:
             yield row(streams, side, made, first if made is not first else None)
 
 
-def added(pairs: Sequence[Pair]) -> Iterator[str]:
-    yield "| Streams | vLLM, p50 | Tunesmith, p50 | added, p50 | vLLM, p99 | Tunesmith, p99 |"
-    yield "|---|---|---|---|---|---|"
-    for streams in sorted({pair.streams for pair in pairs}):
-        here = [pair for pair in pairs if pair.streams == streams]
-        direct = [seconds for pair in here for seconds in pair.direct]
-        ours = [seconds for pair in here for seconds in pair.ours]
-        yield (
-            f"| {streams} | {at(direct, 0.5):.1f} ms | {at(ours, 0.5):.1f} ms | {difference(here)} | "
-            f"{at(direct, 0.99):.1f} ms | {at(ours, 0.99):.1f} ms |"
-        )
+def added(first: Sequence[Ways]) -> Iterator[str]:
+    yield "| Streams | Side | Answers | first token, p50 | p99 | outside vLLM, p50 | p99 |"
+    yield "|---|---|---|---|---|---|---|"
+    sides = list(dict.fromkeys(one.side for one in first))
+    for streams, apart in sorted({(one.streams, one.apart) for one in first}, key=lambda case: (case[0], not case[1])):
+        direct: list[float] = []
+        for side in sides:
+            here = [one for one in first if (one.side, one.streams, one.apart) == (side, streams, apart)]
+            whole = [seconds for one in here for seconds in one.whole]
+            outside = [seconds for one in here for seconds in one.outside]
+            told = [f"{at(outside, share):.1f} ms" for share in (0.5, 0.99)]
+            if direct:
+                less = [at(outside, share) - at(direct, share) for share in (0.5, 0.99)]
+                told = [f"{one} ({more:+.1f})" for one, more in zip(told, less, strict=True)]
+            direct = direct or outside
+            cells = [f"{at(whole, share):.1f} ms" for share in (0.5, 0.99)] + told
+            yield f"| {case(streams, apart)} | {side} | {len(whole)} | {' | '.join(cells)} |"
 
 
-def difference(pairs: Sequence[Pair]) -> str:
-    found = sorted(at(pair.ours, 0.5) - at(pair.direct, 0.5) for pair in pairs)
-    low, high = found[len(found) // 4], found[(3 * len(found)) // 4]
-    return f"{statistics.median(found):+.1f} ms ({low:+.1f} to {high:+.1f})"
+def case(streams: int, apart: bool) -> str:
+    return f"{streams}" if apart else f"{streams} at once"
 
 
-def pair_line(number: int, pair: Pair) -> str:
-    told = f"directly {at(pair.direct, 0.5):.1f}, through Tunesmith {at(pair.ours, 0.5):.1f} ms"
-    return f"{number + 1}: {pair.streams} streams: first token {told}"
+def ways_line(number: int, made: Ways) -> str:
+    told = f"first token {at(made.whole, 0.5):.1f} / {at(made.whole, 0.99):.1f} ms"
+    beyond = f"outside vLLM {at(made.outside, 0.5):.1f} / {at(made.outside, 0.99):.1f} ms"
+    return f"{number + 1}: {case(made.streams, made.apart)}: {made.side}: {told}, {beyond}"
 
 
 def row(streams: int, side: str, made: Sequence[Point], direct: Sequence[Point] | None) -> str:

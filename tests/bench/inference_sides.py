@@ -18,7 +18,11 @@ from typing import Any
 import httpx
 import psutil
 
+from shared import interpreters, schema, vllm_arguments
 from shared.errors import TunesmithError
+from shared.settings import Settings
+from shared.spec import DeploySpec
+from shared.vllm_arguments import Address, Files, Machine
 from tests.platform import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +63,25 @@ def instant(tokens: int, pace_ms: float, *, idle: bool = False) -> Iterator[str]
     command = [sys.executable, script, str(port), str(tokens), str(pace_ms), str(int(idle))]
     with running(command, f"http://127.0.0.1:{port}", os.devnull):
         yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def vllm(own: Settings, model: Path, tap: Path, folder: Path) -> Iterator[Side]:
+    """vLLM with the command of a replica, and with a tap (drivers/tap.py) that writes to `tap`."""
+    spec = schema.load(DeploySpec, {"model": "smol", "max_model_len": 2048})
+    files = Files(model=str(model), context_length=vllm_arguments.context_length(model))
+    machine = Machine(cache_folder=own.run_dir / "cache" / "vllm")
+    address, key = Address(host="127.0.0.1", port=free_port()), secrets.token_urlsafe(32)
+    python = str(interpreters.inference(own))
+    command = vllm_arguments.argv(python, spec, files, machine, served_name="smol", address=address)
+    variables = vllm_arguments.env(files, machine, api_key=key)
+    variables |= {"PYTHONPATH": str(Path(__file__).parent / "drivers"), "TUNESMITH_BENCH_TAP": str(tap)}
+    with running([*command, "--middleware", "tap.Tap"], f"{address.url}/health", folder / "vllm.log", variables):
+        yield Side(name="vLLM", url=address.url, key=key, model="smol", extra=of_vllm())
+
+
+def of_vllm() -> dict[str, object]:
+    return {"temperature": 0.0, "ignore_eos": True, "stream_options": {"include_usage": True}}
 
 
 @contextmanager
