@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from _pytest.mark import ParameterSet
 
@@ -22,6 +25,14 @@ def long(work: Work) -> str:
     job_id = work.train(num_train_epochs=10000)
     work.until_past(job_id, 50)
     return job_id
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the containers' user may write to."""
+    folder = tmp_path_factory.mktemp("backup")
+    folder.chmod(0o777)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +91,34 @@ def test_what_waited_is_trained(stack: Stack, work: Work, long: str, waiting: st
     assert work.until(waiting, "succeeded")["model"]
     steps = [event["data"]["step"] for event in work.measured(long) if not event["superseded"]]
     assert steps == sorted(set(steps)), "no step counts twice"
+
+
+def test_the_doctor_finds_nothing_wrong_in_the_stack(stack: Stack, work: Work) -> None:
+    checks = json.loads(stack.compose("exec", "-T", "gateway", "tunesmith", "doctor", "--json"))["findings"]
+    assert len(checks) > 10
+    assert not [check for check in checks if check["state"] == "error"]
+
+
+def test_the_running_stack_is_backed_up_whole(stack: Stack, work: Work, place: Path) -> None:
+    one_off(stack, place, "backup", "/backup")
+    assert "whole" in one_off(stack, place, "backup", "/backup", "--check")
+
+
+@pytest.mark.slow
+def test_an_emptied_stack_is_what_was_backed_up(stack: Stack, work: Work, place: Path) -> None:
+    one_off(stack, place, "backup", "/backup")
+    before = catalog(stack)
+    assert before
+    stack.down("--volumes")
+    stack.up()
+    one_off(stack, place, "restore", "/backup")
+    assert catalog(stack) == before, "the old key opens it, too"
+
+
+def one_off(stack: Stack, place: Path, *command: str) -> str:
+    """As the README says it."""
+    options = ("run", "--rm", "--no-deps", "-T", "-v", f"{place}:/backup")
+    return stack.compose(*options, "gateway", "tunesmith", *command)
 
 
 def catalog(stack: Stack) -> list[tuple[str, int]]:
