@@ -8,25 +8,22 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from gateway import generation
-from shared import responses, sampling
+from shared import messages, responses, sampling
 from shared.asking import CHAT, COMPLETIONS, RESPONSES
 from shared.errors import Complaint
-from shared.fields import StrictBoolean, StrictObject, StrictString, refuse, shown
+from shared.fields import StrictBoolean, StrictObject, StrictString, refuse
 
 #: Of a request to RESPONSES, what has an older form.
 FORMS = ("tools", "tool_choice", "response_format", "reasoning_effort")
 
 
 class Message(StrictObject):
-    """One message of a conversation; what is in it beside the role is vLLM's to judge."""
+    """One message of a conversation."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         message = super()._deserialize(value, attr, data, **kwargs)
-        if not isinstance(message.get("role"), str):
-            raise ValidationError("each message must have a role, e.g. user")
-        if not isinstance(content := message.get("content"), str | list | None):
-            raise refuse("has the content {content}: must be a text, a list of parts, or null", content=shown(content))
-        _no_address(message)
+        if (wrong := messages.complaint(message)) is not None:
+            raise ValidationError([wrong])  # type: ignore[list-item]
         return message
 
 
@@ -36,19 +33,9 @@ class Input(fields.Raw):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, str | list) or value == []:
             raise refuse("must be a text, or a list of messages")
-        for item in value if isinstance(value, list) else ():
-            _no_address(item)
+        if (wrong := messages.address_complaint(value)) is not None:
+            raise ValidationError([wrong])  # type: ignore[list-item]
         return value
-
-
-def _no_address(message: Any) -> None:
-    """A replica that reads pictures would fetch them, from inside our network."""
-    content = message.get("content") if isinstance(message, dict) else None
-    for part in content if isinstance(content, list) else ():
-        for name, value in part.items() if isinstance(part, dict) else ():
-            url = value.get("url") if isinstance(value, dict) else value
-            if name.endswith("_url") and not (isinstance(url, str) and url.startswith("data:")):
-                raise refuse("has {name}: nothing is fetched; send what lies there, as data:...", name=name)
 
 
 class Prompt(fields.Raw):

@@ -19,6 +19,7 @@ from shared import asking, carried, dataset, reading, sampling
 from shared.asking import CHAT, COMPLETIONS
 from shared.errors import Complaint, InvalidDataset
 from shared.fields import shown
+from shared.messages import complaint as message_complaint
 from shared.nearest import did_you_mean
 from shared.reading import Found
 from shared.spec import GenerateSpec
@@ -264,8 +265,8 @@ def _completed(url: str, asked: dict[str, Any], system: str | None) -> tuple[str
 
 
 def _with_system(messages: list[Any], system: str | None, place: str) -> list[Any]:
-    if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
-        raise Wrong(_wrong(f"{place}messages", "each message must have a role, e.g. user"))
+    if (wrong := next(filter(None, map(message_complaint, messages)), None)) is not None:
+        raise Wrong(_wrong(f"{place}messages", wrong))
     if system is None or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": system}, *messages]

@@ -29,12 +29,13 @@ REFUSED: Mapping[str, str] = {
     "best_of": "no more answers are drawn than are told: use n",
     "functions": "OpenAI replaced it: use tools",
     "function_call": "OpenAI replaced it: use tool_choice",
+    "previous_input_messages": "few models read it: send the whole conversation as input",
 }
 #: What OpenAI or vLLM knows beside what is declared as a parameter.
 PASSED = frozenset({
     "add_generation_prompt", "audio", "background", "cache_salt", "conversation", "documents", "echo",
     "enable_response_messages", "include", "input", "instructions", "logprob_token_ids", "max_tool_calls", "messages",
-    "metadata", "modalities", "model", "prediction", "previous_input_messages", "previous_response_id", "priority",
+    "metadata", "modalities", "model", "prediction", "previous_response_id", "priority",
     "prompt", "prompt_cache_key", "prompt_cache_retention", "reasoning", "repetition_detection", "return_prompt_text",
     "return_token_offsets", "return_tokens_as_token_ids", "routed_experts_prompt_start", "safety_identifier",
     "service_tier", "session_id", "store", "stream", "stream_interval", "stream_options", "suffix", "text",

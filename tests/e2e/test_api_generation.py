@@ -191,8 +191,20 @@ def test_responses_are_asked_of_vllms_own_route(platform: Platform, upstream: Up
 
 
 def test_nothing_is_fetched_for_a_message(platform: Platform, upstream: Upstream) -> None:
-    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
-    for path, name in (("/v1/chat/completions", "messages"), ("/v1/responses", "input")):
-        said = {"model": "tiny", name: [{"role": "user", "content": [part]}]}
-        refused = platform.post(path, said)
+    address = "http://169.254.169.254/"
+    part = {"type": "image_url", "image_url": {"url": address}}
+    result = {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": address}]}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": {"page_url": address}}
+    chat, responses = "/v1/chat/completions", "/v1/responses"
+    for path, name, message in (
+        (chat, "messages", {"role": "user", "content": [part]}),
+        (chat, "messages", {"role": "tool", "content": [{"type": "tool_result", "content": [part]}]}),
+        (responses, "input", {"role": "user", "content": [part]}),
+        (responses, "input", result),
+    ):
+        refused = platform.post(path, {"model": "tiny", name: [message]})
         assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, name)
+    said = {"model": "tiny", "input": [call, result | {"output": [{"type": "input_image", "image_url": None}]}]}
+    assert platform.post(responses, said).status_code == 200
+    refused = platform.post(responses, said | {"previous_input_messages": [{"role": "user", "content": [part]}]})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, "previous_input_messages")

@@ -20,6 +20,7 @@ from shared.spec import Drawing, GenerateSpec, Sampling
 SPEC = GenerateSpec(model="smol", dataset="d", sampling=Sampling(drawing=Drawing(max_new_tokens=5, temperature=0.5)))
 TERMS = bulk.of_spec(SPEC)
 MESSAGES = [{"role": "user", "content": "hi"}]
+PICTURE = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -120,6 +121,9 @@ def test_every_line_that_cannot_be_asked_is_told_with_its_field(tmp_path: Path) 
         (line("f", url=COMPLETIONS), "body.prompt"),
         (line("g", body={"model": "gpt", "messages": MESSAGES, "top_p": 2}), "body.top_p"),
         (line("h", body={"model": "gpt", "messages": [{"content": "x"}]}), "body.messages"),
+        (line("i", body={"model": "gpt", "messages": [{"role": "user", "content": 5}]}), "body.messages"),
+        (line("j", body={"model": "gpt", "messages": [{"role": "user", "content": [PICTURE]}]}), "body.messages"),
+        ({"messages": [{"role": "user", "content": [PICTURE]}]}, "messages"),
     ]
     path = write(tmp_path / "rows.jsonl", {"prompt": "fine", "custom_id": "a"}, *(given for given, _ in bad))
     with pytest.raises(InvalidDataset, match="line 2") as caught:
