@@ -21,6 +21,7 @@ from inference_worker import cpu_kernels, engines, files, starting
 from inference_worker.adapters import Adapters
 from inference_worker.counting import Counts, Standing
 from inference_worker.engine import Engine, Numbers
+from inference_worker.starting import BackOff
 from shared import (
     devices,
     fitting,
@@ -53,10 +54,6 @@ SHUTDOWN_DRAIN_SECONDS = 5.0
 LAST_REQUEST_SECONDS = 2.0
 #: A server that is up but does not answer for this long is started again.
 HANG_SECONDS = 60.0
-#: Pause after the first failure; doubled with each further one, until one has run for a while.
-BACK_OFF_SECONDS = 2.0
-MAX_BACK_OFF_SECONDS = 300.0
-STEADY_SECONDS = 300.0
 
 
 class Stopped(Exception):
@@ -79,7 +76,7 @@ class Worker:
 
 
 class Life:
-    def __init__(self, replica: Replica, worker: Worker):
+    def __init__(self, replica: Replica, worker: Worker, back_off: BackOff | None = None):
         self.replica = replica
         self._worker = worker
         self._settings = worker.settings
@@ -102,8 +99,8 @@ class Life:
         self._wanted = "running"
         self._renewed_at = 0.0
         self._answered_at = 0.0
-        self._ready_at = time.monotonic()
-        self._num_failures = 0
+        self._ready_at = 0.0
+        self._back_off = back_off or BackOff()
         #: Of a start, until it is ready or has failed.
         self._starting: Span = NoSpan()
         self._kept: spawn.Kept | None = None
@@ -149,14 +146,12 @@ class Life:
             self._stop_process()
             self._explain(error)
             self._worker.counts.failed(self._served_name)
-        if time.monotonic() - self._ready_at > STEADY_SECONDS:
-            self._num_failures = 0
-        pause = min(BACK_OFF_SECONDS * 2**self._num_failures, MAX_BACK_OFF_SECONDS)
+        # Without a start that succeeded the time since an earlier one says nothing about this process.
+        pause = self._back_off.pause(time.monotonic() - self._ready_at if self.status == "ready" else 0.0)
         self._events.append(happenings.failed(self.replica, self.status, str(self._error), self._log_tail, pause))
         # A start that failed is the deployment's failure until one succeeds; a crash after it was ready is not.
         self._tell("starting" if self.status == "ready" else "failed")
         self._wait(pause)
-        self._num_failures += 1
 
     def _serve(self) -> None:
         """Start and watch one process. Raises ChildFailed when it ends, Stopped when it shall."""

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 
 from shared import crash, keeper, tracing
 from shared.settings import Settings
 from shared.tracing import Span
 from shared.vllm_arguments import Watching
+
+
+@dataclass(kw_only=True)
+class BackOff:
+    """How long to wait before the next start, longer with each failure in a row."""
+
+    first_seconds: float = 2.0
+    most_seconds: float = 300.0
+    #: A process that was ready for so long ends the row.
+    steady_seconds: float = 300.0
+    num_failures: int = 0
+
+    def pause(self, ready_seconds: float) -> float:
+        """After a failure; `ready_seconds`: how long the process that failed was ready, 0 where it never was."""
+        if ready_seconds > self.steady_seconds:
+            self.num_failures = 0
+        pause = min(self.first_seconds * 2**self.num_failures, self.most_seconds)
+        # No higher than needed: failures of days would make a power that is no float.
+        self.num_failures += pause < self.most_seconds
+        return pause
 
 
 def watching(settings: Settings, span: Span) -> Watching:

@@ -16,7 +16,7 @@ from inference_worker import cpu_kernels, files
 from inference_worker.counting import Counts, ReplicaCollector, Standing
 from inference_worker.engine import Engine, Numbers, parse
 from inference_worker.replica import Life, Worker
-from inference_worker.starting import free_port
+from inference_worker.starting import BackOff, free_port
 from shared import schema, vllm_log
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, ModelNotLoaded, NotFound
@@ -25,6 +25,7 @@ from shared.records import NewModel
 from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
+from tests.platform import wait_until
 from tests.unit.upstream import Upstream, closed_port, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,6 +226,18 @@ def test_an_adapter_is_asked_and_ends_as_it_was_trained(worker: Worker, tmp_path
     assert named is not None and "im_start" in named.read_text()
 
 
+def living(worker: Worker, name: str, back_off: BackOff | None = None) -> tuple[str, threading.Thread]:
+    """A replica of a model in a thread of its own, and its project."""
+    project_id = worker.store.projects.default().id
+    spec = schema.to_wire(DeploySpec(model=name))
+    worker.store.deployments.create(project_id, name=name, model_name=name, spec=spec)
+    replica = worker.store.replicas.claim_next("worker", None)
+    assert replica is not None
+    thread = threading.Thread(target=Life(replica, worker, back_off).live)
+    thread.start()
+    return project_id, thread
+
+
 def test_a_model_that_is_gone_is_told_by_its_name(worker: Worker, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="'gone'"):
         bring(worker, "gone", tmp_path)
@@ -244,13 +257,7 @@ def test_a_replica_that_cannot_start_says_why_in_its_row_and_is_stopped_when_tha
     files = folder_with(tmp_path, "config.json", {})
     register(worker, files, "floats", "quantized", format="fp8")
     register(worker, files, "two-bits", "quantized", format="gptq", config={"quantization": {"num_bits": 2}})
-    project_id = worker.store.projects.default().id
-    spec = schema.to_wire(DeploySpec(model=name))
-    worker.store.deployments.create(project_id, name=name, model_name=name, spec=spec)
-    replica = worker.store.replicas.claim_next("worker", None)
-    assert replica is not None
-    thread = threading.Thread(target=Life(replica, worker).live)
-    thread.start()
+    project_id, thread = living(worker, name)
     while worker.store.deployments.get(project_id, name).status != "failed":
         thread.join(0.05)
     [row] = worker.store.replicas.list(project_id)
@@ -260,3 +267,25 @@ def test_a_replica_that_cannot_start_says_why_in_its_row_and_is_stopped_when_tha
     assert row.error is not None and why in row.error
     assert not thread.is_alive()
     assert [row.status for row in worker.store.replicas.list(project_id)] == ["stopped"]
+
+
+def test_a_replica_that_never_gets_ready_is_tried_ever_less_often(worker: Worker) -> None:
+    quick = BackOff(first_seconds=0.01, most_seconds=0.08, steady_seconds=0.02)
+    project_id, thread = living(worker, "gone", quick)
+    deployment = worker.store.deployments.get(project_id, "gone")
+
+    def pauses() -> list[float]:
+        told = worker.store.deployment_events.list(project_id, deployment.id)
+        return [event.data["retry_seconds"] for event in told if event.type == "failed"]
+
+    wait_until(lambda: len(pauses()) >= 6, 10, "it was tried six times")
+    worker.store.deployments.delete(project_id, "gone")
+    thread.join(5)
+    assert pauses()[:6] == [0.01, 0.02, 0.04, 0.08, 0.08, 0.08]
+
+
+def test_only_a_process_that_was_ready_for_a_while_ends_a_row_of_failures() -> None:
+    back_off = BackOff()
+    assert [back_off.pause(ready_seconds) for ready_seconds in (0.0, 0.0, 299.0, 0.0)] == [2, 4, 8, 16]
+    assert [back_off.pause(ready_seconds) for ready_seconds in (301.0, 0.0)] == [2, 4]
+    assert [back_off.pause(0.0) for _ in range(2000)][-1] == 300
