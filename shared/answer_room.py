@@ -40,8 +40,12 @@ def of(said: Mapping[str, Any]) -> Room:
 
 
 def num_tokens(body: Mapping[str, Any]) -> int | None:
-    """Of the prompt, where it has its tokens already; None: the replica must count them."""
+    """Of the prompt, where it has its tokens already; None: the replica must count them. Raises InvalidSpec where
+    there are several."""
     prompt = _prompt(body)
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+        raise _refusal(Text("counts one prompt with its answer, and there are {count}: use max_tokens",
+                            count=len(prompt)))  # fmt: skip
     return len(prompt) if isinstance(prompt, list) else None
 
 
@@ -55,9 +59,7 @@ def question(body: Mapping[str, Any]) -> bytes:
 def limited(body: Mapping[str, Any], path: str, count: int, max_length: int) -> dict[str, Any]:
     """The body with what is left for the answer. Raises InvalidSpec where the prompt leaves nothing."""
     if count >= max_length:
-        message = Text("is {most}, but the prompt alone has {count} tokens", most=max_length, count=count)
-        complaint = Complaint(field="max_length", message=message)
-        raise InvalidSpec(f"max_length {message}", complaints=[complaint])
+        raise _refusal(Text("is {most}, but the prompt alone has {count} tokens", most=max_length, count=count))
     return {**body, asking.READ[path][0]: max_length - count}
 
 
@@ -72,8 +74,12 @@ def told(answer: bytes, room: Room) -> bytes:
     return json.dumps({**whole, "choices": kept}).encode()
 
 
+def _refusal(message: Text) -> InvalidSpec:
+    return InvalidSpec(f"max_length {message}", complaints=[Complaint(field="max_length", message=message)])
+
+
 def _prompt(body: Mapping[str, Any]) -> Any:
-    """A text, or one list of token ids; None of conversations."""
+    """A text, or one list of token ids; None of conversations, and several as they were given."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         return prompt[0]

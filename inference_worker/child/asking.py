@@ -7,6 +7,7 @@ the context) is the row's answer.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from shared.answer_room import TOKENIZE
 from shared.bulk import Row
 from shared.errors import InvalidSpec
 
+log = logging.getLogger(__name__)
+
 #: A row with which so many replicas were lost, or that so many could not answer, is given up.
 MAX_TRIES = 3
 #: A replica that has no room, or does not know the model any more, is left alone for so long, and its row given up
@@ -34,7 +37,8 @@ BUSY, NOT_OURS = (429, 503), (401, 404)
 @dataclass(frozen=True, kw_only=True)
 class Landed:
     errand: Errand
-    outcome: Reply | Lost | Unreached
+    #: Any other exception than Lost and Unreached is the row's own failure.
+    outcome: Reply | Exception
 
 
 class Asking:
@@ -84,13 +88,17 @@ class Asking:
     def _ask(self, errand: Errand) -> None:
         """In a thread of the pool."""
         replica = errand.replica
-        outcome: Reply | Lost | Unreached
+        outcome: Reply | Exception
         try:
             outcome = self._reply(errand)
             # An engine that has just died answers like this too, for every row that it had.
             if outcome.status >= 500 and outcome.status not in BUSY and not self._connections.is_well(replica):
                 outcome = Lost(f"it answered {outcome.status} and is not well")
         except (Lost, Unreached) as error:
+            outcome = error
+        except Exception as error:  # the edge of the thread: a row that does not land is waited for for ever
+            told = {"job_id": self._job_id, "custom_id": errand.row.custom_id, "replica_id": replica.id}
+            log.exception("Row %s could not be asked", errand.row.custom_id, extra=told)
             outcome = error
         self._landed.put(Landed(errand=errand, outcome=outcome))
 
@@ -102,20 +110,20 @@ class Asking:
             answer_room.of(row.said(errand.defaults)),
         )
         if room.max_length is not None:
-            count = answer_room.num_tokens(asked)
-            if count is None:
-                counted = self._connections.post(replica, TOKENIZE, answer_room.question(asked), request_id)
-                if counted.status != OK:
-                    return counted
-                count = int(json.loads(counted.body)["count"])
             try:
+                count = answer_room.num_tokens(asked)
+                if count is None:
+                    counted = self._connections.post(replica, TOKENIZE, answer_room.question(asked), request_id)
+                    if counted.status != OK:
+                        return counted
+                    count = int(json.loads(counted.body)["count"])
                 asked = answer_room.limited(asked, row.path, count, room.max_length)
             except InvalidSpec as error:
                 return Reply(status=error.status, body=json.dumps({"error": error.as_dict()}).encode())
         reply = self._connections.post(replica, row.path, json.dumps(asked).encode(), request_id)
         return reply if reply.status != OK else replace(reply, body=answer_room.told(reply.body, room))
 
-    def _take_down(self, errand: Errand, outcome: Reply | Lost | Unreached) -> None:
+    def _take_down(self, errand: Errand, outcome: Reply | Exception) -> None:
         row, replica_id = errand.row, errand.replica.id
         if isinstance(outcome, Unreached):
             self._known.eject(replica_id)
@@ -127,6 +135,8 @@ class Asking:
                 self._dispatch.retry(row)
             else:
                 self._answers.add(row, 0, _told("upstream_lost", f"{MAX_TRIES} replicas were lost with this row"))
+        elif isinstance(outcome, Exception):
+            self._answers.add(row, 0, _told("internal_error", f"{type(outcome).__name__}: {outcome}"[:1000]))
         elif outcome.status in (*BUSY, *NOT_OURS) and self._pauses[row.custom_id] < MAX_PAUSES:
             self._pauses[row.custom_id] += 1
             self._known.eject(replica_id, PAUSE_SECONDS)

@@ -185,6 +185,9 @@ def test_the_prompt_is_counted_as_it_will_be_read() -> None:
     assert answer_room.limited(body, RESPONSES, 30, 50)["max_output_tokens"] == 20
     with pytest.raises(InvalidSpec, match="the prompt alone has 50 tokens"):
         answer_room.limited(body, CHAT, 50, 50)
+    for several in (["one", "two"], [[5, 6], [7]]):
+        with pytest.raises(InvalidSpec, match="there are 2: use max_tokens"):
+            answer_room.num_tokens({"prompt": several})
 
 
 @pytest.mark.parametrize(("num_told", "kept"), [(1, "ad"), (2, "abde"), (3, "abcdef"), (None, "abcdef")])

@@ -148,6 +148,24 @@ def test_a_row_that_vllm_refuses_is_an_error_of_that_row(tmp_path: Path) -> None
     assert journal(attempt) == []
 
 
+@pytest.mark.parametrize(
+    ("prompt", "code", "why"),
+    [("x", "internal_error", "JSONDecodeError"), (["x", "y"], "invalid_spec", "there are 2: use max_tokens")],
+)
+def test_a_row_that_cannot_be_asked_is_its_own_error_and_holds_up_no_other(
+    tmp_path: Path, prompt: str | list[str], code: str, why: str
+) -> None:
+    dataset = write(tmp_path / "rows.jsonl", {"custom_id": "a", "prompt": prompt},
+                    {"custom_id": "b", "prompt": [5, 6]})  # fmt: skip
+    with serving(Upstream(body=OK[1], answers={"/tokenize": (200, b"<html>")})) as upstream:
+        limited = targets(ready("a", upstream.url)) | {"defaults": {"max_length": 9}}
+        attempt = attempt_in(tmp_path / "1", dataset, {"smol": [limited]}, as_sent=True)
+        generate(attempt)
+    assert ids(journal(attempt)) == ["b"]
+    [line] = journal(attempt, ERRORS)
+    assert line["custom_id"] == "a" and line["error"]["code"] == code and why in line["error"]["message"]
+
+
 def test_a_row_that_brings_replicas_down_takes_no_other_row_along(tmp_path: Path) -> None:
     dataset = prompts(tmp_path / "rows.jsonl", 30)
     ejected = []
