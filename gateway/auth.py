@@ -29,6 +29,8 @@ PUBLIC = frozenset(
 )
 #: Endpoints that a model answers: each millisecond of theirs is before the first token.
 ANSWERED = frozenset({"inference.chat", "inference.complete", "inference.respond"})
+#: What is read while the ledger is away, too.
+METRICS = "health.metrics"
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -41,8 +43,7 @@ def authenticate() -> None:
     if request.endpoint is None or request.endpoint in PUBLIC:
         return
     secret = _secret(request)
-    asked = services().keyring if request.endpoint in ANSWERED else services().store.keys
-    key = asked.authenticate(secret) if secret else None
+    key = _key(secret, request.endpoint) if secret else None
     if key is None:
         raise NotAuthenticated()
     if key.role == "viewer" and request.method not in READING:
@@ -52,8 +53,21 @@ def authenticate() -> None:
     g.key = key
 
 
+def _key(secret: str, endpoint: str) -> ApiKey | None:
+    if endpoint != METRICS:
+        return (services().keyring if endpoint in ANSWERED else services().store.keys).authenticate(secret)
+    scraper = services().scrapers.authenticate(secret)
+    g.operates = scraper is not None and scraper.operates
+    return scraper.key if scraper is not None else None
+
+
 def current_key() -> ApiKey:
     return cast(ApiKey, g.key)
+
+
+def operates() -> bool:
+    """Whether the key that reads the metrics is of whoever operates the platform."""
+    return bool(g.operates)
 
 
 def project_id() -> str:

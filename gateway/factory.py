@@ -34,6 +34,7 @@ from gateway import (
 )
 from gateway.keyring import Keyring
 from gateway.openai import batches, files, fine_tuning
+from gateway.scrapers import Scrapers
 from gateway.services import NAME, Services
 from gateway.shortcut import Shortcut
 from gateway.tailer import Tailer
@@ -41,6 +42,7 @@ from shared import tracing
 from shared.artifact import ArtifactStore
 from shared.metrics import page
 from shared.metrics.counted import Metrics
+from shared.metrics.impatient import Impatient
 from shared.metrics.ledger import BrokerCollector, LedgerCollector
 from shared.queue import Queue
 from shared.settings import Settings
@@ -77,7 +79,9 @@ def build_services(settings: Settings, store: Store | None = None) -> Services:
     store = store or Store(settings.database_url, metrics.observe_transaction)
     artifacts = ArtifactStore(settings.storage_url, settings.run_dir / "cache")
     queue = Queue(settings)
-    metrics.registry.register(LedgerCollector(store))
+    # One for both: what a scrape has waited for once it does not wait for again.
+    impatient = Impatient()
+    metrics.registry.register(LedgerCollector(store, impatient))
     metrics.registry.register(BrokerCollector(queue.depth))
     page.add_ledger(metrics.registry, store)
     page.add_disks(metrics.registry, settings, store, artifacts)
@@ -89,5 +93,6 @@ def build_services(settings: Settings, store: Store | None = None) -> Services:
         metrics=metrics,
         tailer=Tailer(store.events.since),
         keyring=Keyring(store.keys.authenticate, store.keys.valid),
+        scrapers=Scrapers(store, impatient),
         tracer=tracing.make(settings, "gateway"),
     )

@@ -13,6 +13,7 @@ from flask import current_app
 
 from gateway.keyring import Keyring
 from gateway.queueing import Lineups
+from gateway.scrapers import Scrapers
 from shared.artifact import ArtifactStore
 from shared.metrics.counted import Metrics
 from shared.queue import Queue
@@ -83,6 +84,7 @@ class Services:
     metrics: Metrics
     tailer: Tailer
     keyring: Keyring
+    scrapers: Scrapers
     tracer: Tracer = field(default_factory=NoTracer)
     #: Where queued jobs stand.
     lineups: Lineups = field(default_factory=Lineups)

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from shared import rollout
 from shared.lease import LEDGER_AWAY
+from shared.metrics.impatient import Impatient
 from shared.metrics.read import gauge, single
 from shared.records import Worker
 from shared.requirements import CPU
@@ -32,8 +33,9 @@ KINDS = ("train", "export", "generate", "evaluate", "push")
 class LedgerCollector(Collector):
     """Jobs, queue, workers, devices and deployments. While the ledger is away it says that, and nothing else."""
 
-    def __init__(self, store: Store, kinds: Iterable[str] = KINDS):
+    def __init__(self, store: Store, impatient: Impatient | None = None, kinds: Iterable[str] = KINDS):
         self._store = store
+        self._impatient = impatient or Impatient()
         self._kinds = tuple(kinds)
 
     def describe(self) -> Iterable[Metric]:
@@ -41,11 +43,14 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         try:
-            told = [*self._jobs(), *self._queue(), *self._workers(), *self._deployments(), *self._backups()]
-        except LEDGER_AWAY as error:
+            told = self._impatient.ask(self._told)
+        except (*LEDGER_AWAY, OSError) as error:  # a time-out, or the file of an SQLite ledger
             log.warning("The ledger cannot be reached: %s", type(error).__name__)
             return single("ledger_up", 0)
         return [*told, *single("ledger_up", 1)]
+
+    def _told(self) -> list[Metric]:
+        return [*self._jobs(), *self._queue(), *self._workers(), *self._deployments(), *self._backups()]
 
     def _jobs(self) -> Iterator[Metric]:
         counts = self._store.jobs.counts().items()

@@ -21,7 +21,7 @@ Names end in their unit: seconds, bytes, ratios from 0 to 1; what is counted up 
 
 Labels are few. `job_id` lives as long as its job runs, `replica_id` as long as its replica; users' names are in no
 label but `model`, and the gateway leaves out what names somebody's jobs, models or machines where it is asked with a
-key of another project than the first.
+key of another project than the first. While the ledger is away, it answers keys that read it within the last hour.
 
 This page is made from the declarations (`make docs`).
 """
