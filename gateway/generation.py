@@ -13,8 +13,9 @@ from typing import Any
 from marshmallow import Schema
 
 from gateway import answer_schemas
-from shared import asking, responses, routing, sampling
+from shared import asking, engines, responses, routing, sampling
 from shared.asking import RESPONSES
+from shared.engines import Engine
 from shared.errors import Complaint, InvalidSpec, NotFound
 from shared.nearest import did_you_mean
 from shared.records import Deployment
@@ -26,7 +27,7 @@ from shared.tongues import Text
 DEFAULTS = "generation"
 PRESET = "preset"
 #: Engine whose beams heed stops, schemas and penalties.
-HEEDING = "transformers"
+HEEDING = engines.TRANSFORMERS
 
 
 def complaints(given: Mapping[str, Any], request: type[Schema] | None = None) -> list[Complaint]:
@@ -71,14 +72,26 @@ def settled(
     store: Store, project_id: str, given: Mapping[str, Any], deployment: Deployment, path: str
 ) -> dict[str, Any] | None:
     """What the deployment is asked instead of the request; None: the request as it is. Raises InvalidSpec."""
+    engine = engines.ENGINES[deployment.spec.get("engine") or engines.VLLM]
     layers = [deployment.spec.get(DEFAULTS) or {}, _preset(store, project_id, given.get(PRESET))]
-    said = asking.merged(*layers, responses.older(given) if path == RESPONSES else given)
-    heeds = deployment.spec.get("engine") == HEEDING
-    wrong = list(sampling.conflicts(said, stream=bool(given.get("stream")), beams_heed=heeds))
-    if wrong or (wrong := list(responses.conflicts(said)) if path == RESPONSES else []):
+    own: Mapping[str, Any] = given
+    if path == RESPONSES:
+        _check_answers_responses(engine, given)
+        layers, own = [responses.heeded(layer) for layer in layers], responses.older(given)
+    said = asking.merged(*layers, own)
+    heeds, stream = engine.name == HEEDING, bool(given.get("stream"))
+    if wrong := list(sampling.conflicts(said, path=path, stream=stream, beams_heed=heeds)):
         raise refusal(wrong)
     is_same = not any(layers) and not asking.is_foreign(given, path) and given.get("model") == deployment.name
     return None if is_same else {**said, "model": given.get("model")}
+
+
+def _check_answers_responses(engine: Engine, given: Mapping[str, Any]) -> None:
+    """Raises InvalidSpec."""
+    if not engine.responses:
+        text = "is {name!r}, whose engine {engine} has no responses: use /v1/chat/completions"
+        message = Text(text, name=given.get("model"), engine=engine.name)
+        raise refusal([Complaint(field="model", message=message, code="not_allowed")])
 
 
 def refusal(wrong: list[Complaint]) -> InvalidSpec:

@@ -88,7 +88,8 @@ def blueprint(services: Services, proxy: Proxy) -> Blueprint:
     def respond() -> Response:
         """Answer, in the form of OpenAI's responses
 
-        Nothing is kept: what was said before is sent again as `input`.
+        Nothing is kept: what was said before is sent again as `input`. Parameters that vLLM's route does not know (`n`,
+        beams, `min_tokens`, `bad_words`, ...) are refused; of a preset or a deployment they are left out.
         """
         return _answer(services, proxy, RESPONSES)
 

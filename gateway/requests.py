@@ -11,10 +11,13 @@ from gateway import generation
 from shared import messages, responses, sampling
 from shared.asking import CHAT, COMPLETIONS, RESPONSES
 from shared.errors import Complaint
-from shared.fields import StrictBoolean, StrictObject, StrictString, refuse
+from shared.fields import StrictBoolean, StrictObject, StrictString, refuse, shown
+from shared.tongues import Text
 
-#: Of a request to RESPONSES, what has an older form.
-FORMS = ("tools", "tool_choice", "response_format", "reasoning_effort")
+#: Of a request to RESPONSES, what has an older form, and what else may hold a schema.
+FORMS = ("tools", "tool_choice", "response_format", "reasoning_effort", "structured_outputs", "guided_json")
+#: What may be asked of a stream, each yes or no.
+STREAM_OPTIONS = ("include_usage", "continuous_usage_stats", "include_obfuscation")
 
 
 class Message(StrictObject):
@@ -33,6 +36,9 @@ class Input(fields.Raw):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, str | list) or value == []:
             raise refuse("must be a text, or a list of messages")
+        for item in value if isinstance(value, list) else ():
+            if not isinstance(item, dict):
+                raise refuse("has the item {item}: each must be an object", item=shown(item))
         if (wrong := messages.address_complaint(value)) is not None:
             raise ValidationError([wrong])  # type: ignore[list-item]
         return value
@@ -47,13 +53,22 @@ class Prompt(fields.Raw):
         return value
 
 
+class StreamOptions(StrictObject):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        options = super()._deserialize(value, attr, data, **kwargs)
+        for name in STREAM_OPTIONS:
+            if not isinstance(said := options.get(name), bool | None):
+                raise refuse("has {name} {value}: must be true or false", name=name, value=shown(said))
+        return options
+
+
 ENVELOPE: dict[str, fields.Field[Any]] = {
     "model": StrictString(required=True, metadata={"description": "Name of a deployed model."}),
     "preset": StrictString(
         metadata={"description": "Generation parameters by name (/v1/presets); what the request says goes before."}
     ),
     "stream": StrictBoolean(metadata={"description": "Answer as server-sent events, token by token."}),
-    "stream_options": StrictObject(
+    "stream_options": StreamOptions(
         metadata={"description": '{"include_usage": true}: the last event tells the usage.'}
     ),
 }
@@ -74,7 +89,7 @@ ResponsesRequest = Schema.from_dict(
         "text": StrictObject(metadata={"description": '{"format": ...}: what the answer must look like.'}),
         "tools": fields.List(StrictObject(), metadata={"description": "Functions that the model may call."}),
         "tool_choice": fields.Raw(metadata={"description": "`auto`, `none`, `required`, or a function."}),
-        **{name: field for name, field in sampling.fields().items() if name in responses.READ},
+        **{name: field for name, field in sampling.fields().items() if name in responses.READ | responses.TRANSLATED},
     },
     name="ResponsesRequest",
 )
@@ -83,11 +98,16 @@ SCHEMAS = {CHAT: ChatRequest, COMPLETIONS: CompletionRequest, RESPONSES: Respons
 
 
 def complaints(path: str, given: Mapping[str, Any]) -> list[Complaint]:
-    """What is wrong with each member by itself."""
-    if path != RESPONSES:
-        return generation.complaints(given, SCHEMAS[path])
-    found = [*sampling.complaints(given, ResponsesRequest), *responses.complaints(given)]
-    if found:
-        return found
+    """What is wrong with each member by itself, and with what is said of a stream where there is none."""
+    found = _of_response(given) if path == RESPONSES else generation.complaints(given, SCHEMAS[path])
+    if not found and given.get("stream_options") and not given.get("stream"):
+        found = [Complaint(field="stream_options", message=Text("needs stream: true"))]
+    return found
+
+
+def _of_response(given: Mapping[str, Any]) -> list[Complaint]:
+    found = [*sampling.complaints(given, ResponsesRequest), *responses.complaints(given), *responses.unread(given)]
     # Tools and forms are looked at as those of a conversation: they mean the same.
-    return generation.complaints({name: value for name, value in responses.older(given).items() if name in FORMS})
+    return found or generation.complaints(
+        {name: value for name, value in responses.older(given).items() if name in FORMS}
+    )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared import asking
+from shared import asking, responses
 from shared.errors import Complaint, InvalidSpec
 from shared.tongues import Text
 
@@ -50,9 +50,11 @@ def num_tokens(body: Mapping[str, Any]) -> int | None:
 
 
 def question(body: Mapping[str, Any]) -> bytes:
-    """What a replica is asked at TOKENIZE."""
-    asked = {name: value for name, value in body.items() if name in PROMPT and value is not None}
+    """What a replica is asked at TOKENIZE, which knows conversations and texts."""
     prompt = _prompt(body)
+    if prompt is None and body.get("messages") is None:
+        body = {"model": body.get("model"), **responses.conversation(body)}
+    asked = {name: value for name, value in body.items() if name in PROMPT and value is not None}
     return json.dumps(asked if prompt is None else {**asked, "prompt": prompt}).encode()
 
 

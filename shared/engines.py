@@ -25,6 +25,8 @@ class Engine:
     tools: bool
     #: Beams while others are answered; a stream has none.
     beams: bool
+    #: OpenAI's newer form of a request, /v1/responses.
+    responses: bool
     #: Formats that it loads; None: see `Format.served`.
     formats: tuple[str, ...] | None
 
@@ -35,9 +37,10 @@ class Engine:
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine(name=VLLM, title="vLLM", adapters=True, tools=True, beams=True, formats=None),
+        Engine(name=VLLM, title="vLLM", adapters=True, tools=True, beams=True, responses=True, formats=None),
         Engine(
-            name=TRANSFORMERS, title="transformers", adapters=True, tools=False, beams=True, formats=("merged",),
+            name=TRANSFORMERS, title="transformers", adapters=True, tools=False, beams=True, responses=False,
+            formats=("merged",),
         ),
     )
 }  # fmt: skip

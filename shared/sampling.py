@@ -59,14 +59,17 @@ def complaints(given: Mapping[str, Any], request: type[Schema] | None = None) ->
     return found or list(_twice(said))
 
 
-def conflicts(given: Mapping[str, Any], *, stream: bool = False, beams_heed: bool = False) -> Iterator[Complaint]:
+def conflicts(
+    given: Mapping[str, Any], *, path: str = asking.CHAT, stream: bool = False, beams_heed: bool = False
+) -> Iterator[Complaint]:
     """What parameters say against each other, each of which is right by itself; `beams_heed`: the engine's beams
     follow what vLLM's pass over."""
     longest = next((given[name] for name in asking.LENGTHS if name != "max_length" and given.get(name)), None)
     shortest = given.get("min_tokens") or given.get("min_new_tokens")
     if longest is not None and shortest is not None and shortest > longest:
         yield Complaint(field="min_tokens", message=Text("is more than the longest answer, {most}", most=longest))
-    if given.get("top_logprobs") and not given.get("logprobs"):
+    # A response has no such switch: it says what it includes.
+    if path != asking.RESPONSES and given.get("top_logprobs") and not given.get("logprobs"):
         yield Complaint(field="top_logprobs", message=Text("needs logprobs: true"))
     if given.get("response_format") and given.get("structured_outputs"):
         yield Complaint(field="structured_outputs", message=Text("cannot stand beside response_format: give one"))

@@ -39,7 +39,7 @@ class Sampling:
         0.0, "Above 0 disfavours frequent tokens.", minimum=-2.0, maximum=2.0, source="OpenAI"
     )
     seed: int | None = param(
-        None, "Seed of the random choices.", type=int, minimum=0, maximum=2**63 - 1, source="OpenAI"
+        None, "Seed of the random choices; -1: none.", type=int, minimum=1 - 2**63, maximum=2**63 - 1, source="OpenAI"
     )
     stop: list[str] = param([], "Texts at which an answer ends.", field_class=Texts, source="OpenAI")
     n: int = param(1, "Answers for each row.", minimum=1, maximum=128, source="OpenAI")

@@ -7,9 +7,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import openai
 import pytest
 
-from tests.platform import ROWS, Platform, jsonl, make_platform
+from tests.platform import ROWS, Platform, jsonl, make_platform, serve
 from tests.unit.upstream import Upstream, serving
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -188,6 +189,58 @@ def test_responses_are_asked_of_vllms_own_route(platform: Platform, upstream: Up
     schema = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "no"}}}
     refused = platform.post("/v1/responses", {"model": "tiny", "input": "hi", "text": schema})
     assert refused.status_code == 422
+
+
+def respond(platform: Platform, upstream: Upstream, **said: Any) -> dict[str, Any]:
+    """What the replica was asked for a response."""
+    answer = platform.post("/v1/responses", {"input": "hi", **said})
+    assert answer.status_code == 200, answer.get_json()
+    sent: dict[str, Any] = json.loads(upstream.requests[-1]["body"])
+    return sent
+
+
+def test_of_a_deployment_and_a_preset_a_response_takes_what_its_route_knows(
+    platform: Platform, upstream: Upstream
+) -> None:
+    own = {"num_beams": 4, "length_penalty": 2.0, "max_length": 50, "min_tokens": 9, "stop": ["."], "logprobs": True}
+    platform.deploy("lf", upstream.url, generation=own)
+    put(platform, "many", {"n": 3, "bad_words": ["x"], "reasoning_effort": "low", "top_k": 2})
+
+    sent = respond(platform, upstream, model="lf")
+    assert sent == {"model": "lf", "input": "hi", "stop": ["."], "max_output_tokens": 20}
+    counted = upstream.requests[-2]
+    assert (counted["path"], json.loads(counted["body"])) == (
+        "/tokenize",
+        {"model": "lf", "messages": [{"role": "user", "content": "hi"}]},
+    )
+    sent = respond(platform, upstream, model="lf", preset="many", max_output_tokens=5)
+    assert (sent["max_output_tokens"], sent["reasoning"], sent["top_k"]) == (5, {"effort": "low"}, 2)
+    assert not {"n", "bad_words", "num_beams", "min_tokens", "logprobs", "preset"} & sent.keys()
+    refused = platform.post("/v1/responses", {"model": "lf", "input": "hi", "max_length": 30})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, "max_length")
+
+
+def test_the_probabilities_of_a_response_are_asked_for_in_openais_form(platform: Platform, upstream: Upstream) -> None:
+    platform.deploy("plain", upstream.url)
+    with serve(platform) as url, openai.OpenAI(base_url=f"{url}/v1", api_key=platform.keys["user"]) as client:
+        client.responses.create(model="plain", input="hi", top_logprobs=3, include=["message.output_text.logprobs"])
+        sent = json.loads(upstream.requests[-1]["body"])
+        assert (sent["top_logprobs"], sent["include"]) == (3, ["message.output_text.logprobs"])
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.responses.create(model="plain", input="hi", extra_body={"n": "x", "bad_words": ["x"]})
+        assert isinstance(refused.value.body, dict)
+        assert {issue["field"] for issue in refused.value.body["issues"]} == {"n", "bad_words"}
+
+
+def test_an_engine_without_responses_says_so_before_it_is_asked(platform: Platform, upstream: Upstream) -> None:
+    platform.deploy("plainer", upstream.url, engine="transformers")
+    num_before = len(upstream.requests)
+    for stream in (False, True):
+        refused = platform.post("/v1/responses", {"model": "plainer", "input": "hi", "stream": stream})
+        error = refused.get_json()["error"]
+        assert (refused.status_code, error["param"]) == (422, "model") and "/v1/chat/completions" in error["message"]
+    assert len(upstream.requests) == num_before
+    assert platform.post("/v1/chat/completions", {"model": "plainer", "messages": HELLO}).status_code == 200
 
 
 def test_nothing_is_fetched_for_a_message(platform: Platform, upstream: Upstream) -> None:

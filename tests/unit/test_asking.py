@@ -102,6 +102,7 @@ def test_max_length_counts_only_where_the_answer_alone_is_not_limited() -> None:
         ({"temperatur": 1}, "temperatur"),
         ({"top-p": 1}, "top-p"),
         ({"num_beams": 65}, "num_beams"),
+        ({"seed": 2**63}, "seed"),
     ],
 )
 def test_what_is_wrong_by_itself_is_told_under_its_field(given: dict[str, Any], field: str) -> None:
@@ -130,6 +131,11 @@ def test_what_speaks_against_each_other_is_told(given: dict[str, Any], field: st
 def test_beams_are_not_streamed_and_an_engine_may_heed_more_with_them() -> None:
     assert [made.field for made in sampling.conflicts({"num_beams": 2}, stream=True)] == ["num_beams"]
     assert not list(sampling.conflicts({"num_beams": 2, "stop": ["a"], "repetition_penalty": 1.0}, beams_heed=True))
+
+
+@pytest.mark.parametrize("seed", [-1, 1 - 2**63, 2**63 - 1])
+def test_a_seed_may_be_what_vllm_takes(seed: int) -> None:
+    assert not sampling.complaints({"seed": seed})
 
 
 @pytest.mark.parametrize("name", ["user", "metadata", "store", "service_tier", "x_trace", "repetition_detection"])
@@ -226,4 +232,3 @@ def test_a_response_means_what_a_conversation_does_and_comes_back_the_same() -> 
 @pytest.mark.parametrize("given", [{"previous_response_id": "x"}, {"background": True}, {"tools": [{"type": "mcp"}]}])
 def test_what_would_need_kept_answers_or_other_tools_is_refused(given: dict[str, Any]) -> None:
     assert [made.field for made in responses.complaints({"input": "hi"} | given)] == list(given)
-    assert [made.field for made in responses.conflicts({"n": 2, "num_beams": 1})] == ["n"]
