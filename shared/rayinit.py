@@ -13,6 +13,8 @@ from shared.fields import ObjectOrJson, refuse, shown
 from shared.nearest import did_you_mean
 from shared.tongues import Text
 
+#: How an administrator lets workers into a Ray cluster that asks for a token (TUNESMITH_RAY_ADDRESS).
+CLUSTER_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 #: Ray starts with no smaller one, bytes.
 LEAST_STORE_BYTES = 75 * 1024**2
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

@@ -28,6 +28,7 @@ from shared import (
 from shared.catalog import Resolved
 from shared.errors import InvalidSpec, NotAllowed
 from shared.job import Kind
+from shared.rayinit import CLUSTER_VARIABLES
 from shared.records import NewModel
 from shared.settings import process_environment
 from shared.spec import TrainSpec
@@ -40,8 +41,6 @@ OUTPUT = "model"
 RESULTS = (
     "metrics", "num_steps", "num_tokens", "train_loss", "best_step", "kernels", "startup_seconds", "memory_by_rank",
 )  # fmt: skip
-#: How an administrator lets this worker into a Ray cluster that asks for a token.
-CLUSTER_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 #: Part of an adapter's name where the project has no name of its own.
 DEFAULT_PROJECTS = {"default": "local"}
 

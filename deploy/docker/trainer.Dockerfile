@@ -82,12 +82,14 @@ FROM python
 COPY --from=light /opt/tunesmith /opt/tunesmith
 # DeepSpeed builds ops for this machine's processor at their first use: a compiler, and Python's headers where the base
 # has none.
+# ray: KubeRay starts a cluster's nodes by that word, in a shell that may be a login shell and then forgets PATH below.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ \
  && if [ ! -f "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then \
       apt-get install -y --no-install-recommends python3-dev; \
     fi \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* \
+ && ln -s /opt/trainer/bin/ray /usr/local/bin/ray
 COPY --from=heavy /opt/trainer /opt/trainer
 COPY --from=code /opt/code /opt/code
 ENV PATH=/opt/code/bin:/opt/tunesmith/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -19,8 +19,8 @@ from rich.markup import escape
 from gateway.admin import home, keys, monitoring
 from gateway.admin.services import WITH_METRICS, Service, services
 from gateway.admin.supervisor import POLL_SECONDS, ServiceFailed, Supervisor
-from shared import broker, interpreters, spawn
-from shared.settings import Settings
+from shared import broker, interpreters, rayinit, spawn
+from shared.settings import Settings, process_environment
 
 #: From the start of the services to /readyz; a cold disk on two busy cores took 40 s.
 READY_SECONDS = 150.0
@@ -95,7 +95,9 @@ def with_broker(settings: Settings) -> tuple[Settings, Service | None]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    return spawn.environment(settings.environment())
+    """What every service gets: the settings, and what lets a worker into the Ray cluster that they name."""
+    cluster = process_environment(*rayinit.CLUSTER_VARIABLES) if settings.ray_address else {}
+    return spawn.environment(cluster | settings.environment())
 
 
 def prepare_ledger(settings: Settings) -> str | None:

@@ -30,6 +30,12 @@ LOADS = {
     "export": ("/opt/trainer", "torch, transformers, peft, llmcompressor, auto_round, gguf, export_worker.child"),
     "inference": ("/opt/inference", "torch, vllm, peft, vllm._C, inference_worker.child"),
 }
+#: As KubeRay starts the head of a cluster, which its workers ask for first; a login shell has a PATH of its own.
+SHELLS = (("bash", "-c", "--"), ("bash", "-cl", "--"))
+AS_KUBERAY = (
+    "ulimit -n 65536; ray start --head --num-cpus=0 --num-gpus=0 --include-dashboard=false --dashboard-host=0.0.0.0 "
+    "--metrics-export-port=8080 && ray health-check --address 127.0.0.1:6379 && ray stop"
+)
 #: Compiled at their first use by the compiler in the image, in a child as the worker starts it.
 COMPILES = (
     "import torch; from deepspeed.ops.adam import DeepSpeedCPUAdam; "
@@ -102,6 +108,13 @@ def test_trainer_and_export_share_every_layer(engine: Engine) -> None:
 @pytest.mark.skipif("trainer" not in NAMES, reason="IMAGES leaves the trainer out")
 def test_deepspeed_builds_its_op_in_a_hardened_container(engine: Engine) -> None:
     engine.docker("run", "--rm", *HARDENED, image("trainer"), "python3", "-c", IN_A_CHILD)
+
+
+@pytest.mark.skipif("trainer" not in NAMES, reason="IMAGES leaves the trainer out")
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_a_node_of_a_ray_cluster_starts_as_its_operator_starts_it(engine: Engine, shell: tuple[str, ...]) -> None:
+    told = ("--env", "HOME=/tmp", "--env", "RAY_USAGE_STATS_ENABLED=0", "--entrypoint", shell[0])
+    engine.docker("run", "--rm", *HARDENED, *told, image("trainer"), *shell[1:], AS_KUBERAY)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -65,6 +65,13 @@ def test_the_command_in_an_image_starts_with_a_python_that_the_image_has(path: P
     assert 'sed -i "1s|.*|#!/opt/tunesmith/bin/python3|" /opt/code/bin/tunesmith' in text
 
 
+@pytest.mark.parametrize("name", ["trainer", "export"])
+def test_ray_is_found_by_its_name_alone_in_images_that_have_it(name: str) -> None:
+    """KubeRay starts a cluster's nodes so; its shell may be a login shell, which knows a few folders only."""
+    text = (ROOT / "deploy" / "docker" / f"{name}.Dockerfile").read_text()
+    assert "ln -s /opt/trainer/bin/ray /usr/local/bin/ray\n" in text.rpartition("\nFROM ")[2]
+
+
 def test_every_variable_in_compose_is_a_setting_and_none_holds_a_secret() -> None:
     known = {f"TUNESMITH_{field.name.upper()}": field for field in dataclasses.fields(Settings)}
     for name, service in read_yaml("compose.yaml")["services"].items():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,8 @@ from ruamel.yaml import YAML
 from gateway.admin.services import WITH_METRICS, services
 from gateway.cli import parser
 from shared.settings import Settings
+from tests.unit.charted import CHART, ROOT, VALUES, containers, helm, needs_helm, pods, read, run
 
-ROOT = Path(__file__).resolve().parents[2]
-CHECKS = ROOT / ".venvs" / "checks" / "bin"
-CHART = ROOT / "deploy" / "helm" / "tunesmith"
-VALUES = sorted((ROOT / "deploy" / "helm" / "values").glob("*.yaml"))
 VERSIONS = ("1.34", "1.36", "1.37")
 #: Kinds of operators, whose schemas come with them.
 FOREIGN = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "RayCluster"}
@@ -44,17 +39,7 @@ MANAGED = {
     ),
 }
 
-pytestmark = pytest.mark.skipif(
-    not (CHECKS / "checkov").exists(), reason="helm is not there: `make .venvs/checks/.ready` installs it"
-)
-
-
-def run(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CHECKS / tool, *arguments], capture_output=True, text=True)
-
-
-def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return run("helm", "template", "tunesmith", CHART, "--namespace", "models", *arguments)
+pytestmark = needs_helm
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +55,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def manifests(rendered: dict[str, Path]) -> dict[str, list[dict[str, Any]]]:
-    reader = YAML(typ="safe")
-    return {name: [found for found in reader.load_all(path.read_text()) if found] for name, path in rendered.items()}
-
-
-def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name of what makes each pod, with the pod's spec."""
-    for found in manifests:
-        name, spec = found["metadata"]["name"], found.get("spec", {})
-        if found["kind"] == "Pod":
-            yield name, spec
-        elif found["kind"] == "RayCluster":
-            yield f"{name}-head", spec["headGroupSpec"]["template"]["spec"]
-            yield from (
-                (f"{name}-{group['groupName']}", group["template"]["spec"]) for group in spec["workerGroupSpecs"]
-            )
-        elif found["kind"] == "CronJob":
-            yield name, spec["jobTemplate"]["spec"]["template"]["spec"]
-        elif "template" in spec:
-            yield name, spec["template"]["spec"]
-
-
-def containers(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, pod in pods(manifests):
-        yield from ((name, one) for one in (*pod.get("initContainers", ()), *pod["containers"]))
+    return {name: read(path.read_text()) for name, path in rendered.items()}
 
 
 @pytest.fixture(scope="module")
@@ -252,21 +214,6 @@ def test_rules_and_dashboards_are_those_of_the_other_deployments(manifests: dict
     assert texts == {path.name: json.loads(path.read_text()) for path in paths}
 
 
-def test_pools_follow_the_queue_by_one_count_of_it(manifests: dict[str, list[dict[str, Any]]]) -> None:
-    scaled = [found["spec"] for found in manifests["many-nodes"] if found["kind"] == "ScaledObject"]
-    sets = {
-        found["metadata"]["name"]: found["spec"] for found in manifests["many-nodes"] if "serviceName" in str(found)
-    }
-    for spec in scaled:
-        # Every gateway tells the same: their sum would count each job as often as there are gateways.
-        assert spec["triggers"][0]["metadata"]["query"].count("(sum(max by") == 2
-        assert spec["triggers"][0]["metadata"]["query"].count("or vector(0))") == 2  # no job runs: no series
-        assert "replicas" not in sets[spec["scaleTargetRef"]["name"]]
-    made = helm("--set", "workers.trainer.autoscaling.kind=hpa").stdout
-    assert "record: tunesmith_jobs_wanted" in made
-    assert "selector: {matchLabels: {pool: tunesmith-trainer}}" in made
-
-
 def test_a_backup_by_the_clock_reaches_the_artifacts_and_its_place(manifests: dict[str, list[dict[str, Any]]]) -> None:
     for values, place in (("many-nodes", "s3://backups/tunesmith"), ("one-gpu-node", "/backup")):
         [spec] = [found["spec"] for found in manifests[values] if found["kind"] == "CronJob"]
@@ -284,6 +231,15 @@ def test_a_backup_by_the_clock_reaches_the_artifacts_and_its_place(manifests: di
     other = ["backup.enabled=true", "backup.s3.url=s3://b/f", "backup.s3.endpoint=https://x", "storage.kind=s3"]
     done = helm("--set", ",".join([*other, "storage.s3.url=s3://a/f"]))
     assert done.returncode != 0 and "those of storage.s3" in done.stderr
+
+
+def test_helm_test_asks_the_gateway_by_its_service(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    for found in manifests.values():
+        [pod] = [one for one in found if one["kind"] == "Pod"]
+        assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+        [service] = [one for one in found if one["kind"] == "Service" and one["metadata"]["name"] == "tunesmith"]
+        port = service["spec"]["ports"][0]["port"]
+        assert pod["spec"]["containers"][0]["command"][-1] == f"http://tunesmith:{port}/readyz"
 
 
 def test_the_chart_is_of_this_version() -> None:

@@ -39,6 +39,16 @@ def test_no_broker_is_started_beside_a_given_one(tmp_path: Path) -> None:
     assert up.with_broker(given) == (given, None)
 
 
+def test_services_get_the_token_of_the_ray_cluster_that_the_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/etc/ray/token")
+    given = up.environment(Settings(home=tmp_path, ray_address="ray://head:10001"))
+    assert (given["RAY_AUTH_MODE"], given["RAY_AUTH_TOKEN_PATH"]) == ("token", "/etc/ray/token")
+    assert "RAY_AUTH_TOKEN_PATH" not in up.environment(Settings(home=tmp_path))
+
+
 def test_workers_are_started_as_the_containers_start_them() -> None:
     contained = YAML(typ="safe").load(COMPOSE.read_text())["services"]
     ports = dict.fromkeys(WITH_METRICS, 1)
