@@ -232,6 +232,20 @@ def test_the_probabilities_of_a_response_are_asked_for_in_openais_form(platform:
         assert {issue["field"] for issue in refused.value.body["issues"]} == {"n", "bad_words"}
 
 
+def test_options_of_a_stream_and_seeds_are_taken_as_vllm_does(platform: Platform, upstream: Upstream) -> None:
+    platform.deploy("seeded", upstream.url)
+    with serve(platform) as url, openai.OpenAI(base_url=f"{url}/v1", api_key=platform.keys["user"]) as client:
+        ask: Any = client.chat.completions.create
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            ask(model="seeded", messages=HELLO, stream_options={"include_usage": True})
+        assert refused.value.param == "stream_options"
+        with pytest.raises(openai.UnprocessableEntityError, match="include_usage 'yes'"):
+            ask(model="seeded", messages=HELLO, stream=True, stream_options={"include_usage": "yes"})
+        for seed in (-1, 2**63 - 1):
+            ask(model="seeded", messages=HELLO, seed=seed)
+            assert json.loads(upstream.requests[-1]["body"])["seed"] == seed
+
+
 def test_an_engine_without_responses_says_so_before_it_is_asked(platform: Platform, upstream: Upstream) -> None:
     platform.deploy("plainer", upstream.url, engine="transformers")
     num_before = len(upstream.requests)
