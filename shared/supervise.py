@@ -115,7 +115,7 @@ class Supervisor:
             self._relay.tick()
             time.sleep(TICK_SECONDS)
         retry = self.run.store.attempts.retry
-        self._lease.insist(
+        left = self._lease.insist(
             lambda: retry(
                 self.run.job.id,
                 self.run.attempt,
@@ -126,6 +126,7 @@ class Supervisor:
         )
         code = str(answer.error.get("code"))
         self._metrics.job_retries.labels(str(self.run.job.kind), code).inc()
+        self._metrics.leave_job(left)
         log.warning("Job tried again: %s", answer.why, extra=self._context() | {"error": code})
         self._journey.end("failed", code)
 
@@ -152,7 +153,7 @@ class Supervisor:
 
     def _give_up(self, reason: str) -> None:
         reclaim = self.run.store.attempts.reclaim
-        self._lease.insist(lambda: reclaim(self.run.job.id, self.run.attempt, None, reason))
+        self._metrics.leave_job(self._lease.insist(lambda: reclaim(self.run.job.id, self.run.attempt, None, reason)))
         log.warning("A node was lost: %s", reason, extra=self._context())
         self._journey.end("lost", reason)
 

@@ -85,11 +85,12 @@ class Sweep:
                 continue
             reason = f"worker {job.worker_id} was silent for {ages[key]:.0f} s"
             try:
-                self._store.attempts.reclaim(job.job_id, job.attempt, job.beat, reason)
+                left = self._store.attempts.reclaim(job.job_id, job.attempt, job.beat, reason)
             except TunesmithError as error:
                 log.info("Not reclaimed: %s", error, extra={"job_id": job.job_id})  # it moved in the meantime
                 continue
             self._metrics.leases_lost.labels("job").inc()
+            self._metrics.leave_job(left)
             log.warning("Reclaimed a job: %s", reason, extra={"job_id": job.job_id, "attempt": job.attempt})
 
     def strike_off_nodes(self) -> None:

@@ -27,6 +27,7 @@ GRAFANA = {"$__rate_interval": "1m", "$__interval": "5s", "$__range": "10m"}
 STEP = 5
 #: What stays empty on a machine without GPU, and why. A part of the name of the metric that is missing.
 EMPTY = {
+    "code) (increase(tunesmith_jobs_failed_total": "no job failed",
     "tunesmith_backup_age_seconds": "no backup was made",
     "tunesmith_gpu_": "nvidia-smi tells it: a machine without GPU has none",
     "tunesmith_job_retries_total": "no attempt failed in a way that is tried again by itself",

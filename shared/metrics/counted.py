@@ -6,18 +6,23 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from itertools import chain
 from importlib.metadata import version
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import Metric
 
+from shared import failures
+from shared.job import TERMINAL, Job, Status
 from shared.metrics.declared import TABLE, TRAINING_GAUGES, Declared
 
 #: Labels that name what is a project's own, or a machine of the platform's.
 NAMING = frozenset({"job_id", "project_id", "model", "replica_id", "worker_id", "host", "device"})
 #: What each worker runs.
 _KINDS = {"trainer": ("train", "evaluate"), "export": ("export", "push"), "generate": ("generate",)}
+#: With what the sweep fails a job.
+_LOST = "worker_lost"
 #: What is no number when a training goes wrong.
 _MUST_BE_FINITE = ("loss", "eval_loss", "grad_norm")
 
@@ -85,15 +90,14 @@ class Metrics:
         self.job_duration.labels(kind)
         for status in ("succeeded", "failed", "cancelled"):
             self.jobs_finished.labels(kind, status)
+        for code in failures.TABLE:
+            self.jobs_failed.labels(kind, code)
 
     def _training(self) -> None:
         self.trainings = {name: self._gauge(f"training_{name}") for name in TRAINING_GAUGES}
         self.training_checkpoint_timestamp = self._gauge("training_checkpoint_timestamp_seconds")
         self.training_tokens = self._counter("training_tokens_total")
         self.training_nonfinite = self._counter("training_nonfinite_total")
-        if self._service == "trainer":
-            # There from the start: an increase is seen from the first one on.
-            self.jobs_failed.labels("train", "diverged")
 
     def _inference(self) -> None:
         self.generated_tokens = self._counter("generated_tokens_total")
@@ -115,6 +119,10 @@ class Metrics:
                 self.leases_lost.labels(holder)
             for outcome in ("completed", "failed"):
                 self.sweeps.labels(outcome)
+            for kind in chain.from_iterable(_KINDS.values()):
+                self.jobs_finished.labels(kind, "failed")
+                self.jobs_finished.labels(kind, "cancelled")
+                self.jobs_failed.labels(kind, _LOST)
 
     def begin_job(self, kind: str, waited_seconds: float | None) -> None:
         """An attempt begins; `waited_seconds`: of a job that was never claimed before."""
@@ -132,14 +140,24 @@ class Metrics:
         self, kind: str, status: str, seconds: float, error: Mapping[str, Any] | None, spec: Mapping[str, Any]
     ) -> None:
         """The job has its end; `seconds` since the claim."""
-        self.jobs_finished.labels(kind, status).inc()
         self.job_duration.labels(kind).observe(seconds)
-        code = str(error.get("code")) if error is not None else ""
-        if code:
-            self.jobs_failed.labels(kind, code).inc()
+        code = self._count_end(kind, status, error)
         made = str(spec.get("export_format"))
         if kind == "export" and (status == "succeeded" or code == "verification_failed"):
             self.export_verifications.labels(made, "failed" if code else "passed").inc()
+
+    def leave_job(self, job: Job) -> None:
+        """An attempt has ended before the job, and this is what the ledger made of it: it may be the job's end, too."""
+        if job.status in TERMINAL:
+            self._count_end(str(job.kind), str(job.status), job.error if job.status == Status.FAILED else None)
+
+    def _count_end(self, kind: str, status: str, error: Mapping[str, Any] | None) -> str:
+        """The code of the error."""
+        self.jobs_finished.labels(kind, status).inc()
+        code = str(error.get("code")) if error is not None else ""
+        if code:
+            self.jobs_failed.labels(kind, code).inc()
+        return code
 
     def keep_checkpoint(self, kind: str, seconds: float, size_bytes: int) -> None:
         """One more is published."""

@@ -75,6 +75,7 @@ _ANSWERS = Section("Answers of models, as clients see them", (GATEWAY,))
 _QUEUE = Section("Jobs and queue, as the ledger has them", (GATEWAY,))
 _PLATFORM = Section("Workers, devices and deployments, as the ledger has them", (GATEWAY,))
 _JOBS = Section("Jobs, as their workers count them", WORKERS)
+_ENDED = Section("Ends of jobs", (BEAT, *WORKERS))
 _TRAINING = Section("Running trainings", ("trainer",))
 _REPLICAS = Section("Replicas", (INFERENCE,))
 _MACHINE = Section("Machines", MACHINES)
@@ -176,8 +177,6 @@ _DECLARED = (
         "job_phase_duration_seconds", "Of one child of a job, from its start (devices may be waited for) to its end.",
         "kind", "phase", buckets=STEP_BUCKETS,
     ),
-    _JOBS.counter("jobs_finished_total", "Jobs that this worker finished.", "kind", "status"),
-    _JOBS.counter("jobs_failed_total", "Jobs that failed on this worker, by the code of the error.", "kind", "code"),
     _JOBS.counter(
         "job_retries_total", "Attempts that failed and are tried again by themselves, by the code of the error.",
         "kind", "code",
@@ -194,6 +193,12 @@ _DECLARED = (
     _JOBS.counter(
         "export_verifications_total", "Exports by format and by what their verification said.", "format", "outcome"
     ),
+    # Ends of jobs
+    _ENDED.counter(
+        "jobs_finished_total", "Jobs that this worker finished; of beat: that ended because their workers were lost.",
+        "kind", "status",
+    ),
+    _ENDED.counter("jobs_failed_total", "Those of them that failed, by the code of the error.", "kind", "code"),
     # Trainings
     *(
         _TRAINING.gauge(f"training_{name}", doc, *_OF_RUNNING, absent=_ABSENT_GAUGES.get(name, ""))

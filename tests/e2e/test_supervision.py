@@ -24,7 +24,7 @@ import pytest
 from shared import broker, correlation, devices
 from shared.attempt import WAIT
 from shared.correlation import Origin
-from shared.job import TERMINAL, Job, Status
+from shared.job import MAX_LOST_ATTEMPTS, TERMINAL, Job, Status
 from shared.queue import Queue
 from shared.settings import Settings
 from shared.store import Store
@@ -409,6 +409,20 @@ def test_failures_say_what_went_wrong(platform: Platform, worker: subprocess.Pop
         "learning_rate",
     )
     assert platform.job(raised).status == Status.FAILED
+
+
+def test_a_job_that_is_tried_again_until_it_fails_is_counted_as_failed(
+    platform: Platform, worker: subprocess.Popen[bytes]
+) -> None:
+    platform.end(worker)
+    port = str(18300 + os.getpid() % 90)
+    platform.worker("counted", metrics_port=port)
+    job = platform.wait_end(platform.submit(steps=10, wrong="kill", wrong_at=3))
+    assert job.error is not None and (job.attempt, job.error["code"]) == (MAX_LOST_ATTEMPTS, "child_killed")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
+    assert 'tunesmith_jobs_finished_total{kind="train",status="failed"} 1.0' in metrics
+    assert 'tunesmith_jobs_failed_total{code="child_killed",kind="train"} 1.0' in metrics
 
 
 def test_two_workers_of_one_machine_take_turns_on_its_cpu(platform: Platform, worker: subprocess.Popen[bytes]) -> None:

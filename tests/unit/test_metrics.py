@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from ruamel.yaml import YAML
 
-from shared import devices
+from shared import devices, failures
 from shared.metrics import reference
 from shared.metrics.counted import Metrics
 from shared.metrics.declared import ALL, TABLE
@@ -51,6 +51,8 @@ def test_the_first_job_of_a_worker_is_an_increase() -> None:
     page = generate_latest(registry).decode()
     assert 'tunesmith_jobs_finished_total{kind="train",status="failed"} 0.0' in page
     assert 'tunesmith_job_duration_seconds_count{kind="evaluate"} 0.0' in page
+    for code in failures.TABLE:
+        assert f'tunesmith_jobs_failed_total{{code="{code}",kind="evaluate"}} 0.0' in page
 
 
 def test_names_follow_the_conventions() -> None:

@@ -106,12 +106,14 @@ def test_the_sweep_takes_a_job_only_after_a_whole_lease(store: Store, settings: 
     assert store.jobs.get(project, job.id).status == Status.QUEUED
 
 
-def test_a_job_that_kills_its_workers_fails(store: Store, settings: Settings, project: str) -> None:
+def test_a_job_that_kills_its_workers_fails_and_is_counted(store: Store, settings: Settings, project: str) -> None:
     clock = Clock()
-    sweep = Sweep(store, settings, NoQueue(0), Metrics(CollectorRegistry()))
+    registry = CollectorRegistry()
+    sweep = Sweep(store, settings, NoQueue(0), Metrics(registry, "beat"))
     sweep._jobs = Watch(clock)
     job, _ = store.jobs.create(project, kind="train", spec={"schema_version": 1})
 
+    before = generate_latest(registry).decode().splitlines()
     for _ in range(MAX_LOST_ATTEMPTS):
         claim(store)
         sweep.sweep()
@@ -122,6 +124,30 @@ def test_a_job_that_kills_its_workers_fails(store: Store, settings: Settings, pr
     assert failed.status == Status.FAILED
     assert failed.error is not None
     assert failed.error["code"] == "worker_lost"
+    after = generate_latest(registry).decode().splitlines()
+    for told in (
+        'tunesmith_jobs_finished_total{kind="train",status="failed"}',
+        'tunesmith_jobs_failed_total{code="worker_lost",kind="train"}',
+    ):
+        assert f"{told} 0.0" in before and f"{told} 1.0" in after  # an increase: Prometheus sees none from nothing to 1
+    assert 'tunesmith_jobs_finished_total{kind="export",status="failed"} 0.0' in after
+
+
+def test_a_lost_job_that_was_to_be_cancelled_is_counted_as_that(store: Store, settings: Settings, project: str) -> None:
+    clock = Clock()
+    registry = CollectorRegistry()
+    sweep = Sweep(store, settings, NoQueue(0), Metrics(registry, "beat"))
+    sweep._jobs = Watch(clock)
+    job, _ = store.jobs.create(project, kind="train", spec={"schema_version": 1})
+    claim(store)
+    store.jobs.cancel(project, job.id)
+    sweep.sweep()
+    clock.now += settings.lease_seconds
+    sweep.sweep()
+    assert store.jobs.get(project, job.id).status == Status.CANCELLED
+    page = generate_latest(registry).decode()
+    assert 'tunesmith_jobs_finished_total{kind="train",status="cancelled"} 1.0' in page
+    assert 'tunesmith_jobs_finished_total{kind="train",status="failed"} 0.0' in page
 
 
 def test_a_clock_that_jumps_takes_no_job_and_forgets_no_worker(store: Store, settings: Settings, project: str) -> None:

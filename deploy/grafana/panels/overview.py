@@ -136,8 +136,8 @@ WORK = Row(
         ),
         Panel(
             title="Why jobs failed",
-            description="In the last hour, by code; docs/failures.md says what each means and what helps.",
-            queries=(Query(expr="sum by (code) (increase(tunesmith_jobs_failed_total[1h]))", legend="{{code}}"),),
+            description="In the last hour, by code; docs/failures.md says what each means and what helps. Empty: none.",
+            queries=(Query(expr="sum by (code) (increase(tunesmith_jobs_failed_total[1h])) > 0", legend="{{code}}"),),
             stacked=True,
             lowest=0,
         ),

@@ -76,10 +76,10 @@ OUTCOMES = Row(
         ),
         Panel(
             title="Failures",
-            description="In the last hour, by kind and code; docs/failures.md says what each code means.",
+            description="In the last hour, by kind and code; docs/failures.md says what each code means. Empty: none.",
             queries=(
                 Query(
-                    expr=f"sum by (kind, code) (increase(tunesmith_jobs_failed_total{OF}[1h]))",
+                    expr=f"sum by (kind, code) (increase(tunesmith_jobs_failed_total{OF}[1h])) > 0",
                     legend="{{kind}} {{code}}",
                 ),
             ),

@@ -61,8 +61,8 @@ def misbehave(attempt: Attempt, spec: dict, step: int) -> None:
     if step != spec.get("wrong_at") or not attempt.folder.name.endswith(spec.get("wrong_node", "")):
         return
     sys.stdout.write("about to go wrong\n")
-    if spec["wrong"] == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
+    if spec["wrong"] in ("crash", "kill"):
+        os.kill(os.getpid(), signal.SIGSEGV if spec["wrong"] == "crash" else signal.SIGKILL)
     if spec["wrong"] == "raise":
         attempt.fail(ValueError("the loss is not a number"), field="learning_rate")
         sys.exit(1)
