@@ -25,7 +25,7 @@ class BackOff:
         """After a failure; `ready_seconds`: how long the process that failed was ready, 0 where it never was."""
         if ready_seconds > self.steady_seconds:
             self.num_failures = 0
-        pause = min(self.first_seconds * 2**self.num_failures, self.most_seconds)
+        pause = min(self.first_seconds * 2.0**self.num_failures, self.most_seconds)
         # No higher than needed: failures of days would make a power that is no float.
         self.num_failures += pause < self.most_seconds
         return pause
