@@ -195,6 +195,10 @@ def _not_ready(deployment: Deployment) -> Unavailable:
     if deployment.status == "failed":
         text = "the deployment of {model!r} has failed{why}; see GET /v1/deployments/{id}"
         return Unavailable(text, field="model", model=deployment.name, why=why, id=deployment.id)
+    if deployment.status == "ready":
+        # It became so since a replica was looked for, or the one that is left is about to stop.
+        text = "{model!r} is ready, but no replica could be asked a moment ago: send the request again"
+        return Unavailable(text, field="model", model=deployment.name)
     told: dict[str, Any] = {"model": deployment.name, "status": deployment.status, "why": why, "id": deployment.id}
     return Unavailable(text, field="model", **told)
 

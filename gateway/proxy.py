@@ -220,7 +220,7 @@ class Proxy:
                 self._leave_out(replica, call, error)
         if not tried:
             raise NoReplica(f"no replica of {call.model!r} is ready")
-        text = "the replica of {model!r} went away before it answered; it is being replaced"
+        text = "the replica of {model!r} went away before it answered: send the request again"
         raise Unavailable(text, model=call.model)
 
     def _leave_out(self, replica: Endpoint, call: Call, error: Exception) -> None:

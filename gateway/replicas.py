@@ -27,7 +27,8 @@ from shared.routing import Endpoint, Fleet
 CACHE_SECONDS = 1.0
 #: For how long after a request its project is read again before anybody waits for it.
 ASKED_SECONDS = 30.0
-#: How long a replica that refused a connection is left alone; its worker needs about that long to notice and say so.
+#: How long a replica that broke a connection is left alone where there are others; its worker needs about that long to
+#: notice and say so.
 EJECT_SECONDS = 5.0
 #: Requests that a replica may have more than the least busy one and still get those that begin like earlier ones.
 SLACK = 2.0
@@ -154,12 +155,13 @@ class Balancer:
 
     def take(self, replicas: Sequence[Endpoint], tried: Collection[str] = (), prefix: str = "") -> Endpoint | None:
         """The least busy replica, or of those that are hardly busier the one that gets what begins with `prefix`; it
-        counts as busy with one more until `give_back`. None when none is left."""
+        counts as busy with one more until `give_back`. Where all broke a moment ago, the one that did first: its
+        connection may have been all that broke. None when none is left."""
         with self._lock:
-            now = self._clock()
-            usable = [r for r in replicas if r.id not in tried and self._ejected_until.get(r.id, now) <= now]
-            if not usable:
+            left = [replica for replica in replicas if replica.id not in tried]
+            if not left:
                 return None
+            usable = self._unbroken(left) or [min(left, key=lambda replica: self._ejected_until[replica.id])]
             busy = {replica.id: replica.load + self._in_flight[replica.id] for replica in usable}
             if prefix:
                 most = min(busy.values()) + SLACK
@@ -170,6 +172,11 @@ class Balancer:
                 chosen = min(usable, key=lambda replica: (busy[replica.id], replica.id))
             self._in_flight[chosen.id] += 1
             return chosen
+
+    def _unbroken(self, replicas: Sequence[Endpoint]) -> list[Endpoint]:
+        """The caller holds the lock."""
+        now = self._clock()
+        return [replica for replica in replicas if self._ejected_until.get(replica.id, now) <= now]
 
     def give_back(self, replica: Endpoint) -> None:
         with self._lock:

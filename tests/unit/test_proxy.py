@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -173,9 +174,9 @@ def test_closing_the_stream_hangs_up_on_the_replica(meter: Recorder) -> None:
 def test_another_replica_answers_when_one_refuses_the_connection(meter: Recorder) -> None:
     with serving(Upstream(body=b'{"ok":1}')) as upstream:
         dead = at("a", f"http://127.0.0.1:{closed_port()}")
-        proxy = proxy_to(meter, dead, at("b", upstream.url, load=9))
+        proxy = proxy_to(meter, dead, busy := at("b", upstream.url, load=9))
         assert proxy.send(call()).body == b'{"ok":1}'
-        assert proxy.balancer.take([dead]) is None  # left out for a while
+        assert proxy.balancer.take([dead, busy]) is busy  # the other is left out for a while
 
 
 def test_another_replica_answers_when_one_dies_before_its_first_event(meter: Recorder) -> None:
@@ -196,7 +197,16 @@ def test_a_request_brings_down_three_replicas_at_most(meter: Recorder) -> None:
     proxy = proxy_to(meter, *dead)
     with pytest.raises(Unavailable):
         proxy.send(call())
-    assert sum(proxy.balancer.take([replica]) is not None for replica in dead) == 1
+    assert proxy.balancer.take(dead) is dead[-1]
+
+
+def test_the_only_replica_is_asked_again_after_a_lost_connection(meter: Recorder) -> None:
+    lost: list[dict[str, Any]] = []
+    with serving(Upstream(reply=lambda body: (200, b'{"ok":1}') if lost else lost.append(body))) as upstream:
+        proxy = proxy_to(meter, at("a", upstream.url))
+        with pytest.raises(Unavailable, match="went away before it answered: send the request again"):
+            proxy.send(call())
+        assert proxy.send(call()).body == b'{"ok":1}'
 
 
 def test_without_a_replica_of_that_name_there_is_none(meter: Recorder) -> None:
@@ -244,6 +254,12 @@ def test_the_least_busy_replica_is_taken_and_a_broken_one_comes_back() -> None:
     assert [balancer.take([busy, idle]) for _ in range(3)] == [idle, idle, busy]
     balancer.eject(idle)
     assert balancer.take([busy, idle]) is busy
+    now[0] += 1.0
+    balancer.eject(busy)
+    assert balancer.take([busy, idle]) is idle  # which broke first
+    assert balancer.take([busy, idle], tried=["b"]) is busy and balancer.take([busy, idle], tried=["a", "b"]) is None
+    balancer.give_back(idle)
+    balancer.give_back(busy)
     now[0] += EJECT_SECONDS
     balancer.give_back(idle)
     assert balancer.take([busy, idle]) is idle

@@ -15,7 +15,7 @@ import openai
 import pytest
 from werkzeug.serving import make_server
 
-from gateway import create_app
+from gateway import create_app, inference
 from shared import schema
 from shared.records import NewModel
 from shared.settings import Settings
@@ -236,6 +236,14 @@ def test_a_deployment_that_failed_says_why(platform: Platform) -> None:
     platform.store.replicas.renew(replica.id, replica.attempt, status="failed", error="ValueError: no such layer")
     with pytest.raises(openai.InternalServerError, match="no such layer"):
         platform.client.chat.completions.create(model="smol", messages=HELLO)
+
+
+def test_of_a_deployment_that_is_ready_by_now_that_is_told(served: Platform) -> None:
+    why = inference.why_not(served.store, served.project_id, "smol")
+    assert (why.status, why.message) == (
+        503,
+        "'smol' is ready, but no replica could be asked a moment ago: send the request again",
+    )
 
 
 def test_another_projects_replica_answers_nobody_else(served: Platform) -> None:
