@@ -40,7 +40,7 @@ class Call:
     prefix: str = ""
     #: What is seen to here and not by the replica.
     room: Room = field(default_factory=Room)
-    #: What the last event of its stream has.
+    #: How a line of the last event of its stream begins.
     ends: tuple[bytes, ...] = (DONE,)
     client: Client = field(default_factory=Client)
     #: Monotonic.

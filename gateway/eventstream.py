@@ -57,7 +57,7 @@ class EventStream:
         finished: Callable[[Usage], None],
         ends: tuple[bytes, ...] = (DONE,),
     ):
-        """`seconds`: the longest silence. `ends`: one of them is in the last event."""
+        """`seconds`: the longest silence. `ends`: with one of them a line of the last event begins."""
         self.seconds = seconds
         #: What it is counted as; whoever closes it before its end has gone.
         self.outcome = "client_gone"
@@ -70,6 +70,7 @@ class EventStream:
         self._include_usage = include_usage
         self._finished = finished
         self._ends = ends
+        self._later_ends = tuple(b"\n" + end for end in ends)
         self._pending = b""
         self._num_events = 0
         self._usage: Usage | None = None
@@ -166,7 +167,8 @@ class EventStream:
         """Without `include_usage` every event counts as one token: vLLM sends one per step of its engine, so this is
         the number to within the first (role) and the last event. No JSON is parsed for it."""
         self._num_events += events.count(b"\n\n")
-        if any(end in events for end in self._ends):
+        # A model may write them, too: within a line, for JSON has no line breaks in its texts.
+        if events.startswith(self._ends) or any(end in events for end in self._later_ends):
             self._done = True
             self.outcome = "answered"
             self._num_events -= 1

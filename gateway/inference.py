@@ -37,7 +37,7 @@ from shared.store import Store
 from shared.tongues import Text
 from shared.tracing import Tracer
 
-#: In the last event of a stream of RESPONSES, which has no [DONE].
+#: A line of the last event of a stream of RESPONSES begins so, which has no [DONE].
 RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 #: Beside its type; proxies in front must not collect events.
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

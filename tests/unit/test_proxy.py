@@ -157,6 +157,19 @@ def test_a_stream_that_ends_in_good_order_but_without_done_is_not_taken_for_fini
     assert (meter.outcomes, meter.num_open) == (["broken"], 0)
 
 
+@pytest.mark.parametrize("text", ["data: [DONE]", "\ndata: [DONE]\n\n"])
+def test_a_model_that_writes_what_ends_streams_has_not_ended_its_own(meter: Recorder, text: str) -> None:
+    with serving(Upstream(pieces=[event("a"), event(text) + event("b"), event("c")[:10], 0])) as upstream:
+        body = streamed(proxy_to(meter, at("a", upstream.url)).send(call(stream=True)))
+    assert b"upstream_lost" in body and meter.outcomes == ["broken"]
+
+
+def test_what_ends_a_stream_is_seen_beside_the_event_before_it(meter: Recorder) -> None:
+    with serving(Upstream(pieces=[event("a"), event("b") + DONE, 0])) as upstream:
+        body = streamed(proxy_to(meter, at("a", upstream.url)).send(call(stream=True)))
+    assert body == event("a") + event("b") + DONE and meter.outcomes == ["answered"]
+
+
 def test_closing_the_stream_hangs_up_on_the_replica(meter: Recorder) -> None:
     many: list[bytes | int] = [event("x")] * 500
     with serving(Upstream(pieces=many, pause_seconds=0.01)) as upstream:
