@@ -3,21 +3,27 @@ Requests whose answers have not begun are awaited in it, too.
 
 A client that reads slowly holds up its own replica's socket and nobody else: while more than `HIGH_BYTES` wait for it
 nothing more is read for it. One that leaves is noticed at once, also between two tokens, and its generation ends. The
-loop is the server's own (gateway/gunicorn_worker.py); nothing here waits, and nothing here is called by two threads.
+loop is the server's own (gateway/gunicorn_worker.py); nothing here waits, nothing here is called by two threads, and
+what fails in an unforeseen way ends one connection, not the loop (`at_the_edge`).
 """
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import suppress
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from gateway.connections import CONNECT_SECONDS
 from gateway.exchange import Exchange, Lost, Stale
 from gateway.patience import ClientGone, ShuttingDown, TooLong
 from shared.errors import TunesmithError
+
+log = logging.getLogger(__name__)
 
 #: More than this waits for the client: no more is read from the replica, until there is less than the second.
 HIGH_BYTES, LOW_BYTES = 256 * 1024, 64 * 1024
@@ -25,6 +31,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 Come = Callable[[bytes, Exception | None], None]
+Given = ParamSpec("Given")
 
 
 class Source(Protocol):
@@ -40,6 +47,29 @@ class Source(Protocol):
     def cut(self, why: TunesmithError) -> bytes: ...
     def silence(self) -> TunesmithError: ...
     def close(self) -> None: ...
+
+
+class Fallible(Protocol):
+    """What is given up when something in it fails."""
+
+    def fail(self, error: Exception) -> None: ...
+
+
+One = TypeVar("One", bound=Fallible)
+
+
+def at_the_edge(act: Callable[Concatenate[One, Given], None]) -> Callable[Concatenate[One, Given], None]:
+    """What the loop calls: an exception that left it would end the process, and all streams with it."""
+
+    @wraps(act)
+    def guarded(self: One, /, *args: Given.args, **kwargs: Given.kwargs) -> None:
+        try:
+            act(self, *args, **kwargs)
+        except Exception as error:
+            log.exception("A connection is given up")
+            self.fail(error)
+
+    return guarded
 
 
 class Carrier:
@@ -59,7 +89,6 @@ class Carrier:
     ) -> None:
         """`said`: what goes before it. `done`: with whether all of it reached the client, whose socket is then left to
         the caller."""
-        client.setblocking(False)
         carried = Carried(source, client, chunked, self._selector, lambda ok: self._finish(carried, ok, done), said)
         self._carried.add(carried)
         carried.begin()
@@ -67,7 +96,6 @@ class Carrier:
     def wait(self, exchange: Exchange, client: socket.socket, seconds: float, come: Come) -> None:
         """`come`: with the first bytes of the answer, or with none and what happened instead: an error to tell, None
         where the request may be sent once more. Both sockets are then the caller's. `seconds`: the longest silence."""
-        client.setblocking(False)
         awaited = Awaited(exchange, client, seconds, self._selector, lambda *what: self._come(awaited, what, come))
         self._carried.add(awaited)
         awaited.begin()
@@ -137,9 +165,12 @@ class Carried:
         self._is_ahead = False
         self._moved_at = time.monotonic()
 
+    @at_the_edge
     def begin(self) -> None:
+        self._client.setblocking(False)
         self._take()
 
+    @at_the_edge
     def look(self, now: float) -> None:
         if now - self._moved_at <= self._source.seconds:
             return
@@ -148,15 +179,21 @@ class Carried:
         else:
             self.end(self._source.silence())
 
+    @at_the_edge
     def end(self, why: TunesmithError) -> None:
         if not self._source.ended:
             self._put(self._source.cut(why))
             self._flush()
 
+    def fail(self, error: Exception) -> None:
+        self._finish(False)
+
+    @at_the_edge
     def _on_source(self, _: Any) -> None:
         if not self._is_over:
             self._take()
 
+    @at_the_edge
     def _on_client(self, _: Any) -> None:
         if self._is_over or not self._is_there():
             return
@@ -225,9 +262,13 @@ class Carried:
         if self._is_over:
             return
         self._is_over = True
-        self._want(True, 0)
-        self._want(False, 0)
-        self._source.close()
+        try:
+            self._want(False, 0)
+            self._want(True, 0)
+            self._source.close()
+        except Exception:  # who is told of the end has to know it whatever happens
+            log.exception("A stream could not be ended properly")
+            ok = False
         self._done(ok)
 
 
@@ -247,19 +288,27 @@ class Awaited:
         self._is_watched = True
         self._since = time.monotonic()
 
+    @at_the_edge
     def begin(self) -> None:
+        self._client.setblocking(False)
         self._selector.register(self._exchange, READ if self._exchange.is_sent else READ | WRITE, self._on_replica)
         self._selector.register(self._client, READ, self._on_client)
 
+    @at_the_edge
     def look(self, now: float) -> None:
         if now - self._since > self._seconds:
             self._end(b"", TooLong())
         elif now - self._since > CONNECT_SECONDS and not self._exchange.is_begun:
             self._end(b"", Lost("it accepts no connection"))
 
+    @at_the_edge
     def end(self, why: TunesmithError) -> None:
         self._end(b"", why)
 
+    def fail(self, error: Exception) -> None:
+        self._end(b"", error)
+
+    @at_the_edge
     def _on_replica(self, _: Any) -> None:
         if self._is_over:
             return
@@ -279,6 +328,7 @@ class Awaited:
             # Whoever asks once more reads what it says.
             self._end(b"", None)
 
+    @at_the_edge
     def _on_client(self, _: Any) -> None:
         if self._is_over:
             return
@@ -292,7 +342,7 @@ class Awaited:
         if self._is_over:
             return
         self._is_over = True
-        self._selector.unregister(self._exchange)
-        if self._is_watched:
-            self._selector.unregister(self._client)
+        for place in (self._exchange, self._client) if self._is_watched else (self._exchange,):
+            with suppress(KeyError, ValueError):  # it is not there where `begin` failed
+                self._selector.unregister(place)
         self._come(first, why)

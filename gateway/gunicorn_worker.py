@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import resource
 import selectors
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -33,6 +34,8 @@ from gateway.patience import DRAIN, FAILED, Client, Drain
 from gateway.shortcut import MAX_BODY_BYTES, MAX_HEAD_BYTES, NAME, Begun, Shortcut, is_plain
 from gateway.threads import Threads
 from shared.errors import TunesmithError
+
+log = logging.getLogger(__name__)
 
 #: Before gunicorn's own end: for what is said last to reach its client.
 LAST_WORDS_SECONDS = 1.0
@@ -75,10 +78,15 @@ class CarryingWorker(ThreadWorker):
         self._failed: WeakKeyDictionary[TConn, TunesmithError] = WeakKeyDictionary()
 
     def init_process(self) -> None:
-        allowed = (raised_descriptors() - SPARE_DESCRIPTORS) // 2
-        self.worker_connections = min(self.cfg.worker_connections, allowed)
+        self.bound(raised_descriptors())
         # It serves until its end.
         super().init_process()
+
+    def bound(self, descriptors: int) -> None:
+        """No more connections than there are descriptors for, and of those that wait for their next request so few
+        that new ones are still taken: gunicorn counts with what was asked for."""
+        most = min(self.cfg.worker_connections, (descriptors - SPARE_DESCRIPTORS) // 2)
+        self.worker_connections, self.max_keepalived = most, max(most - self.cfg.threads, most // 2)
 
     def get_thread_pool(self) -> Threads:
         return Threads(self.cfg.threads)
@@ -89,8 +97,19 @@ class CarryingWorker(ThreadWorker):
             super().notify()
 
     def enqueue_req(self, conn: TConn) -> None:
-        if not self._is_short(conn):
-            self._long(conn)
+        with self._edge(conn):
+            if not self._is_short(conn):
+                self._long(conn)
+
+    @contextlib.contextmanager
+    def _edge(self, conn: TConn) -> Iterator[None]:
+        """Of the loop, which all streams hang on: what fails here ends this connection only."""
+        try:
+            yield
+        except Exception:
+            log.exception("A connection is given up")
+            self.nr_conns -= 1
+            conn.close()
 
     def _is_short(self, conn: TConn) -> bool:
         """Whether nothing more is to be done for the request on `conn`: it was sent on, or has not come whole."""
@@ -99,7 +118,7 @@ class CarryingWorker(ThreadWorker):
         try:
             piece = conn.sock.recv(MAX_HEAD_BYTES + MAX_BODY_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            self._wait(conn, b"")
+            self._wait(conn, self._read.get(conn, b""))
             return True
         except OSError:
             return False
@@ -118,8 +137,8 @@ class CarryingWorker(ThreadWorker):
         self._read[conn] = data
         conn.sock.setblocking(False)
         conn.set_timeout()
-        self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        self.pending_conns.append(conn)
 
     def _is_sent(self, conn: TConn, found: Asked) -> bool:
         assert self._shortcut is not None and self._carrier is not None
@@ -131,26 +150,37 @@ class CarryingWorker(ThreadWorker):
         return True
 
     def _come(self, conn: TConn, begun: Begun, keeps_alive: bool, first: bytes, why: Exception | None) -> None:
-        if not first:
+        with self._edge(conn):
+            if first:
+                self._carry(conn, begun, keeps_alive, first)
+                return
             if (failed := begun.ended(why)) is not None:
                 self._failed[conn] = failed
             self._long(conn)
-            return
+
+    def _carry(self, conn: TConn, begun: Begun, keeps_alive: bool, first: bytes) -> None:
         self._read.pop(conn, None)
         stream, headers = begun.answered(first)
         is_kept = keeps_alive and self._may_keep()
         assert self._carrier is not None
 
         def done(ok: bool) -> None:
-            # What gunicorn needs for the next request on this connection.
-            conn.init()
-            self.finish_request(conn, Ended(is_kept=ok and is_kept))
+            with self._edge(conn):
+                # What gunicorn needs for the next request on this connection.
+                conn.init()
+                self.finish_request(conn, Ended(is_kept=ok and is_kept))
 
-        self._carrier.carry(stream, conn.sock, True, done, head(headers, is_kept) + framed(stream.begin(), True))
+        try:
+            said = head(headers, is_kept) + framed(stream.begin(), True)
+        except Exception:
+            stream.close()
+            raise
+        self._carrier.carry(stream, conn.sock, True, done, said)
 
     def _may_keep(self) -> bool:
-        """Whether a connection may wait for its next request."""
-        return bool(self.alive and self.cfg.keepalive and len(self.keepalived_conns) < self.max_keepalived)
+        """Whether a connection may wait for its next request. Gunicorn counts those that wait already, which are none
+        yet when many are answered at once."""
+        return bool(self.alive and self.cfg.keepalive and self.nr_conns <= self.max_keepalived)
 
     def _long(self, conn: TConn) -> None:
         """The ordinary way: gunicorn reads the request, the app answers it in a thread."""
@@ -166,11 +196,15 @@ class CarryingWorker(ThreadWorker):
         self.method_queue.defer(self.finish_request, conn, Ended(is_kept=self.handle(conn)))
 
     def run(self) -> None:
+        self.prepare()
+        settle()
+        super().run()
+
+    def prepare(self) -> None:
+        """What its loop does beside gunicorn's."""
         self._carrier = Carrier(self.poller)
         if not self.cfg.is_ssl:
             self._shortcut = self.wsgi.extensions[NAME]
-        settle()
-        super().run()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self.alive:

@@ -28,7 +28,7 @@ from shared.answer_room import TOKENIZE
 from shared.errors import InvalidRequest, TunesmithError, Unavailable
 from shared.records import Deployment
 from shared.routing import Endpoint, Fleet
-from shared.tracing import NoTracer, Span, Tracer
+from shared.tracing import NoSpan, NoTracer, Span, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -119,18 +119,26 @@ class Proxy:
                 self.congestion.leave(host.id, answered=False)
 
     def _open(self, replica: Endpoint, call: Call, key: str, seconds: float) -> Opened | None:
-        span = self._span(replica, call)
-        call = replace(call, traceparent=span.traceparent)
+        span: Span = NoSpan()
         try:
+            span = self._span(replica, call)
+            call = replace(call, traceparent=span.traceparent)
             exchange = self._exchange(replica, call, call.path, call.body_for(replica), seconds, waits=False)
-        except (Lost, Stale) as error:
+        except BaseException as error:
             self._give_up(replica, call, span, error)
-            return None
+            if isinstance(error, Lost | Stale):
+                return None
+            raise
         self._meter.began(call.model)
 
         def begun(first: bytes) -> EventStream:
+            try:
+                stream = self._stream(exchange, first, replica, call, key, seconds, span)
+            except Exception as error:
+                ended(error)
+                raise
             self.congestion.began()
-            return self._stream(exchange, first, replica, call, key, seconds, span)
+            return stream
 
         def ended(error: Exception | None) -> None:
             exchange.close()
@@ -144,7 +152,7 @@ class Proxy:
 
         return Opened(exchange=exchange, seconds=seconds, begun=begun, ended=ended)
 
-    def _give_up(self, replica: Endpoint, call: Call, span: Span, error: Exception | None) -> None:
+    def _give_up(self, replica: Endpoint, call: Call, span: Span, error: BaseException | None) -> None:
         self.balancer.give_back(replica)
         span.end(error=type(error).__name__ if error else "asked once more")
         if isinstance(error, Lost):

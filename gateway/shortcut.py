@@ -57,24 +57,38 @@ class Begun:
     def answered(self, first: bytes) -> tuple[EventStream, dict[str, str]]:
         """Its stream and the headers of its answer, as its first bytes are there."""
         content_type = self.opened.exchange.content_type
-        stream = self.opened.begun(first)
+        try:
+            stream = self.opened.begun(first)
+        except Exception as error:
+            self._over(error)
+            raise
+        try:
+            return stream, {"Content-Type": content_type, **STREAM_HEADERS, **self._told()}
+        except Exception:
+            stream.close()
+            raise
+
+    def _told(self) -> dict[str, str]:
+        """Tells of the request that it is answered; the headers that say which it is."""
         metrics, seconds = self.services.metrics, time.monotonic() - self.began_at
         metrics.http_requests_in_progress.dec()
         self.span.tell(http__response__status_code=200, project_id=self.project_id)
         self.span.end()
         ids = {"request_id": self.request_id, "trace_id": correlation.trace_id(self.span.traceparent)}
         http.note(metrics, "POST", self.path, self.path, 200, seconds, **correlation.filled(**ids))
-        own = {"x-request-id": self.request_id, "X-Content-Type-Options": "nosniff"}
-        return stream, {"Content-Type": content_type, **STREAM_HEADERS, **own}
+        return {"x-request-id": self.request_id, "X-Content-Type-Options": "nosniff"}
 
     def ended(self, why: Exception | None) -> TunesmithError | None:
         """It was not answered here: what its client is told; None: it is asked once more."""
         if isinstance(why, TooLong):
             why = too_slow(self.model, self.opened.seconds)
         self.opened.ended(why)
+        self._over(why)
+        return why if isinstance(why, TunesmithError) else None
+
+    def _over(self, why: Exception | None) -> None:
         self.services.metrics.http_requests_in_progress.dec()
         self.span.end(error=type(why).__name__ if why else "asked once more")
-        return why if isinstance(why, TunesmithError) else None
 
 
 class Shortcut:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -276,6 +276,16 @@ def test_the_least_busy_replica_is_taken_and_a_broken_one_comes_back() -> None:
     now[0] += EJECT_SECONDS
     balancer.give_back(idle)
     assert balancer.take([busy, idle]) is idle
+
+
+def test_a_call_that_cannot_be_opened_leaves_nothing_taken(meter: Recorder) -> None:
+    there = deployment(MODEL, [replica("a", "http://127.0.0.1:1", MODEL)])
+    fleet = Fleet(deployments=[there])
+    proxy = Proxy(Directory(lambda project_id: fleet), meter)
+    unsayable = replace(call(stream=True), given={"messages": {1}})  # a set is no JSON
+    with pytest.raises(TypeError):
+        proxy.open(unsayable, fleet, there)
+    assert (proxy.balancer.num_in_flight("a"), proxy.congestion.num_in_flight(there.id), meter.num_open) == (0, 0, 0)
 
 
 def test_a_slow_stream_is_passed_on_event_by_event(meter: Recorder) -> None:
