@@ -103,12 +103,48 @@ def test_checkov_has_nothing_to_say_but_what_is_skipped_with_a_reason(rendered: 
         ("gateway.replicas=two", "gateway.replicas"),
         ("backup.enabled=true", "backup.s3.url"),
         ("backup.schedule=daily", "backup.schedule"),
+        ("workers.gateway.service=trainer", "workers.gateway: a pool cannot have the name"),
+        ("workers.beat.service=trainer", "workers.beat: a pool cannot have the name"),
+        ("workers.redis.service=trainer", "workers.redis: a pool cannot have the name"),
+        ("workers.postgres.service=trainer", "workers.postgres: a pool cannot have the name"),
+        ("workers.ray.service=trainer", "workers.ray: a pool cannot have the name"),
+        ("workers.trainer.image=trainer-cuda", "workers.trainer.image is trainer-cuda"),
+        ("settings.keeper_seconds=40", "settings.keeper_seconds is 40"),
+        ("settings.lease_seconds=20", "settings.lease_seconds (20)"),
+        ("gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=9", "gateway.autoscaling.minReplicas is 9"),
+        ("workers.trainer.autoscaling.kind=hpa,workers.trainer.autoscaling.minReplicas=9", "minReplicas is 9: at most"),
+        ("redis.maxMemory=1gb", "redis.maxMemory is 1gb"),
+        ("redis.maxMemory=384mb,redis.resources.limits.memory=300M", "redis.resources.limits.memory (300M)"),
+        ("images.trainer.tag=main", "images.trainer.tag is main"),
+        ("postgres.image.tag=bookworm", "postgres.image.tag is bookworm"),
+        ("ingress.enabled=true", "ingress.host"),
+        ("ingress.enabled=true,ingress.host=a b", "ingress.host"),
+        ("secrets.settings={wandb_api_key}", "secrets.existingSecret must name it"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(wrong: str, named: str) -> None:
     done = helm("--set", wrong)
     assert done.returncode != 0
     assert named in done.stderr
+
+
+def test_values_beside_those_that_cannot_work_are_taken() -> None:
+    digest = "sha256:" + "0" * 64
+    for right in (
+        "workers.redis-pool.service=trainer",
+        "settings.keeper_seconds=40,settings.lease_seconds=41",
+        "redis.maxMemory=700mb,redis.resources.limits.memory=0.7Gi",
+        f"images.trainer.tag=main,images.trainer.digest={digest}",
+        "images.trainer.tag=3f9c2ab",
+        "ingress.enabled=true,ingress.host=*.example.com",
+    ):
+        assert helm("--set", right).stderr.count("Error") == 0, right
+
+
+def test_the_lease_and_the_keeper_are_compared_as_the_settings_compare_them() -> None:
+    text = (CHART / "templates" / "_check.tpl").read_text()
+    for name in ("keeper_seconds", "lease_seconds"):
+        assert f'dig "{name}" {getattr(Settings(), name)} .Values.settings' in text
 
 
 def test_the_schema_takes_every_setting_that_the_chart_does_not_set_itself() -> None:

@@ -232,35 +232,6 @@ runtimeClassName: {{ . }}
 {{- toYaml (mergeOverwrite (deepCopy .root.Values.workerDefaults) .pool) -}}
 {{- end -}}
 
-{{/* Combinations that cannot work, refused before anything is applied. */}}
-{{- define "tunesmith.check" -}}
-{{- if and (not (and .Values.postgres.enabled .Values.redis.enabled)) (not .Values.secrets.existingSecret) -}}
-{{- fail "secrets.existingSecret: an external PostgreSQL or Redis (postgres.enabled or redis.enabled is false) needs a Secret with the keys database_url, broker_url and metrics_key" -}}
-{{- end -}}
-{{- if and (eq .Values.storage.kind "s3") (not .Values.storage.s3.url) -}}
-{{- fail "storage.s3.url: storage.kind is s3, so it must name a bucket, e.g. s3://models/tunesmith" -}}
-{{- end -}}
-{{- $s3 := .Values.backup.s3 -}}
-{{- if and .Values.backup.enabled (eq (empty $s3.url) (empty .Values.backup.existingClaim)) -}}
-{{- fail "backup.s3.url or backup.existingClaim: backup.enabled is true, so one of them must say where backups lie, e.g. s3://backups/tunesmith" -}}
-{{- end -}}
-{{- if and .Values.backup.enabled (eq .Values.storage.kind "s3") (or $s3.endpoint $s3.region $s3.existingSecret) -}}
-{{- fail "backup.s3: artifacts and backups are reached with the same keys and endpoint, those of storage.s3: only url may stand here" -}}
-{{- end -}}
-{{- range $name, $pool := .Values.workers -}}
-{{- $worker := include "tunesmith.pool" (dict "root" $ "pool" $pool) | fromYaml -}}
-{{- if and $worker.enabled (eq $worker.service "inference") (ne $worker.autoscaling.kind "none") (not $worker.autoscaling.query) -}}
-{{- fail (printf "workers.%s.autoscaling.query: replicas wait in no queue, so it must say how many inference workers are wanted" $name) -}}
-{{- end -}}
-{{- if and $worker.enabled $worker.ray (not $.Values.ray.enabled) -}}
-{{- fail (printf "workers.%s.ray: there is no cluster for it, ray.enabled is false" $name) -}}
-{{- end -}}
-{{- if and $worker.enabled (eq $worker.autoscaling.kind "keda") (not $.Values.metrics.prometheusAddress) -}}
-{{- fail (printf "metrics.prometheusAddress: workers.%s.autoscaling.kind is keda, which asks a Prometheus, e.g. http://prometheus-operated.monitoring:9090" $name) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-
 {{/* Redis and PostgreSQL: 999 is their user in the official images. */}}
 {{- define "tunesmith.dataBasics" -}}
 serviceAccountName: {{ include "tunesmith.fullname" . }}-data
