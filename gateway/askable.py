@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
+from gateway import generation
 from gateway.services import Services
 from shared import catalog, routing
 from shared.errors import Complaint, NotFound
@@ -28,8 +30,12 @@ def is_served(services: Services, project_id: str, name: str, running: Fleet | N
 
 
 def unfit(services: Services, project_id: str, spec: GenerateSpec) -> Iterator[Complaint]:
-    """Of a job that names no model: those that its rows name, as far as the upload was looked through."""
-    if spec.model is None and (record := _record(services, project_id, spec.dataset)) is not None:
+    """Of the rows of a job, as far as the upload was looked through; and of the models that they name, where the job
+    names none."""
+    if (record := _record(services, project_id, spec.dataset)) is None:
+        return
+    yield from unheeded(services, project_id, record.columns.get("beams") or {}, "dataset", spec.model)
+    if spec.model is None:
         if record.format in FORMATS:
             yield Complaint(field="model", message="is required: rows of training data name none", code="required")
         yield from unknown(services, project_id, record.columns.get("models") or {}, "dataset")
@@ -53,6 +59,17 @@ def unknown(services: Services, project_id: str, models: Mapping[str, int], fiel
                 near=did_you_mean(name, names),
             )
             yield Complaint(field=field, message=text, code="model_not_found", line=line)
+
+
+def unheeded(
+    services: Services, project_id: str, beams: Mapping[str, Mapping[str, Any]], field: str, model: str | None = None
+) -> Iterator[Complaint]:
+    """`beams`: each name with the first line that asks for what vLLM's beams pass over. `model` is asked instead."""
+    for name, told in beams.items():
+        if not generation.beams_heed(services.store, project_id, model or name):
+            text = "has {member} beside beams in line {line}, which vLLM does not heed with them: leave one out"
+            message = Text(text, member=told["member"], line=told["line"])
+            yield Complaint(field=field, message=message, line=told["line"])
 
 
 def without_preset(services: Services, project_id: str, presets: Mapping[str, int], field: str) -> Iterator[Complaint]:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
-from gateway import body, comparing, inference
+from gateway import body, comparing, generation, inference
 from gateway.auth import project_id
 from gateway.call import Answer
 from gateway.comparing import Ask, Column, Plan, Told
@@ -43,6 +43,8 @@ MAX_COMPARISONS = 16
 NAME = "name"
 #: Longest name of a setting that is made of its values, characters.
 MAX_NAME_CHARS = 60
+#: For what neither the comparison nor a preset or deployment limits: a base model may go on to its context's end.
+UNLESS_SAID: Mapping[str, Any] = {"max_tokens": 512}
 
 
 class Prompt(fields.Raw):
@@ -108,17 +110,20 @@ def blueprint(services: Services, proxy: Proxy) -> Blueprint:
         """Ask several models, or one under several settings, the same
 
         Members beside those of the comparison are parameters of each request (`temperature`, `max_tokens`, `seed` ...).
-        A cell that fails says so in its `error`, beside the others. With `stream`: `delta`, `answer`, `difference`,
-        `row` and at last `done`.
+        A cell that fails says so in its `error`, beside the others. Where neither they nor a preset or the deployment
+        say how long an answer may be, it has at most 512 tokens. With `stream`: `delta`, `answer`, `difference`, `row`
+        and at last `done`.
         """
         given = body.json_object()
-        endpoint, plan = planned(given)
+        endpoint, plan = planned(given, partial(generation.beams_heed, services.store, project_id()))
         # Threads have no request of Flask's.
         named: dict[str, Any] = {"project_id": project_id(), "origin": origin()}
         named["client"] = Client.of(request.environ)
 
         def ask(one: dict[str, Any]) -> Answer:
-            return inference.ask(services, proxy, endpoint, one, json.dumps(one).encode(), **named)
+            return inference.ask(
+                services, proxy, endpoint, one, json.dumps(one).encode(), unless_said=UNLESS_SAID, **named
+            )
 
         if not running.acquire(blocking=False):
             raise Unavailable("{most} comparisons are being made: ask again in a moment", most=MAX_COMPARISONS)
@@ -147,8 +152,9 @@ def _streamed_or_whole(ask: Ask) -> Ask:
     return either
 
 
-def planned(given: Mapping[str, Any]) -> tuple[str, Plan]:
-    """Which route is asked, and what. Raises InvalidSpec with all that is wrong, under its member."""
+def planned(given: Mapping[str, Any], beams_heed: Callable[[str], bool]) -> tuple[str, Plan]:
+    """Which route is asked, and what. `beams_heed`: of each model, see generation.py. Raises InvalidSpec with all that
+    is wrong, under its member."""
     given = {name: value for name, value in given.items() if value is not None}
     complaints = sampling.complaints({name: given[name] for name in MEMBERS if name in given}, _members())
     complaints += _together(given) if not complaints else []
@@ -167,7 +173,8 @@ def planned(given: Mapping[str, Any]) -> tuple[str, Plan]:
         parallel=given.get("parallel", DEFAULT_PARALLEL),
     )
     endpoint = given.get("endpoint", CHAT)
-    if complaints := [*_wrong_settings(endpoint, plan, settings), *_wrong_prompts(endpoint, plan, given)]:
+    complaints = [*_wrong_settings(endpoint, plan, settings), *_wrong_prompts(endpoint, plan, given)]
+    if complaints := complaints or list(_conflicts(plan, settings, beams_heed)):
         raise schema.refusal(complaints)
     return endpoint, plan
 
@@ -221,6 +228,18 @@ def _wrong_settings(endpoint: str, plan: Plan, settings: list[dict[str, Any]]) -
         if setting.get("n", plan.columns[index].parameters.get("n", 1)) not in (1, None):
             text = "must be 1 in a comparison: give several settings, each with its seed"
             yield Complaint(field=f"settings[{index}].n" if "n" in setting else "n", message=text)
+
+
+def _conflicts(plan: Plan, settings: list[dict[str, Any]], beams_heed: Callable[[str], bool]) -> Iterator[Complaint]:
+    """What one setting says against itself; what it says against a preset or a deployment is its cells' error."""
+    told: set[str] = set()
+    for number, column in enumerate(plan.columns):
+        index = number % len(settings)
+        place = f"settings[{index}]." if settings[index].keys() - {NAME} else ""
+        for complaint in sampling.conflicts(column.parameters, beams_heed=beams_heed(column.model)):
+            if (field := f"{place}{complaint.field}") not in told:
+                told.add(field)
+                yield replace(complaint, field=field)
 
 
 def _wrong_prompts(endpoint: str, plan: Plan, given: Mapping[str, Any]) -> Iterator[Complaint]:

@@ -59,7 +59,7 @@ def unfit(
     if isinstance(spec, PushSpec):
         yield from pushing.unfit(services, project_id, spec)
     if isinstance(spec, GenerateSpec):
-        yield from generation.job_complaints(spec)
+        yield from generation.job_complaints(services.store, project_id, spec)
         yield from askable.unfit(services, project_id, spec)
     if isinstance(spec, DeploySpec):
         yield from _serving(services, project_id, spec)
@@ -181,7 +181,8 @@ def _continued(spec: TrainSpec, adapter: Model) -> Iterator[Complaint]:
 
 
 def _serving(services: Services, project_id: str, spec: DeploySpec) -> Iterator[Complaint]:
-    yield from generation.kept_complaints(spec.answering.generation, "generation")
+    heeds = spec.engine == generation.HEEDING
+    yield from generation.kept_complaints(spec.answering.generation, "generation", beams_heed=heeds, own={})
     yield from _servable(services, project_id, spec)
     yield from adapters.unservable(services, project_id, spec)
     adapter = record_of(services, project_id, spec.adapter_name_or_path)

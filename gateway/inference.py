@@ -7,6 +7,7 @@ a name of LLaMA Factory's has to be translated. Which replica answers is gateway
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -213,14 +214,15 @@ def ask(
     project_id: str,
     origin: Origin,
     client: Client | None = None,
+    unless_said: Mapping[str, Any] | None = None,
 ) -> Answer:
     """One request of any route, checked and sent; needs no request of Flask's. `raw`: the text of `given`. `client`:
-    whose leaving ends it."""
+    whose leaving ends it. `unless_said`: under what the deployment says."""
     check(path, given)
     store, name = services.store, given["model"]
     if (deployment := proxy.find(project_id, name, user_of(given))) is None:
         raise why_not(store, project_id, name)
-    settled = generation.settled(store, project_id, given, deployment, path)
+    settled = generation.settled(store, project_id, given, deployment, path, unless_said or {})
     named: dict[str, Any] = {"path": path, "project_id": project_id, "origin": origin, "client": client}
     call = make_call(given, raw, deployment, settled, **named)
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from inference_worker.child.replicas import FILE, Replica, Target
 from inference_worker.engines import transformers_server
-from shared import requirements, routing
+from shared import engines, requirements, routing
 from shared.job import Job, Kind, Status
 from shared.records import Deployment, Worker
 from shared.routing import Fleet
@@ -93,6 +93,7 @@ def targets(
                 served_name=one.served_name,
                 seats=-(-seats(host, one.id, workers) // max(1, rivals.get(host.id, 1))),
                 carries=one.carries,
+                beams_heed=host.spec.get("engine") == engines.TRANSFORMERS,
             )
             for one in routing.endpoints(fleet, deployment)
         ]

@@ -51,6 +51,9 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
         for name in said:
             for other in INSTEAD_OF.get(name, ()):
                 body.pop(other, None)
+        if said.get("do_sample") is True and body.get("temperature") == 0:
+            # Who asks for randomness over a layer that wants none gets the model's own.
+            body.pop("temperature")
         told = {**body.get("chat_template_kwargs", {}), **said.get("chat_template_kwargs", {})}
         body |= said
         if told:
@@ -94,6 +97,10 @@ def _parameters() -> frozenset[str]:
 
 def num_beams(given: Mapping[str, Any]) -> int:
     return int(given.get("num_beams") or 1)
+
+
+def has_beams(given: Mapping[str, Any]) -> bool:
+    return num_beams(given) > 1 or bool(given.get("use_beam_search"))
 
 
 def max_length(given: Mapping[str, Any]) -> int | None:

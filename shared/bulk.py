@@ -95,10 +95,13 @@ class Survey:
     urls: dict[str, int]
     #: Each preset that is named -> the first line that names it.
     presets: dict[str, int]
+    #: Each model that is asked for beams together with what vLLM's pass over -> the first such line and its member.
+    beams: dict[str, dict[str, Any]]
 
     def as_record(self) -> dict[str, Any]:
         """As the ledger keeps it with an upload."""
-        return {"models": self.models, "urls": self.urls, "presets": self.presets}
+        told = {"models": self.models, "urls": self.urls, "presets": self.presets}
+        return told | ({"beams": self.beams} if self.beams else {})
 
 
 class Wrong(ValueError):
@@ -127,15 +130,19 @@ def survey(path: Path, *, needs_id: bool, check: Check = sampling.complaints) ->
     models: dict[str, int] = {}
     urls: dict[str, int] = {}
     presets: dict[str, int] = {}
+    beams: dict[str, dict[str, Any]] = {}
     for row, url in _checked(path, Terms(needs_model=False, needs_id=needs_id), check):
         models.setdefault(row.model, row.line)
         if PRESET in row.body:
             presets.setdefault(row.body[PRESET], row.line)
+        if row.model not in beams and asking.has_beams(row.body):
+            for wrong in islice(sampling.conflicts(row.body, own={}), 1):
+                beams[row.model] = {"line": row.line, "member": wrong.field}
         urls[url] = urls.get(url, 0) + 1
         if len(models) > MAX_MODELS:
             message = Text("names more than {most} models in one file", most=MAX_MODELS)
             raise _refusal([Complaint(field="model", message=message, line=row.line)])
-    return Survey(num_rows=sum(urls.values()), models=models, urls=urls, presets=presets)
+    return Survey(num_rows=sum(urls.values()), models=models, urls=urls, presets=presets, beams=beams)
 
 
 def read(path: Path, terms: Terms) -> Iterator[Row]:
@@ -200,7 +207,7 @@ def _row(found: Found, terms: Terms, check: Check) -> tuple[Row, str]:
     place = "body." if is_line else ""
     said = asking.merged(terms.body, _preset(terms, asked, place), asked)
     rest = {name: value for name, value in asked.items() if name not in CONTENT}
-    if wrong := list(check(rest)) or list(sampling.conflicts(said, beams_heed=True)):
+    if wrong := list(check(rest)) or list(sampling.conflicts(said, beams_heed=True, own=asked)):
         raise Wrong(*(replace(complaint, field=f"{place}{complaint.field}") for complaint in wrong))
     model = terms.model or asked.get("model") or ""
     if not isinstance(model, str) or (terms.needs_model and not model):

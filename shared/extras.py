@@ -15,6 +15,9 @@ from shared.tongues import Text
 
 SERVERS = "it belongs to servers that hand their caches to each other"
 MEDIA = "models answer text here"
+CUT = "servers draw without it: use top_p, top_k or min_p"
+REPEATED = "servers know no such rule: use repetition_penalty, presence_penalty or frequency_penalty"
+SEARCHED = "beams have no such rule here: leave it out beside num_beams and length_penalty"
 #: Member -> why not, and what instead.
 REFUSED: Mapping[str, str] = {
     "chat_template": "a template is a program that the server would run: give the deployment a template",
@@ -29,6 +32,12 @@ REFUSED: Mapping[str, str] = {
     "best_of": "no more answers are drawn than are told: use n",
     "functions": "OpenAI replaced it: use tools",
     "function_call": "OpenAI replaced it: use tool_choice",
+    **dict.fromkeys(("typical_p", "epsilon_cutoff", "eta_cutoff", "penalty_alpha"), CUT),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty"), REPEATED),
+    **dict.fromkeys(("early_stopping", "num_beam_groups", "diversity_penalty"), SEARCHED),
+    "num_return_sequences": "it is called n here",
+    "stop_strings": "it is called stop here",
+    "bad_words_ids": "use bad_words, or logit_bias with -100",
     "previous_input_messages": "few models read it: send the whole conversation as input",
 }
 #: What OpenAI or vLLM knows beside what is declared as a parameter.

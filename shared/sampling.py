@@ -19,13 +19,19 @@ from shared.errors import Complaint
 from shared.spec import Sampling
 from shared.tongues import Text
 
-#: What vLLM's beam search would pass over without a word.
+#: What a beam search would pass over without a word.
 NOT_WITH_BEAMS = (
     "stop", "stop_token_ids", "min_tokens", "min_new_tokens", "logit_bias", "allowed_token_ids", "bad_words",
     "response_format", "structured_outputs", "tools",
 )  # fmt: skip
 #: The same of penalties, unless they have the value that changes nothing.
 NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+#: Of both what the search of engine transformers heeds.
+HEEDED = frozenset({"stop", "stop_token_ids", "min_tokens", "min_new_tokens", "repetition_penalty"})
+#: How tokens are drawn, which beams are not on any engine, with the values that ask for nothing.
+DRAWN: Mapping[str, tuple[float, ...]] = {
+    "do_sample": (False,), "temperature": (0, 1), "top_p": (1,), "top_k": (0, -1), "min_p": (0,),
+}  # fmt: skip
 
 
 def names() -> frozenset[str]:
@@ -60,10 +66,18 @@ def complaints(given: Mapping[str, Any], request: type[Schema] | None = None) ->
 
 
 def conflicts(
-    given: Mapping[str, Any], *, path: str = asking.CHAT, stream: bool = False, beams_heed: bool = False
+    given: Mapping[str, Any],
+    *,
+    path: str = asking.CHAT,
+    stream: bool = False,
+    beams_heed: bool = False,
+    own: Mapping[str, Any] | None = None,
 ) -> Iterator[Complaint]:
-    """What parameters say against each other, each of which is right by itself; `beams_heed`: the engine's beams
-    follow what vLLM's pass over."""
+    """What parameters say against each other, each of which is right by itself.
+
+    `beams_heed`: the engine's beams follow what vLLM's pass over. `own`: what the asker says itself, None: all; of the
+    rest, a deployment's or a preset's, the way of drawing tokens means nothing beside beams, as in LF.
+    """
     longest = next((given[name] for name in asking.LENGTHS if name != "max_length" and given.get(name)), None)
     shortest = given.get("min_tokens") or given.get("min_new_tokens")
     if longest is not None and shortest is not None and shortest > longest:
@@ -78,8 +92,9 @@ def conflicts(
         text = Text("counts one prompt with its answer, and there are {count}: use max_tokens", count=len(prompt))
         yield Complaint(field="max_length", message=text)
     yield from _tools(given)
-    if asking.num_beams(given) > 1 or given.get("use_beam_search"):
+    if asking.has_beams(given):
         yield from _beams(given, stream, beams_heed)
+    yield from drawn_beside_beams(given if own is None else own)
 
 
 def _tools(given: Mapping[str, Any]) -> Iterator[Complaint]:
@@ -103,12 +118,21 @@ def _beams(given: Mapping[str, Any], stream: bool, beams_heed: bool) -> Iterator
     if beams > 1 and (given.get("n") or 1) > beams:
         text = Text("is {count}: at most as many answers as num_beams, {beams}", count=given["n"], beams=beams)
         yield Complaint(field="n", message=text)
-    if beams_heed:
-        return
     passed_over = [name for name in NOT_WITH_BEAMS if given.get(name)]
     passed_over += [name for name, value in NEUTRAL.items() if given.get(name, value) not in (value, None)]
     for name in passed_over:
-        yield Complaint(field=name, message=Text("is not heeded by vLLM's beam search: leave it or num_beams out"))
+        if not (beams_heed and name in HEEDED):
+            yield Complaint(field=name, message=Text("is not heeded by a beam search here: leave it or num_beams out"))
+
+
+def drawn_beside_beams(own: Mapping[str, Any]) -> Iterator[Complaint]:
+    """What somebody says of drawing tokens beside beams of their own."""
+    if not asking.has_beams(own) or own.get("do_sample") is False:
+        return
+    for name, neutral in DRAWN.items():
+        if own.get(name) is not None and own[name] not in neutral:
+            text = "says how tokens are drawn, and beams are not: leave it or num_beams out, or say do_sample false"
+            yield Complaint(field=name, message=Text(text))
 
 
 def _twice(given: Mapping[str, Any]) -> Iterator[Complaint]:

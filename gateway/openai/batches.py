@@ -124,6 +124,7 @@ def _unfit(record: Dataset, endpoint: str) -> Iterator[Complaint]:
             yield Complaint(field=field, message=text)
     yield from askable.unknown(services(), project_id(), models, field)
     yield from askable.without_preset(services(), project_id(), record.columns["presets"], field)
+    yield from askable.unheeded(services(), project_id(), record.columns.get("beams") or {}, field)
 
 
 def batch_json(job: Job) -> dict[str, Any]:

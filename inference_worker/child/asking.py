@@ -18,7 +18,7 @@ from typing import Any
 from inference_worker.child.answers import OK, Answers
 from inference_worker.child.dispatch import MAX_AT_ONCE, Dispatch, Errand
 from inference_worker.child.replicas import Connections, Known, Lost, Reply, Unreached
-from shared import answer_room
+from shared import answer_room, sampling, schema
 from shared.answer_room import TOKENIZE
 from shared.bulk import Row
 from shared.errors import InvalidSpec
@@ -105,6 +105,9 @@ class Asking:
     def _reply(self, errand: Errand) -> Reply:
         """What the replica says, after it has counted the prompt where `max_length` does. Raises Lost, Unreached."""
         row, replica, request_id = errand.row, errand.replica, f"{self._job_id}-{errand.row.line}"
+        # How tokens are drawn was looked at with the row; what else it says, only now with what its deployment says.
+        if wrong := list(sampling.conflicts(row.said(errand.defaults), beams_heed=replica.beams_heed, own={})):
+            return _refused(schema.refusal(wrong))
         asked, room = (
             row.request(replica.served_name, errand.defaults, replica.carries),
             answer_room.of(row.said(errand.defaults)),
@@ -119,7 +122,7 @@ class Asking:
                     count = int(json.loads(counted.body)["count"])
                 asked = answer_room.limited(asked, row.path, count, room.max_length)
             except InvalidSpec as error:
-                return Reply(status=error.status, body=json.dumps({"error": error.as_dict()}).encode())
+                return _refused(error)
         reply = self._connections.post(replica, row.path, json.dumps(asked).encode(), request_id)
         return reply if reply.status != OK else replace(reply, body=answer_room.told(reply.body, room))
 
@@ -160,3 +163,7 @@ class Asking:
 
 def _told(code: str, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "code": code}}
+
+
+def _refused(error: InvalidSpec) -> Reply:
+    return Reply(status=error.status, body=json.dumps({"error": error.as_dict()}).encode())

@@ -38,6 +38,8 @@ class Replica:
     seats: int
     #: See shared/carried.py.
     carries: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether its beams follow more than vLLM's (shared/sampling.py).
+    beams_heed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

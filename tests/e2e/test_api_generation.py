@@ -132,6 +132,74 @@ def test_a_deployments_own_parameters_are_checked(platform: Platform) -> None:
     assert fields == {"generation.temperature", "generation.temprature", "generation.top_p"}
 
 
+def test_defaults_that_the_engine_can_never_honour_are_refused_with_their_field(platform: Platform) -> None:
+    beams = {"num_beams": 4, "repetition_penalty": 1.2, "do_sample": True, "top_p": 0.7}
+    refused = platform.post("/v1/deployments", {"model": "tiny", "name": "searching", **beams})
+    assert fields_of(refused) == ["generation.repetition_penalty"]
+    drawn = {"num_beams": 4, "do_sample": True, "top_p": 0.7}
+    assert platform.post("/v1/deployments", {"model": "tiny", "name": "searching", **drawn}).status_code == 201
+    changed = platform.client.patch(
+        "/v1/deployments/searching", json={"generation": drawn | {"stop": ["."]}}, headers=platform.headers()
+    )
+    assert fields_of(changed) == ["generation.stop"]
+    heeding = {"model": "tiny", "name": "heeding", "engine": "transformers"}
+    assert platform.post("/v1/deployments", heeding | beams).status_code == 201
+    refused = platform.post("/v1/deployments", heeding | beams | {"generation": {"presence_penalty": 1}})
+    assert fields_of(refused) == ["generation.presence_penalty"]
+    for name in ("searching", "heeding"):
+        platform.client.delete(f"/v1/deployments/{name}", headers=platform.headers())
+
+
+def test_what_is_said_of_drawing_is_refused_beside_own_beams_only(platform: Platform, upstream: Upstream) -> None:
+    platform.deploy("drawing", upstream.url, generation={"top_p": 0.7, "temperature": 0})
+    platform.deploy("searching", upstream.url, generation={"num_beams": 4, "top_p": 0.7})
+    said = {"model": "drawing", "messages": HELLO}
+    assert platform.post("/v1/chat/completions", said | {"num_beams": 3}).status_code == 200
+    refused = platform.post("/v1/chat/completions", said | {"num_beams": 3, "top_p": 0.5, "min_p": 0.1})
+    assert fields_of(refused) == ["top_p", "min_p"]
+    said["model"] = "searching"
+    assert platform.post("/v1/chat/completions", said | {"temperature": 0.3}).status_code == 200
+    refused = platform.post("/v1/jobs", {"kind": "generate", "model": "drawing", "dataset": "x", "num_beams": 3,
+                                         "temperature": 0.5})  # fmt: skip
+    assert fields_of(refused) == ["temperature"]
+
+
+def test_do_sample_goes_before_a_deployments_temperature_of_0(platform: Platform, upstream: Upstream) -> None:
+    platform.deploy("greedy", upstream.url, generation={"temperature": 0, "top_p": 0.7})
+    said = {"model": "greedy", "messages": HELLO, "do_sample": True}
+    assert platform.post("/v1/chat/completions", said).status_code == 200
+    sent = json.loads(upstream.requests[-1]["body"])
+    assert "temperature" not in sent and sent["top_p"] == 0.7
+
+
+def test_rows_and_jobs_are_held_to_the_beams_of_the_engine_that_will_answer(
+    platform: Platform, upstream: Upstream
+) -> None:
+    platform.deploy("searched", upstream.url)
+    platform.deploy("heeded", upstream.url, engine="transformers")
+    for model, heeds in (("searched", False), ("heeded", True)):
+        said = {"model": model, "messages": HELLO, "num_beams": 3, "stop": ["x"], "repetition_penalty": 1.3}
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": said}
+        sent = {"file": (io.BytesIO(jsonl([line])), f"{model}.jsonl"), "purpose": "batch"}
+        file = platform.client.post("/v1/files", data=sent, headers=platform.headers()).get_json()
+        body = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        batch = platform.post("/v1/batches", body)
+        job = {"kind": "generate", "model": model, "dataset": file["id"]}
+        made = platform.post("/v1/jobs", job)
+        if heeds:
+            assert (batch.status_code, made.status_code) == (200, 201)
+        else:
+            assert (fields_of(batch), fields_of(made)) == (["input_file_id"], ["dataset"])
+            own = platform.post("/v1/jobs", job | {"num_beams": 3, "stop": ["x"]})
+            assert fields_of(own) == ["stop", "dataset"]
+            assert "has stop beside beams in line 1" in batch.get_json()["error"]["message"]
+
+
+def fields_of(refused: Any) -> list[str]:
+    assert refused.status_code == 422, refused.get_json()
+    return [issue["field"] for issue in refused.get_json()["error"]["issues"]]
+
+
 def test_a_generation_job_takes_its_preset_and_the_deployments_parameters_as_they_are_now(
     platform: Platform, upstream: Upstream
 ) -> None:

@@ -26,6 +26,9 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
         (({"max_new_tokens": 9}, {"max_length": 50}), {"max_length": 50}),
         (({"do_sample": False}, {"temperature": 0.8}), {"temperature": 0.8}),
         (({"temperature": 0.8}, {"do_sample": False}), {"temperature": 0.8, "do_sample": False}),
+        (({"temperature": 0, "top_p": 0.9}, {"do_sample": True}), {"top_p": 0.9, "do_sample": True}),
+        (({"temperature": 0.8}, {"do_sample": True}), {"temperature": 0.8, "do_sample": True}),
+        (({"temperature": 0.8}, {"do_sample": True, "temperature": 0}), {"temperature": 0, "do_sample": True}),
         (({"guided_regex": "a+"}, {"response_format": {"type": "text"}}), {"response_format": {"type": "text"}}),
         (
             ({"chat_template_kwargs": {"a": 1, "enable_thinking": True}}, {"enable_thinking": False}),
@@ -99,6 +102,10 @@ def test_max_length_counts_only_where_the_answer_alone_is_not_limited() -> None:
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
         ({"kv_transfer_params": {}}, "kv_transfer_params"),
         ({"functions": []}, "functions"),
+        ({"typical_p": 0.3}, "typical_p"),
+        ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size"),
+        ({"early_stopping": True}, "early_stopping"),
+        ({"num_return_sequences": 2}, "num_return_sequences"),
         ({"temperatur": 1}, "temperatur"),
         ({"top-p": 1}, "top-p"),
         ({"num_beams": 65}, "num_beams"),
@@ -121,6 +128,9 @@ def test_what_is_wrong_by_itself_is_told_under_its_field(given: dict[str, Any], 
         ({"num_beams": 4, "n": 5}, "n"),
         ({"num_beams": 4, "stop": ["a"]}, "stop"),
         ({"num_beams": 4, "repetition_penalty": 1.2}, "repetition_penalty"),
+        ({"num_beams": 4, "top_p": 0.5}, "top_p"),
+        ({"num_beams": 4, "do_sample": True}, "do_sample"),
+        ({"use_beam_search": True, "n": 2, "min_p": 0.1}, "min_p"),
     ],
 )
 def test_what_speaks_against_each_other_is_told(given: dict[str, Any], field: str) -> None:
@@ -130,7 +140,17 @@ def test_what_speaks_against_each_other_is_told(given: dict[str, Any], field: st
 
 def test_beams_are_not_streamed_and_an_engine_may_heed_more_with_them() -> None:
     assert [made.field for made in sampling.conflicts({"num_beams": 2}, stream=True)] == ["num_beams"]
-    assert not list(sampling.conflicts({"num_beams": 2, "stop": ["a"], "repetition_penalty": 1.0}, beams_heed=True))
+    said = {"num_beams": 2, "stop": ["a"], "repetition_penalty": 1.2, "presence_penalty": 1.0}
+    assert [made.field for made in sampling.conflicts(said, beams_heed=True)] == ["presence_penalty"]
+
+
+def test_how_tokens_are_drawn_is_passed_over_where_it_is_not_said_beside_own_beams() -> None:
+    drawn = {"temperature": 1.3, "top_p": 0.5, "top_k": 9, "min_p": 0.1}
+    assert not list(sampling.conflicts(drawn | {"num_beams": 3}, own={"num_beams": 3}))
+    assert not list(sampling.conflicts(drawn | {"num_beams": 3}, own=drawn))
+    assert not list(sampling.conflicts(drawn | {"num_beams": 3, "do_sample": False}))
+    assert not list(sampling.conflicts({"num_beams": 3, "temperature": 1.0, "top_p": 1, "top_k": -1, "seed": 3}))
+    assert [made.field for made in sampling.conflicts(drawn | {"num_beams": 3})] == list(drawn)
 
 
 @pytest.mark.parametrize("seed", [-1, 1 - 2**63, 2**63 - 1])

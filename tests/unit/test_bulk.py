@@ -144,6 +144,15 @@ def test_a_survey_tells_the_models_and_the_urls_of_a_file(tmp_path: Path) -> Non
         bulk.survey(write(tmp_path / "many.jsonl", *many), needs_id=True)
 
 
+def test_a_survey_tells_which_models_are_asked_for_beams_with_what_vllms_pass_over(tmp_path: Path) -> None:
+    beams = {"model": "gpt", "messages": MESSAGES, "num_beams": 3}
+    rows = [line("a", body=beams), line("b", body=beams | {"stop": ["."]}), line("c", body=beams | {"stop": ["."]})]
+    found = bulk.survey(write(tmp_path / "rows.jsonl", *rows), needs_id=True)
+    assert found.as_record()["beams"] == {"gpt": {"line": 2, "member": "stop"}}
+    with pytest.raises(InvalidDataset, match=r"line 1, body\.top_p"):
+        bulk.survey(write(tmp_path / "drawn.jsonl", line(body=beams | {"top_p": 0.5})), needs_id=True)
+
+
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match="at least one row"):
         list(bulk.read(write(tmp_path / "rows.jsonl", ""), TERMS))

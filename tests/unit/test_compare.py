@@ -136,12 +136,25 @@ def test_who_leaves_a_comparison_ends_its_generations(served: Served) -> None:
         ({"endpoint": "/v1/embeddings"}, "endpoint"),
         ({"endpoint": "/v1/completions", "system": "x"}, "endpoint"),
         ({"parallel": 17}, "parallel"),
+        ({"min_tokens": 9, "settings": [{"max_tokens": 10}, {"max_tokens": 5}]}, "settings[1].min_tokens"),
+        ({"models": ["base", "tuned"], "settings": [{}, {"num_beams": 2, "stop": ["x"]}]}, "settings[1].stop"),
+        ({"min_tokens": 9, "max_tokens": 5}, "min_tokens"),
     ],
 )
 def test_what_is_out_of_range_is_refused_under_its_member(served: Served, wrong: dict[str, Any], field: str) -> None:
     answer = served.compare({"models": ["base"], "prompts": ["x"]} | wrong)
     assert answer.status_code == 422
     assert [issue["field"] for issue in answer.get_json()["error"]["issues"]] == [field]
+
+
+def test_an_answer_of_unlimited_length_has_a_bound_in_a_comparison(served: Served) -> None:
+    served.platform.client.put(
+        "/v1/presets/long", json={"parameters": {"max_new_tokens": 900}}, headers=served.platform.headers()
+    )
+    served.upstreams["base"].pieces = [event("a"), end("stop"), DONE]
+    settings = [{}, {"max_completion_tokens": 7}, {"preset": "long"}]
+    served.compare({"models": ["base"], "prompts": ["x"], "settings": settings}).get_json()
+    assert sorted(one["max_tokens"] for one in served.sent("base")) == [7, 512, 900]
 
 
 def test_models_without_a_chat_template_continue_texts(served: Served) -> None:

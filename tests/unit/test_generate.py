@@ -166,6 +166,23 @@ def test_a_row_that_cannot_be_asked_is_its_own_error_and_holds_up_no_other(
     assert line["custom_id"] == "a" and line["error"]["code"] == code and why in line["error"]["message"]
 
 
+def test_what_a_row_says_against_its_deployment_is_its_own_error(tmp_path: Path) -> None:
+    stopped = {"custom_id": "a", "prompt": "x", "stop": ["."], "temperature": 0.2}
+    dataset = write(tmp_path / "rows.jsonl", stopped, {"custom_id": "b", "prompt": "x"})
+    beams = json.dumps(ANSWER | {"choices": [{"index": number, "text": "hi"} for number in range(3)]}).encode()
+    with serving(Upstream(body=beams)) as upstream:
+        served = targets(ready("a", upstream.url)) | {"defaults": {"num_beams": 3, "top_p": 0.5}}
+        attempt = attempt_in(tmp_path / "1", dataset, {"smol": [served]}, as_sent=True)
+        generate(attempt)
+        heeding = targets(ready("a", upstream.url) | {"beams_heed": True}) | {"defaults": served["defaults"]}
+        other = attempt_in(tmp_path / "2", dataset, {"smol": [heeding]}, as_sent=True)
+        generate(other)
+    [line] = journal(attempt, ERRORS)
+    assert (line["custom_id"], line["response"]["status_code"], line["error"]["code"]) == ("a", 422, "invalid_spec")
+    assert line["error"]["message"].startswith("stop is not heeded")
+    assert (ids(journal(attempt)), ids(journal(other))) == (["b"], ["a", "b"])
+
+
 def test_a_row_that_brings_replicas_down_takes_no_other_row_along(tmp_path: Path) -> None:
     dataset = prompts(tmp_path / "rows.jsonl", 30)
     ejected = []

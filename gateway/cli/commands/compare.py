@@ -1,5 +1,6 @@
 """Ask several deployed models the same, or one under several settings, and show the answers side by side. Words that
-the first answer does not have are green, ends and times stand below. Exit code 1: an answer failed.
+the first answer does not have are green, ends and times stand below. Where nobody says how long an answer may be, it
+has at most 512 tokens. Exit code 1: an answer failed.
 
   tunesmith compare base tuned --prompt "Who are you?" --temperature 0
   tunesmith compare tuned --setting temperature=0 --setting "temperature=0.9, seed=1" --prompts questions.txt"""
