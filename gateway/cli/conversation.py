@@ -59,8 +59,8 @@ class Conversation:
         except ApiError as error:
             show.refusal(self.console, show.told(vars(error)), error.issues, field=error.field)
             return
-        if said.text:
-            self.messages.append({"role": "assistant", "content": said.text})
+        if (message := said.message) is not None:
+            self.messages.append(message)
         if said.note:
             self.console.print(f"[dim]{escape(said.note)}[/]", soft_wrap=True)
 
@@ -142,7 +142,10 @@ def _clear(conversation: Conversation, rest: str) -> None:
 def _history(conversation: Conversation, rest: str) -> None:
     for message in conversation.body()["messages"]:
         conversation.console.print(f"[bold]{escape(message['role'])}[/]")
-        conversation.console.out(message["content"], highlight=False)
+        if message.get("content"):
+            conversation.console.out(message["content"], highlight=False)
+        for call in message.get("tool_calls") or ():
+            speaking.show_call(conversation.console, call["function"]["name"], call["function"]["arguments"])
 
 
 def _file(conversation: Conversation, rest: str) -> None:

@@ -23,13 +23,26 @@ PATH = "/v1/chat/completions"
 @dataclass(kw_only=True)
 class Said:
     text: str = ""
-    #: Of calls of tools, name and arguments, by their index.
+    #: Of calls of tools, id, name and arguments, by their index.
     calls: dict[int, list[str]] = field(default_factory=dict)
     usage: dict[str, Any] | None = None
     finish_reason: str | None = None
     is_stopped: bool = False
     first_seconds: float | None = None
     seconds: float = 0.0
+
+    @property
+    def message(self) -> dict[str, Any] | None:
+        """The turn of the conversation that it is; None: there is nothing in it. A call that broke off is none, since
+        templates read its arguments."""
+        calls = [
+            {"id": id or f"call_{index}", "type": "function", "function": {"name": name, "arguments": said or "{}"}}
+            for index, (id, name, said) in self.calls.items()
+            if _is_object(said or "{}")
+        ]
+        if not self.text and not calls:
+            return None
+        return {"role": "assistant", "content": self.text or None} | ({"tool_calls": calls} if calls else {})
 
     @property
     def note(self) -> str:
@@ -64,9 +77,13 @@ def speak(client: Client, console: Console, body: Mapping[str, Any]) -> Said:
         said.is_stopped = True
     said.seconds = time.monotonic() - started_at
     console.out("")
-    for name, arguments in said.calls.values():
-        console.out(f"{name}({arguments})", style="cyan", highlight=False)
+    for _, name, arguments in said.calls.values():
+        show_call(console, name, arguments)
     return said
+
+
+def show_call(console: Console, name: str, arguments: str) -> None:
+    console.out(f"{name}({arguments})", style="cyan", highlight=False)
 
 
 def _until_interrupted(deltas: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -112,8 +129,16 @@ def _taken(chunk: Mapping[str, Any], said: Said) -> Iterator[dict[str, Any]]:
         delta = choice.get("delta") or choice.get("message") or {}
         said.finish_reason = choice.get("finish_reason") or said.finish_reason
         for index, call in enumerate(delta.get("tool_calls") or ()):
-            name_and_arguments = said.calls.setdefault(call.get("index", index), ["", ""])
+            parts = said.calls.setdefault(call.get("index", index), ["", "", ""])
             function = call.get("function") or {}
-            name_and_arguments[0] += function.get("name") or ""
-            name_and_arguments[1] += function.get("arguments") or ""
+            parts[0] = call.get("id") or parts[0]
+            parts[1] += function.get("name") or ""
+            parts[2] += function.get("arguments") or ""
         yield delta
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

@@ -99,6 +99,9 @@ def _wrong(given: Mapping[str, Any]) -> Iterator[Complaint]:
     for name in ("input_file_id", "endpoint", "completion_window"):
         if not isinstance(given.get(name), str) or not given[name]:
             yield Complaint(field=name, message="is required: a text", code="required")
+    if given.get("output_expires_after") is not None:
+        text = "cannot be held to: files are kept until they are deleted (DELETE /v1/files/{file_id}); leave it out"
+        yield Complaint(field="output_expires_after", message=text, code="not_allowed")
     endpoint, window = given.get("endpoint"), given.get("completion_window")
     if isinstance(endpoint, str) and endpoint and endpoint not in ENDPOINTS:
         text = Text("is {url}: must be one of {allowed}", url=shown(endpoint), allowed=", ".join(ENDPOINTS))

@@ -343,3 +343,11 @@ def test_nothing_is_fetched_for_a_message(platform: Platform, upstream: Upstream
     assert platform.post(responses, said).status_code == 200
     refused = platform.post(responses, said | {"previous_input_messages": [{"role": "user", "content": [part]}]})
     assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, "previous_input_messages")
+
+
+def test_an_expiry_of_a_batchs_files_is_refused(platform: Platform) -> None:
+    body = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    expiry = {"anchor": "created_at", "seconds": 3600}
+    refused = platform.post("/v1/batches", body | {"output_expires_after": expiry})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (422, "output_expires_after")
+    assert platform.post("/v1/batches", body | {"output_expires_after": None}).status_code == 404

@@ -100,6 +100,26 @@ def test_what_is_refused_ends_nothing_and_is_not_kept_as_a_turn(
     assert [message["content"] for message in conversation.messages] == ["Hello", "yes"]
 
 
+def test_an_answer_that_is_only_calls_is_a_turn_that_is_shown_and_sent_back(
+    conversation: Conversation, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = [(0, {"name": "look", "arguments": '{"at":'}), (0, {"arguments": ' "sky"}'}), (1, {"name": "cut"}),
+              (1, {"arguments": "{"})]  # fmt: skip
+    calls = [{"index": index, "id": f"c{index}", "function": function} for index, function in pieces]
+    told = [event("", choices=[{"delta": {"tool_calls": [call]}}]) for call in calls]
+    served.upstreams["smol"].pieces = [*told, DONE]
+    for line in ("What is up?", "And now?", "/history"):
+        conversation.hear(line)
+
+    asked, turn, then = served.sent("smol")[1]["messages"]
+    assert (asked["content"], then["content"]) == ("What is up?", "And now?")
+    # The second was cut off: nobody could read its arguments.
+    function = {"name": "look", "arguments": '{"at": "sky"}'}
+    assert turn == {"role": "assistant", "content": None,
+                    "tool_calls": [{"id": "c0", "type": "function", "function": function}]}  # fmt: skip
+    assert capsys.readouterr().out.count('look({"at": "sky"})') == 4
+
+
 def test_a_conversation_is_saved_to_go_on_with_and_to_train_on(
     conversation: Conversation, served: Served, tmp_path: Path
 ) -> None:
