@@ -32,21 +32,28 @@ def read(text: str) -> list[dict[str, Any]]:
     return [found for found in YAML(typ="safe").load_all(text) if found]
 
 
-def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name of what makes each pod, with the pod's spec."""
+def templates(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of what makes each pod, with the pod: its metadata and its spec."""
     for found in manifests:
         name, spec = found["metadata"]["name"], found.get("spec", {})
         if found["kind"] == "Pod":
-            yield name, spec
+            yield name, found
         elif found["kind"] == "RayCluster":
-            yield f"{name}-head", spec["headGroupSpec"]["template"]["spec"]
-            yield from (
-                (f"{name}-{group['groupName']}", group["template"]["spec"]) for group in spec["workerGroupSpecs"]
-            )
+            yield f"{name}-head", spec["headGroupSpec"]["template"]
+            yield from ((f"{name}-{group['groupName']}", group["template"]) for group in spec["workerGroupSpecs"])
         elif found["kind"] == "CronJob":
-            yield name, spec["jobTemplate"]["spec"]["template"]["spec"]
+            yield name, spec["jobTemplate"]["spec"]["template"]
         elif "template" in spec:
-            yield name, spec["template"]["spec"]
+            yield name, spec["template"]
+
+
+def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of what makes each pod, with the pod's spec."""
+    yield from ((name, pod["spec"]) for name, pod in templates(manifests))
+
+
+def pod_labels(manifests: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    yield from (pod["metadata"]["labels"] for _, pod in templates(manifests))
 
 
 def containers(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
