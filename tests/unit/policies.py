@@ -1,7 +1,7 @@
 """NetworkPolicies as a network plug-in reads them: whether one end may open a connection to another.
 
-A policy that selects a pod denies it, in its direction, what no policy allows. The other end is a pod with the labels of
-its namespace, or an address outside of the cluster.
+A policy that selects a pod denies it, in its direction, what no policy allows. The other end is a pod with the labels
+of its namespace, or an address outside of the cluster.
 """
 
 from __future__ import annotations
