@@ -6,8 +6,8 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from itertools import chain
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector

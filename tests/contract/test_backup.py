@@ -235,6 +235,15 @@ def test_a_disk_that_is_full_is_told_with_where_to_make_room() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_a_folder_of_somebody_else_is_told_with_whose_it_must_be() -> None:
+    """As a container meets one that Docker made for it, which is root's."""
+    closed = pytest.raises(
+        commands.BrokenOff, match=rf"/backup/lock.*runs as user {os.getuid()}, who must own the folder"
+    )
+    with closed, commands._telling("backup", "/backup"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/backup/lock")
+
+
 @ON_SQLITE
 def test_damage_is_found_and_never_restored(
     store: Store, artifacts: ArtifactStore, place: Place, scratch: Path, tmp_path: Path,

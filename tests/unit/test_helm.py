@@ -257,6 +257,9 @@ def test_a_backup_by_the_clock_reaches_the_artifacts_and_its_place(manifests: di
         [one] = pod["spec"]["containers"]
         parsed = parser(one["command"][1:]).parse_args(one["command"][1:])
         assert (parsed.place, parsed.keep, parsed.without_secrets) == (place, 7, False)
+        # What docs/kubernetes.md makes of it.
+        check = parser(one["command"][1:]).parse_args([*one["command"][1:3], "--check"])
+        assert check.check is not None and one["command"][2] == place
         mounted = {mount["mountPath"] for mount in one["volumeMounts"]}
         assert {"/shared", "/etc/tunesmith/secrets"} < mounted and ("/backup" in mounted) == (place == "/backup")
         env = {variable["name"]: variable["value"] for variable in one["env"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -46,6 +47,12 @@ def _telling(what: str, url: str) -> Iterator[None]:
     except (OSError, BotoCoreError) as refused:
         if isinstance(refused, OSError) and refused.errno in FULL:
             advice = f"make room in {url}, and in TUNESMITH_RUN_DIR and TUNESMITH_STORAGE_URL"
+        elif isinstance(refused, PermissionError) and "://" not in url:
+            owner = os.getuid()
+            advice = (
+                f"it runs as user {owner}, who must own the folder (in a container: the one that is mounted there): "
+            )
+            advice += f"`chown -R {owner} FOLDER`"
         else:
             advice = f"see that {url} is there and may be used, for S3 with the keys and AWS_ENDPOINT_URL given here"
         raise BrokenOff(
