@@ -223,6 +223,12 @@ def test_a_seed_draws_the_same_whatever_is_computed_beside_it(server: Server) ->
     assert server.ask([{**body, "seed": 12}])[0][0].token_ids != alone[0].token_ids
 
 
+def test_minus_one_is_no_seed_as_at_vllm() -> None:
+    chance = random.Random(0)
+    seeds = {asking.generator(torch.device("cpu"), -1, 0, chance).initial_seed() for _ in range(3)}
+    assert len(seeds) == 3
+
+
 class Row:
     """What draw() looks at."""
 

@@ -79,7 +79,7 @@ class Asked:
 
 def generator(device: torch.device, seed: int | None, choice: int, chance: random.Random) -> torch.Generator:
     """Of its own for each answer: what is computed beside it changes nothing. -1 is vLLM's word for no seed."""
-    chosen = chance.getrandbits(63) if seed in (None, -1) else (seed + choice) % 2**63
+    chosen = chance.getrandbits(63) if seed is None or seed == -1 else (seed + choice) % 2**63
     return torch.Generator(device).manual_seed(chosen)
 
 
