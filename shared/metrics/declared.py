@@ -156,11 +156,17 @@ _DECLARED = (
     _QUEUE.gauge("broker_messages", "Wake-ups that no worker has fetched yet.", "kind", absent="while it is away"),
     # Platform
     _PLATFORM.gauge("workers", "Workers that beat lately, by kind of job.", "kind"),
+    _PLATFORM.gauge("sweep_age_seconds", "Since the last sweep came to its end; +Inf: there was none yet."),
     _PLATFORM.gauge("backup_age_seconds", "Since the last whole backup.", absent="before the first one"),
     _PLATFORM.gauge("worker_info", "Always 1; its labels say who works where.", "worker_id", "host", "version"),
     _PLATFORM.gauge("worker_last_beat_age_seconds", "Since the worker's last beat.", "worker_id"),
     _PLATFORM.gauge(
         "devices", "Devices of the hosts of living workers: type gpu or cpu, held or idle.", "host", "type", "state"
+    ),
+    _PLATFORM.gauge(
+        "kind_devices",
+        "Those of the hosts where a living worker takes jobs of this kind; a device may be there for several.",
+        "kind", "type", "state",
     ),
     _PLATFORM.gauge("deployments", "Deployments that are wanted, by status.", "status"),
     _PLATFORM.gauge("deployment_replicas_wanted", "Replicas that a deployment shall have.", "project_id", "model"),

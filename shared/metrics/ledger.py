@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
@@ -50,7 +51,7 @@ class LedgerCollector(Collector):
         return [*told, *single("ledger_up", 1)]
 
     def _told(self) -> list[Metric]:
-        return [*self._jobs(), *self._queue(), *self._workers(), *self._deployments(), *self._backups()]
+        return [*self._jobs(), *self._queue(), *self._workers(), *self._deployments(), *self._moments()]
 
     def _jobs(self) -> Iterator[Metric]:
         counts = self._store.jobs.counts().items()
@@ -70,7 +71,11 @@ class LedgerCollector(Collector):
         yield from gauge("workers", (((kind,), sum(kind in worker.kinds for worker in alive)) for kind in kinds))
         yield from gauge("worker_info", (((worker.id, worker.host, worker.version), 1) for worker in known))
         yield from gauge("worker_last_beat_age_seconds", (((worker.id,), worker.age_seconds) for worker in known))
-        yield from gauge("devices", _devices(alive).items())
+        states = _states(alive)
+        yield from gauge("devices", _counted(states).items())
+        yield from gauge(
+            "kind_devices", ((key, count) for kind in kinds for key, count in _of_kind(kind, alive, states))
+        )
 
     def _deployments(self) -> Iterator[Metric]:
         running = self._store.deployments.running()
@@ -83,7 +88,9 @@ class LedgerCollector(Collector):
             ((who, sum(replica.status == "ready" for replica in one.replicas)) for who, one in of),
         )
 
-    def _backups(self) -> Iterator[Metric]:
+    def _moments(self) -> Iterator[Metric]:
+        swept = self._store.sweeps.age_seconds()
+        yield from single("sweep_age_seconds", math.inf if swept is None else swept)
         if (age := self._store.backups.age_seconds()) is not None:
             yield from single("backup_age_seconds", age)
 
@@ -121,16 +128,32 @@ class ConnectionCollector(Collector):
         return single("ledger_connections_in_use", self._database.num_in_use)
 
 
-def _devices(workers: Iterable[Worker]) -> Counter[tuple[str, str, str]]:
-    """(host, type, state) -> how many; several workers of a host tell of the same ones."""
+def _states(workers: Iterable[Worker]) -> dict[tuple[str, str], bool]:
+    """(host, device) -> whether it is held; several workers of a host tell of the same ones."""
     states: dict[tuple[str, str], bool] = {}
     for worker in workers:
         for device in worker.machine.get("devices", ()):
             key = worker.host, str(device["id"])
             states[key] = states.get(key, False) or device.get("held_by") is not None
+    return states
+
+
+def _counted(states: Mapping[tuple[str, str], bool]) -> Counter[tuple[str, str, str]]:
+    """(host, type, state) -> how many."""
     counts = Counter({(host, type_of(device), state): 0 for host, device in states for state in ("held", "idle")})
     counts.update((host, type_of(device), "held" if held else "idle") for (host, device), held in states.items())
     return counts
+
+
+def _of_kind(
+    kind: str, workers: Iterable[Worker], states: Mapping[tuple[str, str], bool]
+) -> Iterator[tuple[tuple[str, str, str], int]]:
+    """(kind, type, state) and how many."""
+    hosts = {worker.host for worker in workers if kind in worker.kinds}
+    found: Counter[tuple[str, str, str]] = Counter()
+    for (_, type, state), count in _counted({key: held for key, held in states.items() if key[0] in hosts}).items():
+        found[kind, type, state] += count
+    yield from found.items()
 
 
 def type_of(device: str) -> str:

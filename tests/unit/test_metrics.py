@@ -80,6 +80,42 @@ def test_a_ledger_or_a_broker_that_is_away_is_told_and_costs_no_other_metric(tmp
     assert "tunesmith_jobs{" not in page
 
 
+def test_a_beat_that_is_gone_is_told_by_the_ledger(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    store = Store(f"sqlite:///{tmp_path}/ledger.db")
+    store.migrate()
+    registry.register(LedgerCollector(store))
+    assert "tunesmith_sweep_age_seconds +Inf" in generate_latest(registry).decode()
+    store.sweeps.note()
+    assert registry.get_sample_value("tunesmith_sweep_age_seconds") == pytest.approx(0, abs=20)
+    store.close()
+
+
+def test_devices_are_told_by_the_kinds_of_jobs_that_find_a_worker_there(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    store = Store(f"sqlite:///{tmp_path}/ledger.db")
+    store.migrate()
+    for host, kinds, held_by in (
+        ("trainer-0", ["train", "evaluate"], {"id": "job"}),
+        ("export-0", ["export", "push"], None),
+        ("inference-0", ["replica"], None),
+    ):
+        machine = {"devices": [{"id": f"GPU-{host}", "held_by": held_by}]}
+        store.workers.beat(
+            host, kinds=kinds, host=host, devices=["GPU-1"], storage_id="s", version="1", machine=machine
+        )
+    registry.register(LedgerCollector(store))
+
+    def idle(kind: str) -> float | None:
+        told = {"kind": kind, "type": "gpu", "state": "idle"}
+        return registry.get_sample_value("tunesmith_kind_devices", told)
+
+    assert [idle(kind) for kind in ("train", "evaluate", "export", "replica", "generate")] == [0, 0, 1, 1, None]
+    of = {"host": "export-0", "type": "gpu", "state": "idle"}
+    assert registry.get_sample_value("tunesmith_devices", of) == 1
+    store.close()
+
+
 def test_a_device_is_told_as_held_by_whoever_holds_its_lock(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     registry.register(DeviceCollector(tmp_path, ("GPU-1", "GPU-2")))

@@ -260,7 +260,7 @@ LEDGER = Row(
         Panel(
             title="Age of the last sweep",
             description="The sweep takes back lost jobs and wakes workers; beat's log says why it stands still.",
-            queries=(Query(expr="time() - max(tunesmith_sweep_last_success_timestamp_seconds)", legend="age"),),
+            queries=(Query(expr="min(tunesmith_sweep_age_seconds)", legend="age"),),
             unit="s",
             width=8,
             lowest=0,
