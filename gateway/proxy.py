@@ -88,11 +88,10 @@ class Proxy:
     def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
         """The deployment that answers to `name` this time."""
         found = self._directory.find(project_id, name, user)
-        if found is not None and not self._place(project_id, found)[1]:
-            # It may have got ready since the ledger was read, a second ago.
-            self._directory.forget(project_id)
-            found = self._directory.find(project_id, name, user)
-        return found
+        if found is None or self._place(project_id, found)[1] or not self._directory.look_again(project_id, name):
+            return found
+        # It may have got ready since the ledger was read, a second ago.
+        return self._directory.find(project_id, name, user)
 
     def known(self, project_id: str, name: str, user: str = "") -> tuple[Fleet, Deployment] | None:
         """As `find`, and what runs, where nothing has to be waited for."""

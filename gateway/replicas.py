@@ -25,6 +25,12 @@ from shared.routing import Endpoint, Fleet
 
 #: How old the list of ready replicas may be: a deployment that became ready answers within this time.
 CACHE_SECONDS = 1.0
+#: A name that was not found, or was not ready, is looked for in the ledger no more often: a client that asks for one
+#: again and again would have it read each time, with everybody waiting. Whoever is asked for the first time is found
+#: as soon as it is deployed.
+AGAIN_SECONDS = 0.5
+#: Names of which that is remembered; beyond it all are forgotten.
+MOST_NAMES = 1024
 #: For how long after a request its project is read again before anybody waits for it.
 ASKED_SECONDS = 30.0
 #: How long a replica that broke a connection is left alone where there are others; its worker needs about that long to
@@ -52,8 +58,11 @@ class Directory:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Fleet, dict[str, str | None]]] = {}
-        #: When each project was last asked for, while the thread runs that keeps it fresh.
+        #: When each project was last asked for.
         self._asked: dict[str, float] = {}
+        self._is_kept_fresh = False
+        #: When the ledger was last read for the sake of a project's name.
+        self._looked_again: dict[tuple[str, str], float] = {}
         #: Counts what was forgotten: a reading that began before is not kept.
         self._epoch = 0
 
@@ -79,11 +88,22 @@ class Directory:
     def find(self, project_id: str, name: str, user: str = "") -> Deployment | None:
         """The deployment that answers to `name` this time: a route may mean another the next, but one per user."""
         found = self._find(project_id, name, user)
-        if found is None:
+        if found is None and self.look_again(project_id, name):
             # Perhaps it was given a moment ago.
-            self.forget(project_id)
             found = self._find(project_id, name, user)
         return found
+
+    def look_again(self, project_id: str, name: str) -> bool:
+        """Has the ledger read next time, for what it said of `name` may be old; False: that was done a moment ago."""
+        with self._lock:
+            now = self._clock()
+            if now - self._looked_again.get((project_id, name), float("-inf")) < AGAIN_SECONDS:
+                return False
+            if len(self._looked_again) >= MOST_NAMES:
+                self._looked_again.clear()
+            self._looked_again[project_id, name] = now
+        self.forget(project_id)
+        return True
 
     def _find(self, project_id: str, name: str, user: str) -> Deployment | None:
         fleet, versions = self._look(project_id)
@@ -126,17 +146,21 @@ class Directory:
 
     def _ask(self, project_id: str) -> None:
         """The caller holds the lock."""
-        if not self._asked:
+        if not self._is_kept_fresh:
+            self._is_kept_fresh = True
             threading.Thread(target=self._keep_fresh, name="directory", daemon=True).start()
         self._asked[project_id] = self._clock()
 
     def _keep_fresh(self) -> None:
         """Until nobody asks any more."""
-        is_asked = True
-        while is_asked:
-            time.sleep(CACHE_SECONDS / 2)
-            with suppress(*LEDGER_AWAY):  # who asks is told
-                is_asked = self.freshen()
+        try:
+            is_asked = True
+            while is_asked:
+                time.sleep(CACHE_SECONDS / 2)
+                with suppress(*LEDGER_AWAY):  # who asks is told
+                    is_asked = self.freshen()
+        finally:
+            self._is_kept_fresh = False
 
 
 def _draw(name: str, user: str) -> Callable[[], float]:

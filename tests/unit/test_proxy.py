@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from gateway.call import Answer, Call
 from gateway.eventstream import EventStream, Usage
 from gateway.proxy import NoReplica, Proxy
-from gateway.replicas import CACHE_SECONDS, EJECT_SECONDS, Balancer, Directory
+from gateway.replicas import AGAIN_SECONDS, CACHE_SECONDS, EJECT_SECONDS, Balancer, Directory
 from shared.errors import InvalidRequest, Unavailable
 from shared.routing import Endpoint, Fleet
+from tests.platform import wait_until
 from tests.unit.fleet import deployment, replica
 from tests.unit.upstream import Upstream, closed_port, event, serving
 
@@ -257,6 +259,48 @@ def test_the_ledger_is_read_once_in_a_while_only() -> None:
     directory.forget("proj-1")
     directory.fleet("proj-1")
     assert len(reads) == 3
+
+
+def test_a_name_that_is_not_found_or_not_ready_is_looked_for_in_the_ledger_once_in_half_a_second(
+    meter: Recorder,
+) -> None:
+    now, reads, there = [0.0], [], [deployment("starting")]
+    directory = Directory(
+        lambda project_id: reads.append(now[0]) or Fleet(deployments=list(there)), clock=lambda: now[0]
+    )
+    proxy = Proxy(directory, meter)
+    for name in ("starting", "unknown"):
+        reads.clear()
+        directory.forget("proj-1")
+        for _ in range(9):
+            proxy.find("proj-1", name)
+        assert len(reads) == 2, name  # what runs, and once more for this name
+    there.append(deployment("new"))
+    assert proxy.find("proj-1", "new") == there[1]  # at once: nobody had asked for it
+    there.append(deployment("unknown"))
+    now[0] += AGAIN_SECONDS
+    assert proxy.find("proj-1", "unknown") == there[2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_is_asked_for_is_kept_fresh_again_after_a_reading_that_failed_in_an_unforeseen_way() -> None:
+    readers: list[str] = []
+
+    def read(project_id: str) -> Fleet:
+        readers.append(threading.current_thread().name)
+        if readers.count("directory") == 1:
+            raise ValueError("a row that nobody understands")
+        return Fleet()
+
+    directory = Directory(read)
+    directory.fleet("proj-1")
+    wait_until(lambda: "directory" in readers, 5, "it was read in the background")
+
+    def is_read_again() -> bool:
+        directory.fleet("proj-1")
+        return readers.count("directory") > 1
+
+    wait_until(is_read_again, 5, "it is read in the background again")
 
 
 def test_the_least_busy_replica_is_taken_and_a_broken_one_comes_back() -> None:
