@@ -41,7 +41,7 @@ from shared.settings import Settings
 from shared.spec import DeploySpec
 from shared.store import Store
 from shared.tracing import NoSpan, NoTracer, Span, Tracer
-from shared.vllm_arguments import Address, Files, Machine
+from shared.vllm_arguments import Files, Machine
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -231,7 +231,7 @@ class Life:
             raise InvalidSpec(why, field="model")
 
     def _start(self, found: Files, machine: Machine) -> None:
-        address = Address(host=self._settings.replica_host, port=starting.free_port(self._settings.replica_host))
+        address = starting.address(self._settings.replica_host)
         self._api_key = secrets.token_urlsafe(32)
         python = self._launcher.python(self._settings)
         argv = self._launcher.argv(python, self._spec, found, machine, served_name=self._served_name, address=address)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from shared import crash, keeper, tracing
 from shared.settings import Settings
 from shared.tracing import Span
-from shared.vllm_arguments import Watching
+from shared.vllm_arguments import Address, Watching
 
 
 @dataclass(kw_only=True)
@@ -47,9 +47,17 @@ def meaning(code: int) -> str:
     return crash.meaning(code)
 
 
-def free_port(host: str) -> int:
-    """A port that nobody listens on now. If somebody takes it before the engine does, the next start takes another."""
-    family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, socket.SOCK_STREAM) as free:
-        free.bind(address)
-        return int(free.getsockname()[1])
+def address(host: str) -> Address:
+    """Where an engine can listen: that address of `host` which is this machine's, as a number, so that nobody who asks
+    the engine has to look for a name, and a port that nobody listens on now. If somebody takes it before the engine
+    does, the next start takes another. Raises OSError."""
+    wrong: OSError | None = None
+    for family, _, _, _, place in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as free:
+                free.bind(place)
+                found, port = free.getsockname()[:2]
+                return Address(host=found, port=port)
+        except OSError as error:
+            wrong = error
+    raise OSError(f"no address of {host!r} (TUNESMITH_REPLICA_HOST) is this machine's: {wrong}") from wrong

@@ -16,7 +16,7 @@ from inference_worker import cpu_kernels, files
 from inference_worker.counting import Counts, ReplicaCollector, Standing
 from inference_worker.engine import Engine, Numbers, parse
 from inference_worker.replica import Life, Worker
-from inference_worker.starting import BackOff, free_port
+from inference_worker.starting import BackOff, address
 from shared import schema, vllm_log
 from shared.artifact import ArtifactStore
 from shared.errors import ChildFailed, ModelNotLoaded, NotFound
@@ -152,7 +152,16 @@ def test_an_interpreter_is_asked_whether_it_has_our_kernels_for_cpus(tmp_path: P
 
 def test_a_free_port_can_be_listened_on() -> None:
     with serving(Upstream()) as upstream:
-        assert free_port("127.0.0.1") not in (0, upstream.port)
+        assert address("127.0.0.1").port not in (0, upstream.port)
+
+
+def test_an_engine_is_told_by_its_number_where_its_host_has_a_name() -> None:
+    assert address("localhost").url.startswith(("http://127.0.0.1:", "http://[::1]:"))
+
+
+def test_a_host_that_is_another_machine_is_told_with_its_setting() -> None:
+    with pytest.raises(OSError, match=r"no address of '192\.0\.2\.1' \(TUNESMITH_REPLICA_HOST\)"):
+        address("192.0.2.1")
 
 
 @pytest.fixture
