@@ -19,8 +19,14 @@ HANGS_SECONDS = 30.0
 
 
 class Impatient:
-    def __init__(self, wait_seconds: float = WAIT_SECONDS, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        wait_seconds: float = WAIT_SECONDS,
+        hangs_seconds: float = HANGS_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._wait_seconds = wait_seconds
+        self._hangs_seconds = hangs_seconds
         self._clock = clock
         #: The one that did not answer in time, and when that was found.
         self._hanging: tuple[Future[Any], float] | None = None
@@ -28,7 +34,7 @@ class Impatient:
     def ask(self, question: Callable[[], T]) -> T:
         """Its answer, or what it raises. Raises: TimeoutError, at once while an earlier one still hangs"""
         hanging = self._hanging
-        if hanging is not None and not hanging[0].done() and self._clock() - hanging[1] < HANGS_SECONDS:
+        if hanging is not None and not hanging[0].done() and self._clock() - hanging[1] < self._hangs_seconds:
             raise TimeoutError("an earlier question is not answered yet")
         answer: Future[T] = Future()
         threading.Thread(target=_answer, args=(question, answer), name="impatient", daemon=True).start()

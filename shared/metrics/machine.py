@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from shared import devices, gpus, volumes
+from shared.metrics.impatient import Impatient
 from shared.metrics.ledger import type_of
 from shared.metrics.read import gauge
 
@@ -22,14 +24,26 @@ _GPU = {
 }
 
 
+#: A driver that hangs costs no scrape; on a large machine the first answer of an idle one takes seconds.
+GPU_WAIT_SECONDS = 8.0
+
+
 class GpuCollector(Collector):
     """Says nothing on a machine without a GPU, nor of what its driver does not know (`[N/A]`)."""
+
+    def __init__(self, impatient: Impatient | None = None):
+        # No second one beside one that hangs in the driver: nothing can end it.
+        self._impatient = impatient or Impatient(GPU_WAIT_SECONDS, hangs_seconds=math.inf)
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        rows = gpus.query("uuid", "name", "driver_version", *(field for field, _ in _GPU.values()))
+        fields = ("uuid", "name", "driver_version", *(field for field, _ in _GPU.values()))
+        try:
+            rows = self._impatient.ask(lambda: gpus.query(*fields))
+        except TimeoutError:
+            return
         yield from gauge("gpu_info", (((uuid, name, driver), 1) for uuid, name, driver, *_ in rows))
         for index, (name, (_, factor)) in enumerate(_GPU.items()):
             told = ((row[0], _number(row[3 + index])) for row in rows)
