@@ -81,13 +81,26 @@ def test_every_variable_in_compose_is_a_setting_and_none_holds_a_secret() -> Non
             assert variable not in ("TUNESMITH_DATABASE_URL", "TUNESMITH_BROKER_URL"), name
 
 
-def test_what_restarts_says_when_it_is_healthy_and_how_much_memory_it_may_take() -> None:
+def test_what_restarts_says_when_it_is_healthy_and_how_much_it_may_take() -> None:
     for name, service in read_yaml("compose.yaml")["services"].items():
         if service["restart"] == "no":
             continue
         assert service["restart"] == "unless-stopped", name
         assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL"), name
-        assert "mem_limit" in service or "memory" in service["deploy"]["resources"]["limits"], name
+        limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
+        assert "mem_limit" in service or "memory" in limits, name
+        assert "pids_limit" in service or "pids" in limits, name
+
+
+def test_images_that_compose_builds_say_of_which_commit_they_are() -> None:
+    told = {"REVISION", "CREATED", "SOURCE"}
+    built = [service["build"] for service in read_yaml("compose.yaml")["services"].values() if "build" in service]
+    assert len(built) >= 7
+    for build in built:
+        # Without a value here: that of the environment, else the Dockerfile's.
+        assert {name for name, value in build["args"].items() if value is None} >= told
+        text = (ROOT / build["dockerfile"]).read_text()
+        assert all(f"\nARG {name}" in text for name in build["args"]), build["dockerfile"]
 
 
 def test_workers_on_cpus_and_on_gpus_have_the_names_that_prometheus_asks_for() -> None:
