@@ -239,6 +239,8 @@ def _answer(services: Services, proxy: Proxy, path: str) -> Response:
     given = body.json_object()
     client = Client.of(request.environ)
     answer = ask(services, proxy, path, given, raw, project_id=project_id(), origin=origin(), client=client)
+    if isinstance(answer.body, EventStream):
+        services.metrics.labelled(services.metrics.streams, "ordinary").inc()
     return _response(answer)
 
 

@@ -72,6 +72,7 @@ class Begun:
         """Tells of the request that it is answered; the headers that say which it is."""
         metrics, seconds = self.services.metrics, time.monotonic() - self.began_at
         metrics.http_requests_in_progress.dec()
+        metrics.labelled(metrics.streams, "short").inc()
         self.span.tell(http__response__status_code=200, project_id=self.project_id)
         self.span.end()
         ids = {"request_id": self.request_id, "trace_id": correlation.trace_id(self.span.traceparent)}

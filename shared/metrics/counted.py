@@ -63,6 +63,10 @@ class Metrics:
         self.time_to_first_token = self._histogram("time_to_first_token_seconds")
         self.time_per_output_token = self._histogram("time_per_output_token_seconds")
         self.answer_duration = self._histogram("answer_duration_seconds")
+        self.streams = self._counter("streams_total")
+        if self._service == "gateway":
+            for way in ("short", "ordinary"):
+                self.labelled(self.streams, way)
 
     def _jobs(self) -> None:
         self.worker_slots = self._gauge("worker_slots")

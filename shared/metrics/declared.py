@@ -147,6 +147,11 @@ _DECLARED = (
         "Tokens passed on to clients by this gateway; the replicas' own count is tunesmith_generated_tokens_total.",
         "model",
     ),
+    _ANSWERS.counter(
+        "streams_total",
+        "Streams that began, by their way through the gateway: short (its loop alone) or ordinary (with a thread).",
+        "way",
+    ),
     # Queue
     _QUEUE.gauge("jobs", "Jobs by kind and status.", "kind", "status"),
     _QUEUE.gauge("queue_depth", "Jobs that wait for a worker.", "kind", "priority"),

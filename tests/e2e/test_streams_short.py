@@ -120,7 +120,7 @@ def test_a_stream_is_counted_and_traced_the_same_on_either_way(
     changed = {key: after - before.get(key, 0) for key, after in numbers(served, name).items()}
     assert changed == {
         "answers": 1, "answered_tokens": 2, "first_tokens": 1, "in_progress": 0,
-        "requests": 1, "requests_in_progress": 0,
+        "requests": 1, "requests_in_progress": 0, "short": int(not more), "ordinary": int(bool(more)),
     }  # fmt: skip
 
 
@@ -134,6 +134,8 @@ def numbers(served: Served, name: str) -> dict[str, float]:
         "in_progress": f'answers_in_progress{{model="{name}"}}',
         "requests": 'http_requests_total{method="POST",route="/v1/chat/completions",status="200"}',
         "requests_in_progress": "http_requests_in_progress",
+        "short": 'streams_total{way="short"}',
+        "ordinary": 'streams_total{way="ordinary"}',
     }
     told = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
     return {key: float(told.get(f"tunesmith_{line}", 0)) for key, line in lines.items()}

@@ -101,7 +101,6 @@ LOAD = Row(
             description="Read by the replicas, per second, by model.",
             queries=by_model("tunesmith_prompt_tokens_total"),
             unit="suffix: tok/s",
-            width=12,
             stacked=True,
         ),
         Panel(
@@ -110,7 +109,14 @@ LOAD = Row(
             "that leave.",
             queries=by_model("tunesmith_answered_tokens_total"),
             unit="suffix: tok/s",
-            width=12,
+            stacked=True,
+        ),
+        Panel(
+            title="Streams by their way",
+            description="short: by the gateway's loop alone, with the least before the first token; ordinary: long "
+            "bodies, tools, formats, presets, and what a gateway does not know yet. Of all models.",
+            queries=(Query(expr="sum by (way) (rate(tunesmith_streams_total[$__rate_interval]))", legend="{{way}}"),),
+            unit="reqps",
             stacked=True,
         ),
     ),
