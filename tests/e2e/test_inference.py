@@ -162,6 +162,11 @@ def test_beams_the_length_of_all_and_responses_reach_vllm(served: Serving) -> No
     ) as events:
         last = list(events)[-1]
     assert last.type in ("response.completed", "response.incomplete")
+    counted = served.client.responses.create(
+        model=BASE, input="hello", temperature=0, top_logprobs=2, include=["message.output_text.logprobs"],
+        extra_body={"max_length": 400, "ignore_eos": True},
+    )  # fmt: skip
+    assert counted.usage is not None and counted.usage.total_tokens == 400
 
 
 def test_what_is_too_long_for_the_model_is_told_with_its_context(served: Serving) -> None:
