@@ -295,6 +295,8 @@ class Proxy:
                 exchange.head()
                 _check(exchange, call)
                 count = int(json.loads(_whole(exchange))["count"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise Lost("it did not count the prompt") from error
             finally:
                 exchange.close()
         return json.dumps(answer_room.limited(asked, call.path, count, longest)).encode()

@@ -29,8 +29,12 @@ BUSY_SECONDS = 30
 #: the sweep can take the job from it. Milliseconds.
 IDLE_TRANSACTION_MS = 15_000
 ENCODING = "UTF8"
-#: The client's encoding may be set otherwise for a role or in PGCLIENTENCODING.
-POSTGRES = {"connect_timeout": 10, "application_name": "tunesmith", "client_encoding": ENCODING}
+#: The client's encoding may be set otherwise for a role or in PGCLIENTENCODING. Of a server whose network has vanished
+#: nobody hears: without the rest a request would wait for it for a quarter of an hour.
+POSTGRES = {
+    "connect_timeout": 10, "application_name": "tunesmith", "client_encoding": ENCODING,
+    "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000,
+}  # fmt: skip
 
 
 #: Told of each transaction: its "read" or "write", how long it held a connection, what the database failed it with.

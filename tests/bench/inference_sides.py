@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,10 @@ def running(
     env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **(own or {})}
     with open(log, "wb") as out, ExitStack() as stack:
         process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        end = time.monotonic() + START_SECONDS
+        stack.callback(end, process)
+        until = time.monotonic() + START_SECONDS
         while not answers(url):
-            if process.poll() is not None or time.monotonic() > end:
+            if process.poll() is not None or time.monotonic() > until:
                 raise NotStarted(f"{command[0]} did not start; see {log}")
             time.sleep(0.2)
         yield process
@@ -143,9 +142,20 @@ def answers(url: str) -> bool:
     return True
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started: engines outlive the server that is killed."""
+    for one in tree(process):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+
+
 def tree(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    first = psutil.Process(process.pid)
-    return [first, *first.children(recursive=True)]
+    try:
+        first = psutil.Process(process.pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def make_litellm() -> bool:

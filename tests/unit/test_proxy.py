@@ -14,6 +14,7 @@ from gateway.call import Answer, Call
 from gateway.eventstream import EventStream, Usage
 from gateway.proxy import NoReplica, Proxy
 from gateway.replicas import AGAIN_SECONDS, CACHE_SECONDS, EJECT_SECONDS, Balancer, Directory
+from shared.answer_room import TOKENIZE, Room
 from shared.errors import InvalidRequest, Unavailable
 from shared.routing import Endpoint, Fleet
 from tests.platform import wait_until
@@ -205,6 +206,16 @@ def test_a_stranger_on_the_port_of_a_replica_is_left_out(meter: Recorder) -> Non
     with serving(refusing) as stranger, pytest.raises(Unavailable) as caught:
         proxy_to(meter, at("a", stranger.url)).send(call())
     assert not isinstance(caught.value, NoReplica)
+
+
+@pytest.mark.parametrize("counted", [b"<html>", b'{"tokens": []}', b"[]"])
+def test_another_replica_answers_when_one_does_not_count_the_prompt(meter: Recorder, counted: bytes) -> None:
+    odd, good = Upstream(answers={TOKENIZE: (200, counted)}), Upstream(answers={TOKENIZE: (200, b'{"count": 4}')})
+    with serving(odd), serving(good):
+        proxy = proxy_to(meter, at("a", odd.url), at("b", good.url))
+        answer = proxy.send(replace(call(), room=Room(max_length=9)))
+    assert answer.status == 200
+    assert json.loads(good.requests[-1]["body"])["max_tokens"] == 5
 
 
 def test_a_request_brings_down_three_replicas_at_most(meter: Recorder) -> None:
