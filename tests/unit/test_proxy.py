@@ -298,8 +298,8 @@ def test_what_is_asked_for_is_kept_fresh_again_after_a_reading_that_failed_in_an
     readers: list[str] = []
 
     def read(project_id: str) -> Fleet:
-        readers.append(threading.current_thread().name)
-        if readers.count("directory") == 1:
+        readers.append(reader := threading.current_thread().name)
+        if reader == "directory" and readers.count(reader) == 1:
             raise ValueError("a row that nobody understands")
         return Fleet()
 
