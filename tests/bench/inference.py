@@ -2,7 +2,7 @@
 API server, in turn in one run; writes docs/benchmarks-inference.md.
 
 The gateway, LiteLLM and the direct side ask the very same vLLM process. Every round runs all sides, every second round
-backwards. What gateways add to the first token is told by a vLLM that says when it had each request
+backwards. What the gateway adds to the first token is told by a vLLM that says when it had each request
 (inference_first.py). What a gateway takes of its own is measured again before a server that computes nothing, and so is
 the memory of 1,000 streams that say nothing. `--rounds N`, `--blocks N`, `--tokens N`, `--streams 1,8`, `--only first`
 and `--without litellm` make it shorter. A benchmark is not a test: it fails only where a server does.
@@ -14,7 +14,7 @@ import asyncio
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +65,7 @@ class Idle:
 def main() -> int:
     parser = ArgumentParser(prog="make bench-inference", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of all sides")
-    parser.add_argument("--blocks", type=int, default=6, help="of short answers, of all sides")
+    parser.add_argument("--blocks", type=int, default=4, help="of short answers, of vLLM and Tunesmith")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--streams", default="1,8,32", help="at once")
     parser.add_argument("--without", action="append", default=[], choices=("litellm", "llamafactory"), help="a side")
@@ -79,7 +79,7 @@ def main() -> int:
     with TemporaryDirectory(prefix="tunesmith-bench-") as name:
         told = args, Path(name), has_litellm, console
         overhead, idle = before_nothing(*told) if "overhead" in parts else ([], [])
-        first = inference_first.measured(*told) if "first" in parts else []
+        first = inference_first.measured(args, Path(name), console) if "first" in parts else []
         model = before_vllm(*told) if "model" in parts else []
     args.out.write_text(inference_page.text(model, first, overhead, idle, tokens=args.tokens))
     console.print(f"Written: {args.out}")
@@ -99,7 +99,7 @@ def before_vllm(args: Namespace, folder: Path, has_litellm: bool, console: Conso
             if "llamafactory" not in args.without:
                 factory = inference_sides.llama_factory(llama_factory(console), model_folder(own.home), folder)
                 sides.append(stack.enter_context(factory))
-            points = list(rounds(sides, args, console))
+            points = list(rounds(sides, args, console, {1: 8}))
             client.delete(f"/v1/deployments/{NAME}")
             return points
     finally:
@@ -152,7 +152,7 @@ def before_nothing(
         quiet = [replace(ours, model="silent")]
         if has_litellm:
             sides.append(stack.enter_context(inference_sides.litellm(paced, "none", "paced", folder)))
-        points = list(rounds(sides, args, console, most=64))
+        points = list(rounds(sides, args, console, {1: 32, 8: 8}, 4))
         return points, [idle(side, ours, console) for side in quiet]
 
 
@@ -164,8 +164,10 @@ def listening(port: int) -> list[psutil.Process]:
     return found + [child for one in found for child in one.children() if child not in found]
 
 
-def rounds(sides: list[Side], args: Namespace, console: Console, most: int = 16) -> Iterator[Point]:
-    """`most`: answers of a side in a round, where two of each stream are no more."""
+def rounds(
+    sides: list[Side], args: Namespace, console: Console, answers: Mapping[int, int], otherwise: int = 2
+) -> Iterator[Point]:
+    """`answers`: of each stream in a round, by the number of streams."""
     for side in sides:
         run(load(side, 2, 1, args.tokens))
     for number in range(args.rounds):
@@ -176,7 +178,7 @@ def rounds(sides: list[Side], args: Namespace, console: Console, most: int = 16)
                 # Not counted: after the minutes of the other sides nothing is warm.
                 run(load(side, 1, 1, 2))
                 cpu = side.cpu_seconds()
-                made = run(load(side, streams, max(2, most // streams), args.tokens))
+                made = run(load(side, streams, answers.get(streams, otherwise), args.tokens))
                 per_token = 1e3 * (side.cpu_seconds() - cpu) / max(1, made.tokens)
                 point = Point(side=side.name, streams=streams, measured=made, cpu_ms_per_token=per_token)
                 console.print(inference_page.line(number, point))

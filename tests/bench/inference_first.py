@@ -1,4 +1,4 @@
-"""What a gateway adds to the first token of a model's answer.
+"""What the gateway adds to the first token of a model's answer.
 
 vLLM's own time for a first token varies by tens of milliseconds and more where many ask at once, so the whole time says
 little of what stands before it. Here vLLM itself tells when a request reached it and when its first event left it
@@ -30,7 +30,7 @@ from tests.bench.inference_sides import Side
 from tests.bench.settings import model_folder
 from tests.bench.trainers import get_base
 
-#: Answers of a side in a block, at least: with six blocks a 99th percentile is not the longest one.
+#: Answers of a side in a block, at least: with four blocks a 99th percentile is not the longest one.
 ANSWERS = 64
 
 
@@ -48,7 +48,7 @@ class Ways:
     outside: list[float]
 
 
-def measured(args: Namespace, folder: Path, has_litellm: bool, console: Console) -> list[Ways]:
+def measured(args: Namespace, folder: Path, console: Console) -> list[Ways]:
     get_base(own := Settings.from_env())
     made = platforms.make_platform(folder / "first", log_level="ERROR")
     with ExitStack() as stack:
@@ -57,10 +57,7 @@ def measured(args: Namespace, folder: Path, has_litellm: bool, console: Console)
         made.deploy(direct.model, direct.url, direct.key)
         url = stack.enter_context(platforms.serve(made))
         ours = Side(name="Tunesmith", url=url, key=made.keys["admin"], model=direct.model, extra=direct.extra)
-        sides = [direct, ours]
-        if has_litellm:
-            sides.append(stack.enter_context(inference_sides.litellm(direct.url, direct.key, direct.model, folder)))
-        return list(blocks(sides, args, tap, console))
+        return list(blocks([direct, ours], args, tap, console))
 
 
 def blocks(sides: list[Side], args: Namespace, tap: Path, console: Console) -> Iterator[Ways]:

@@ -27,13 +27,13 @@ second round backwards; medians of the rounds are shown.
 - **CPU per token** is the CPU time of the gateway's processes, which on a machine that others use, too, says more than
   the clock does.
 """
-FIRST = """## What a gateway adds to the first token
+FIRST = """## What the gateway adds to the first token
 
-Answers of {tokens} tokens from one vLLM, asked for in {blocks} blocks of all sides, every second block backwards. A
-prompt takes vLLM 0.1 to 0.2 s here, and many prompts wait for each other: it tells itself when each request reached it
-and when the first event left it (an ASGI middleware), and what the client waited beyond that is **outside vLLM**. Added
-is what that is more than for clients that ask vLLM directly. Streams ask each at its own time, their answers being of
-different length; "at once": all of them ask at the same instant, and again as all answers end.
+Answers of {tokens} tokens from one vLLM, asked for in {blocks} blocks of both sides, every second block the other way
+round. A prompt takes vLLM 0.1 to 0.2 s here, and many prompts wait for each other: it tells itself when each request
+reached it and when the first event left it (an ASGI middleware), and what the client waited beyond that is **outside
+vLLM**. Added is what that is more than for clients that ask vLLM directly. Streams ask each at its own time, their
+answers being of different length; "at once": all of them ask at the same instant, and again as all answers end.
 """
 NOTHING = """## What a gateway takes of its own
 
