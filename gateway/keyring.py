@@ -11,9 +11,8 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 
-from shared.lease import LEDGER_AWAY
+from gateway.freshening import Freshening
 from shared.records import ApiKey
 
 REMEMBER_SECONDS = 1.0
@@ -39,7 +38,7 @@ class Keyring:
         self._known: dict[bytes, tuple[float, ApiKey]] = {}
         #: When each was last used, by id.
         self._used: dict[str, float] = {}
-        self._is_kept_fresh = False
+        self._freshening = Freshening("keyring", REMEMBER_SECONDS / 2, self.freshen)
 
     def known(self, secret: str) -> ApiKey | None:
         """As it was read lately; None where it would have to be read."""
@@ -62,7 +61,7 @@ class Keyring:
             else:
                 self._known[name] = now, key
                 self._used[key.id] = now
-                self._begin()
+                self._freshening.begin()
         return key
 
     def freshen(self) -> bool:
@@ -79,23 +78,6 @@ class Keyring:
             self._known = fresh | {name: one for name, one in known if one[0] > now}
             self._used = {id: at for id, at in list(self._used.items()) if id in valid or at > now}
             return bool(self._known)
-
-    def _begin(self) -> None:
-        """The caller holds the lock."""
-        if not self._is_kept_fresh:
-            self._is_kept_fresh = True
-            threading.Thread(target=self._keep_fresh, name="keyring", daemon=True).start()
-
-    def _keep_fresh(self) -> None:
-        """Until no key is used any more."""
-        try:
-            is_used = True
-            while is_used:
-                time.sleep(REMEMBER_SECONDS / 2)
-                with suppress(*LEDGER_AWAY):  # who asks is told
-                    is_used = self.freshen()
-        finally:
-            self._is_kept_fresh = False
 
 
 def _name(secret: str) -> bytes:

@@ -18,8 +18,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from gateway.freshening import Freshening
 from shared import routing, sharing
-from shared.lease import LEDGER_AWAY
 from shared.records import Deployment
 from shared.routing import Endpoint, Fleet
 
@@ -60,7 +60,7 @@ class Directory:
         self._known: dict[str, tuple[float, Fleet, dict[str, str | None]]] = {}
         #: When each project was last asked for.
         self._asked: dict[str, float] = {}
-        self._is_kept_fresh = False
+        self._freshening = Freshening("directory", CACHE_SECONDS / 2, self.freshen)
         #: When the ledger was last read for the sake of a project's name.
         self._looked_again: dict[tuple[str, str], float] = {}
         #: Counts what was forgotten: a reading that began before is not kept.
@@ -146,21 +146,8 @@ class Directory:
 
     def _ask(self, project_id: str) -> None:
         """The caller holds the lock."""
-        if not self._is_kept_fresh:
-            self._is_kept_fresh = True
-            threading.Thread(target=self._keep_fresh, name="directory", daemon=True).start()
+        self._freshening.begin()
         self._asked[project_id] = self._clock()
-
-    def _keep_fresh(self) -> None:
-        """Until nobody asks any more."""
-        try:
-            is_asked = True
-            while is_asked:
-                time.sleep(CACHE_SECONDS / 2)
-                with suppress(*LEDGER_AWAY):  # who asks is told
-                    is_asked = self.freshen()
-        finally:
-            self._is_kept_fresh = False
 
 
 def _draw(name: str, user: str) -> Callable[[], float]:
